@@ -1,0 +1,150 @@
+/*
+ * apply/apply.h - from entries of the log back to a database
+ *
+ * Four users of one replay: a replica that follows, a restore to a file, a read-only view of the
+ * past, and the deep verification.  A replay starts from a snapshot (page groups as of their own
+ * base seqs) and applies, for each page, the transactions after its group's base.
+ *
+ * A log is named here by a struct hw_core opened for reading, borrowed; nothing here signs or
+ * appends.  Every state reached is checked against the state sum that the log carries.
+ */
+#ifndef HW_APPLY_APPLY_H
+#define HW_APPLY_APPLY_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "base/sqlite.h"
+#include "entry/entry.h"
+#include "env/env.h"
+#include "hypercore/hypercore.h"
+
+/* --------------------------------------------------------------------------- which state */
+
+struct hw_target {
+    enum { HW_TARGET_HEAD, HW_TARGET_SEQ, HW_TARGET_TIME, HW_TARGET_LABEL } kind;
+    uint64_t seq;
+    int64_t time_ms; /* the last entry that is not later */
+    const char *label; /* borrowed; the newest of that name */
+};
+
+/*
+ * "2026-11-22T10:00:00Z", "2026-11-22 10:00:00" (UTC), with fractions, or milliseconds since 1970 as
+ * digits.  HW_EMISUSE: none of these.
+ */
+enum hw_status hw_time_parse(const char *text, int64_t *out, struct hw_error *err) HW_MUST_CHECK;
+void hw_time_format(int64_t time_ms, char out[32]); /* "2026-11-22T10:00:00.123Z" */
+
+/* What a target resolves to: the last complete entry at or before it. */
+struct hw_state {
+    uint64_t seq;        /* last block of that entry */
+    int64_t time_ms;
+    uint32_t page_size, page_count;
+    uint64_t sum;
+};
+/*
+ * HW_ENOTFOUND: beyond the head, before the first state, or no such label or time; HW_EPRUNED: the
+ * log had it; HW_EFORK: it lies in a gap.  The message names what there is.
+ */
+enum hw_status hw_state_resolve(struct hw_core *core, const struct hw_target *target,
+                                struct hw_state *out, struct hw_error *err) HW_MUST_CHECK;
+
+/* -------------------------------------------------------------------------- walking entries */
+
+struct hw_entry_summary { /* one entry, as `hyperwal log` prints it */
+    uint64_t seq;         /* last block */
+    uint64_t first_seq;   /* first block */
+    struct hw_entry_header header;
+    uint32_t pages;       /* images in it */
+    uint64_t raw_bytes;   /* of the images */
+    uint64_t bytes;       /* of the blocks */
+    uint32_t page_count;  /* database size after it, pages; 0 where it does not say */
+    uint64_t sum;         /* state sum after it; 0 where it does not say */
+    char text[HW_LABEL_SIZE_MAX + 1]; /* name of a label, reason of a gap */
+};
+/*
+ * The entry that holds block *seq; then *seq is the first block of the next one.  HW_END: beyond the
+ * length.  HW_EPRUNED: given up; *seq is the next block.
+ */
+enum hw_status hw_entry_next(struct hw_core *core, uint64_t *seq, struct hw_entry_summary *out,
+                             struct hw_error *err) HW_MUST_CHECK;
+
+/* -------------------------------------------------------------------------------- restore */
+
+typedef bool hw_progress(void *ctx, uint64_t done, uint64_t total); /* bytes; false: stop */
+
+/*
+ * Write the state of `target` to the new file `out_path` through `out_path`.tmp: synced, its sum
+ * checked, then renamed.  out_path, -wal, -journal and -shm must not exist (HW_EEXIST); with `force`
+ * the old database is folded under EXCLUSIVE first, and refused (HW_EBUSY) if it is open anywhere.
+ * *reached says what was restored.  `base` is the VFS for the old database.
+ */
+enum hw_status hw_restore(struct hw_env *env, sqlite3_vfs *base, struct hw_core *core,
+                          const struct hw_target *target, const char *out_path, bool force,
+                          hw_progress *progress, void *ctx, struct hw_state *reached,
+                          struct hw_error *err) HW_MUST_CHECK;
+
+/* ------------------------------------------------------------------------------- the past */
+
+/* A read-only view of one state, without a full restore: groups are expanded as they are read. */
+struct hw_past;
+enum hw_status hw_past_open(struct hw_env *env, struct hw_core *core, const struct hw_target *target,
+                            struct hw_past **out, struct hw_error *err) HW_MUST_CHECK;
+void hw_past_close(struct hw_past *past);
+struct hw_state hw_past_state(const struct hw_past *past);
+/* Page `page_number`, from 1; beyond page_count HW_END. */
+enum hw_status hw_past_read(struct hw_past *past, uint32_t page_number, void *content,
+                            struct hw_error *err) HW_MUST_CHECK;
+
+/* ------------------------------------------------------------------------------- replicas */
+
+/*
+ * A replica: a plain SQLite database in WAL mode at `path`, and the directory `path`-hyper with
+ * `replica` (whose log it follows), `position` (what its WAL means) and `shared`.  One follower at
+ * a time has it open; stock sqlite3 may read it at any moment.
+ */
+struct hw_replica;
+
+/*
+ * Open or make the replica of `core` (borrowed until close).  A missing replica is restored from the
+ * newest snapshot and the entries after it.  HW_EEXIST: `path` is a database, but not a replica.
+ * HW_EFORK: it is the replica of another log.  HW_EBUSY: another follower has it.
+ */
+enum hw_status hw_replica_open(struct hw_env *env, sqlite3_vfs *base, struct hw_core *core,
+                               const char *path, hw_progress *progress, void *ctx,
+                               struct hw_replica **out, struct hw_error *err) HW_MUST_CHECK;
+void hw_replica_close(struct hw_replica *replica);
+/*
+ * Apply what the core has beyond the replica's seq, a bounded amount.  HW_END: all of it is applied.
+ * HW_AGAIN: readers hold the WAL back beyond its limit, come again soon.  After HW_ECORRUPT by a
+ * wrong state sum the next step repairs from a snapshot.
+ */
+enum hw_status hw_replica_step(struct hw_replica *replica, struct hw_error *err) HW_MUST_CHECK;
+uint64_t hw_replica_seq(const struct hw_replica *replica); /* UINT64_MAX: empty */
+uint64_t hw_replica_sum(const struct hw_replica *replica);
+
+/* What `path`-hyper says without opening the replica.  HW_ENOTFOUND: not a replica. */
+struct hw_replica_info {
+    uint8_t key[HW_KEY_SIZE];
+    uint64_t seq; /* last recorded; UINT64_MAX: none */
+    uint64_t sum;
+    char source[512]; /* log directory it was last fed from */
+};
+enum hw_status hw_replica_info(struct hw_env *env, const char *path, struct hw_replica_info *out,
+                               struct hw_error *err) HW_MUST_CHECK;
+
+/* ----------------------------------------------------------------------------- verification */
+
+/*
+ * Replay the whole log: every snapshot against the state that the transactions before it reached,
+ * every transaction's sums.  HW_ECORRUPT names the first entry that does not fit.
+ */
+enum hw_status hw_verify_deep(struct hw_env *env, struct hw_core *core, hw_progress *progress,
+                              void *ctx, struct hw_error *err) HW_MUST_CHECK;
+/* The state sum of a closed or open database file as a reader sees it now, by SQLite's own reads. */
+enum hw_status hw_database_sum(sqlite3_vfs *base, const char *path, uint32_t *page_size,
+                               uint32_t *page_count, uint64_t *sum,
+                               struct hw_error *err) HW_MUST_CHECK;
+
+#endif

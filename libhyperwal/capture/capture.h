@@ -1,0 +1,148 @@
+/*
+ * capture/capture.h - from committed transactions in the WAL to durable entries in the log
+ *
+ * One hw_capture per database and process, shared by all connections of the process.  One process
+ * of the machine is the worker (OFD lock on worker.lock in the log's directory); the others only
+ * wake it, and take over when it dies.  The truth about commits is the range of frames between the
+ * last logged commit and mxFrame of the wal-index; how SQLite came to write them is not looked at.
+ *
+ *   shim                      capture                                    log
+ *   unlock WRITE ──commit()──▶ wake ─▶ step: WAL frames ─▶ entries ─▶ batch, fdatasync ─▶ publish
+ *   lock CKPT, READ(1..4) ───▶ gate: only what is logged may be checkpointed or overwritten
+ *
+ * Between frames and a durable entry the worker takes no SQLite lock, opens no connection and runs
+ * no SQL.  A worker is a step function; a thread only loops over it (`threaded`), and without
+ * threads whoever waits runs the step itself.
+ *
+ * Invariants 1 to 3 and 6 of docs/ARCHITECTURE.md live here.
+ */
+#ifndef HW_CAPTURE_CAPTURE_H
+#define HW_CAPTURE_CAPTURE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "base/sqlite.h"
+#include "env/env.h"
+
+struct hw_capture;
+
+struct hw_capture_options {
+    struct hw_env *env;   /* borrowed for ever */
+    sqlite3_vfs *base;    /* the VFS below, borrowed for ever */
+    const char *path;     /* full path of the database file, as the base VFS made it; copied */
+    const char *name;     /* the pointer that xOpen of the base VFS needs; NULL: made from path */
+    const char *log_dir;  /* NULL: path + "-hyper"; copied */
+    bool memory;          /* the log lives in memory */
+    bool threaded;        /* start the worker's thread; false: steps are run by whoever waits */
+    uint64_t wal_limit;   /* bytes; above it writers are delayed for a checkpoint; 0: default */
+    uint64_t wal_cap;     /* bytes; above it a log that cannot be written is let go; 0: default */
+};
+
+/*
+ * The capture of a database; the same object for every call with the same path in this process
+ * (reference counted).  Makes the log's directory and the log if they are missing.  The database need
+ * not exist or be in WAL mode yet: capture begins at hw_capture_ready().
+ * A log that cannot be opened (damaged, of another database, a key that others can read) is an
+ * error here and changes nothing.
+ */
+enum hw_status hw_capture_open(const struct hw_capture_options *options, struct hw_capture **out,
+                               struct hw_error *err) HW_MUST_CHECK;
+/* Drops one reference; the last one logs what is committed, lets the role go and stops the thread. */
+void hw_capture_close(struct hw_capture *capture);
+
+/* ------------------------------------------------------------------- what the shim tells */
+
+/* A connection holds a read mark: SQLite has recovered the WAL, its index is valid. */
+void hw_capture_ready(struct hw_capture *capture);
+/* The write lock was released: there may be a new commit.  Costs an increment, seldom a futex. */
+void hw_capture_committed(struct hw_capture *capture);
+/* A connection synced the WAL up to `size` bytes (and goes on owning the file). */
+void hw_capture_wal_synced(struct hw_capture *capture, uint64_t size);
+/*
+ * A connection goes into exclusive locking mode (no shm, no lock calls): take the worker's role into
+ * this process.  HW_EBUSY: another process has it and did not yield in time.
+ */
+enum hw_status hw_capture_enter_exclusive(struct hw_capture *capture,
+                                          struct hw_error *err) HW_MUST_CHECK;
+void hw_capture_leave_exclusive(struct hw_capture *capture);
+/* In exclusive mode: a commit is done, the WAL is written (and synced, or not) up to its end. */
+void hw_capture_exclusive_committed(struct hw_capture *capture);
+/* The last connection closes, EXCLUSIVE is held, the WAL will be deleted: note a clean close and
+ * let go of the wal-index. */
+void hw_capture_wal_deleted(struct hw_capture *capture);
+/* A checkpoint through us has ended: note the fingerprint of the database file. */
+void hw_capture_checkpointed(struct hw_capture *capture);
+
+/* ------------------------------------------------------------------------------ the gate */
+
+/* All doors give SQLite codes.  Waits are bounded. */
+
+/* Door 1, before the base's lock of CKPT: SQLITE_OK or SQLITE_BUSY. */
+int hw_gate_checkpoint_lock(struct hw_capture *capture);
+/* Door 2, CKPT_START: waits until the log is durable up to mxFrame.  False: it did not come so far:
+ * let the next xFileSize fail with SQLITE_IOERR, never with BUSY. */
+bool hw_gate_checkpoint_start(struct hw_capture *capture);
+/* Door 3, after the base's exclusive lock of READ(1..4): false: give it back and say SQLITE_BUSY.
+ * `connection` is the base file of the caller; `holds_checkpoint`: it has CKPT itself.  Never waits. */
+bool hw_gate_restart(struct hw_capture *capture, sqlite3_file *connection, bool holds_checkpoint);
+/* After the base's lock of CKPT: false if somebody is restarting the WAL: give it back, BUSY. */
+bool hw_gate_checkpoint_locked(struct hw_capture *capture, sqlite3_file *connection);
+/* Door 4: is everything committed in the log?  Decides the answer to PERSIST_WAL, without waiting. */
+bool hw_gate_is_logged(struct hw_capture *capture);
+/* Before the base's lock of WRITE: delays a writer, bounded, when the WAL passed its limit. */
+void hw_gate_write_lock(struct hw_capture *capture);
+
+/* ---------------------------------------------------------- what users ask (any thread) */
+
+/*
+ * Wait until everything committed when this is called is durable in the log.  *seq: of the last
+ * entry.  HW_ETIMEOUT after timeout_ms.
+ */
+enum hw_status hw_capture_wait_logged(struct hw_capture *capture, uint64_t timeout_ms,
+                                      uint64_t *seq, struct hw_error *err) HW_MUST_CHECK;
+/* Ask the worker, in whatever process, for a snapshot or a label; returns when it is durable. */
+enum hw_status hw_capture_snapshot(struct hw_capture *capture, uint64_t timeout_ms, uint64_t *seq,
+                                   struct hw_error *err) HW_MUST_CHECK;
+enum hw_status hw_capture_label(struct hw_capture *capture, const char *name, uint64_t timeout_ms,
+                                uint64_t *seq, struct hw_error *err) HW_MUST_CHECK;
+/*
+ * Ask for pruning: give up what is not needed to restore `keep_from_seq` and later.  *freed: bytes.
+ */
+enum hw_status hw_capture_prune(struct hw_capture *capture, uint64_t keep_from_seq, bool dry_run,
+                                uint64_t timeout_ms, uint64_t *freed,
+                                struct hw_error *err) HW_MUST_CHECK;
+
+/* Commits whose wait for durability ended without it. */
+void hw_capture_unconfirmed(struct hw_capture *capture, uint64_t seq);
+
+struct hw_capture_status {
+    char state[24];          /* starting, running, verifying, waiting, stopped, released */
+    char alarm[256];         /* what is wrong, empty if nothing is */
+    uint8_t key[32], discovery_key[32];
+    uint64_t length, byte_length, fork;
+    uint64_t seq;            /* of the last transaction; UINT64_MAX: none */
+    uint64_t snapshot_seq;   /* UINT64_MAX: none */
+    uint64_t sum;
+    uint32_t page_size, page_count;
+    uint32_t lag_frames;     /* committed frames not yet in the log */
+    uint64_t wal_bytes;
+    uint64_t log_bytes;      /* on disk */
+    uint64_t unconfirmed_count, unconfirmed_seq;
+    int64_t unconfirmed_since_ms; /* 0: none */
+    uint32_t worker_pid;     /* 0: nobody */
+    bool is_worker;          /* this process */
+};
+void hw_capture_status(struct hw_capture *capture, struct hw_capture_status *out);
+const char *hw_capture_log_dir(const struct hw_capture *capture);
+
+/*
+ * One bounded piece of work, for tests and for captures without a thread: takes the role if it is
+ * free, reconciles, logs a batch, answers a request, goes on with a snapshot.  HW_END: nothing to
+ * do.  *deadline_ns: when it wants to be called again at the latest (UINT64_MAX: when woken).
+ */
+enum hw_status hw_capture_step(struct hw_capture *capture, uint64_t *deadline_ns,
+                               struct hw_error *err) HW_MUST_CHECK;
+
+#endif

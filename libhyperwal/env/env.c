@@ -1,0 +1,91 @@
+/* Implements the helpers of env/env.h that every world shares. */
+#include "env/env.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/alloc.h"
+
+void hw_env_log(struct hw_env *env, enum hw_log_level level, const char *format, ...)
+{
+    char line[1024];
+    va_list args;
+
+    if (env->ops->log == NULL)
+        return;
+    va_start(args, format);
+    (void)vsnprintf(line, sizeof(line), format, args); /* a long line is cut */
+    va_end(args);
+    env->ops->log(env, level, line);
+}
+
+enum hw_status hw_env_read_file(struct hw_env *env, const char *path, void *buf, size_t capacity,
+                                size_t *size, struct hw_error *err)
+{
+    struct hw_file_stat stat;
+    struct hw_file *file = NULL;
+    enum hw_status status;
+
+    status = env->ops->open(env, path, HW_OPEN_READ, &file, err);
+    if (status != HW_OK)
+        return status;
+    status = env->ops->stat_file(file, &stat, err);
+    if (status != HW_OK)
+        goto done;
+    if (stat.size > capacity) {
+        status = hw_fail(err, HW_ELIMIT, "%s: %llu bytes where at most %zu belong", path,
+                         (unsigned long long)stat.size, capacity);
+        goto done;
+    }
+    status = env->ops->read_at(file, 0, buf, (size_t)stat.size, err);
+    if (status == HW_END)
+        status = hw_fail(err, HW_EIO, "%s: shrank while it was read", path);
+    if (status == HW_OK)
+        *size = (size_t)stat.size;
+done:
+    env->ops->close(file);
+    return status;
+}
+
+/* The directory part of `path`, "." if it has none; owned by the caller. */
+static char *directory_of(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+
+    if (slash == NULL)
+        return hw_strdup(".");
+    return hw_format("%.*s", slash == path ? 1 : (int)(slash - path), path);
+}
+
+enum hw_status hw_env_replace_file(struct hw_env *env, const char *path, const void *buf,
+                                   size_t size, unsigned open_flags, struct hw_error *err)
+{
+    char *temporary = hw_format("%s.tmp", path);
+    char *directory = directory_of(path);
+    struct hw_file *file = NULL;
+    enum hw_status status;
+
+    if (temporary == NULL || directory == NULL) {
+        status = hw_fail(err, HW_ENOMEM, "%s: no memory to replace it", path);
+        goto done;
+    }
+    status = env->ops->open(env, temporary,
+                            HW_OPEN_READ | HW_OPEN_WRITE | HW_OPEN_CREATE | open_flags, &file, err);
+    if (status != HW_OK)
+        goto done;
+    status = env->ops->truncate(file, 0, err);
+    if (status == HW_OK)
+        status = env->ops->write_at(file, 0, buf, size, err);
+    if (status == HW_OK)
+        status = env->ops->sync(file, err);
+    env->ops->close(file);
+    if (status == HW_OK)
+        status = env->ops->rename(env, temporary, path, err);
+    if (status == HW_OK)
+        status = env->ops->sync_dir(env, directory, err);
+done:
+    hw_free(temporary);
+    hw_free(directory);
+    return status;
+}

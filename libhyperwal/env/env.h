@@ -1,0 +1,121 @@
+/*
+ * env/env.h - the one seam to the outside: files, memory shared between processes, time, chance
+ *
+ * Everything the library wants from the system.  Two worlds implement it: env_posix.c, and
+ * tests/sim/sim_disk.c, which fails, tears, forgets and repeats by a seed.  The contract is
+ * stricter than POSIX (no short reads, no EINTR), so that only env_posix.c knows those.
+ *
+ * Threads: an hw_env may be used by all threads at once, an hw_file by one at a time.
+ *
+ * Never open the database file or its -shm through here: closing any descriptor of a file drops
+ * all POSIX locks of the process on it.  The base VFS of SQLite is the way to those two.
+ */
+#ifndef HW_ENV_ENV_H
+#define HW_ENV_ENV_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/error.h"
+
+enum hw_log_level { HW_LOG_DEBUG, HW_LOG_INFO, HW_LOG_WARN, HW_LOG_ERROR };
+
+enum {
+    HW_OPEN_READ = 1,       /* always */
+    HW_OPEN_WRITE = 2,
+    HW_OPEN_CREATE = 4,     /* make it if it is missing */
+    HW_OPEN_EXCLUSIVE = 8,  /* with CREATE: HW_EEXIST if it is there */
+    HW_OPEN_PRIVATE = 16,   /* with CREATE: mode 0600, else 0644 less umask */
+};
+
+/* What tells a file from another, and whether it was touched. */
+struct hw_file_stat {
+    uint64_t device, inode;
+    uint64_t size; /* bytes */
+    int64_t modified_ns, changed_ns;
+    uint32_t mode; /* permission bits */
+    bool is_directory;
+};
+
+struct hw_env;
+struct hw_file {
+    struct hw_env *env; /* implementations put their own fields after this one */
+};
+
+struct hw_env {
+    const struct hw_env_ops *ops; /* implementations put their own fields after this one */
+};
+
+struct hw_env_ops {
+    enum hw_status (*open)(struct hw_env *env, const char *path, unsigned flags,
+                           struct hw_file **out, struct hw_error *err);
+    /* All of it; HW_END: the file ends before `size` (what is there was read, the rest is zero). */
+    enum hw_status (*read_at)(struct hw_file *file, uint64_t offset, void *buf, size_t size,
+                              struct hw_error *err);
+    enum hw_status (*write_at)(struct hw_file *file, uint64_t offset, const void *buf, size_t size,
+                               struct hw_error *err);
+    enum hw_status (*sync)(struct hw_file *file, struct hw_error *err); /* as fdatasync */
+    enum hw_status (*truncate)(struct hw_file *file, uint64_t size, struct hw_error *err);
+    /* Reserve room up to `size` bytes, so that later syncs need not extend the file. */
+    enum hw_status (*allocate)(struct hw_file *file, uint64_t size, struct hw_error *err);
+    enum hw_status (*stat_file)(struct hw_file *file, struct hw_file_stat *out,
+                                struct hw_error *err);
+    /* Exclusive lock of the open file (OFD): HW_EBUSY if taken and !wait.  Gone with the handle. */
+    enum hw_status (*lock)(struct hw_file *file, bool wait, struct hw_error *err);
+    void (*unlock)(struct hw_file *file);
+    /* Share the first `size` bytes with every process that maps them.  Lives beyond close. */
+    enum hw_status (*map)(struct hw_file *file, size_t size, void **out, struct hw_error *err);
+    void (*unmap)(struct hw_env *env, void *memory, size_t size);
+    void (*close)(struct hw_file *file); /* NULL does nothing */
+
+    enum hw_status (*stat)(struct hw_env *env, const char *path, struct hw_file_stat *out,
+                           struct hw_error *err); /* HW_ENOTFOUND */
+    enum hw_status (*rename)(struct hw_env *env, const char *from, const char *to,
+                             struct hw_error *err);
+    enum hw_status (*remove)(struct hw_env *env, const char *path, struct hw_error *err);
+    enum hw_status (*make_dir)(struct hw_env *env, const char *path, struct hw_error *err);
+    enum hw_status (*remove_dir)(struct hw_env *env, const char *path, struct hw_error *err);
+    /* Calls `each` with every name in the directory but "." and ".."; stops if it returns false. */
+    enum hw_status (*list)(struct hw_env *env, const char *path,
+                           bool (*each)(void *ctx, const char *name), void *ctx,
+                           struct hw_error *err);
+    enum hw_status (*sync_dir)(struct hw_env *env, const char *path, struct hw_error *err);
+
+    uint64_t (*monotonic_ns)(struct hw_env *env); /* since boot: the same clock in all processes */
+    int64_t (*realtime_ms)(struct hw_env *env);   /* since 1970; for people, never for decisions */
+    void (*random)(struct hw_env *env, void *buf, size_t size);
+    void (*machine_id)(struct hw_env *env, uint8_t out[16]);
+    void (*boot_id)(struct hw_env *env, uint8_t out[16]);
+    uint32_t (*process_id)(struct hw_env *env);
+
+    /*
+     * Sleep while *word == expected, in memory that may be shared between processes, until it is
+     * woken or timeout_ns passed (0: at once; UINT64_MAX: for ever).  May return early.
+     */
+    void (*wait_word)(struct hw_env *env, uint32_t *word, uint32_t expected, uint64_t timeout_ns);
+    void (*wake_word)(struct hw_env *env, uint32_t *word); /* all who wait */
+
+    void (*log)(struct hw_env *env, enum hw_log_level level, const char *line);
+};
+
+/* The system itself; one per process, never freed. */
+struct hw_env *hw_env_posix(void);
+
+/* Where its log lines go; NULL: nowhere (the start).  Safe at any time. */
+void hw_env_posix_set_log(void (*sink)(void *ctx, enum hw_log_level level, const char *line),
+                          void *ctx);
+
+/* One event, one line: "event=worker_started db=app.db".  Formats only if somebody listens. */
+void hw_env_log(struct hw_env *env, enum hw_log_level level, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* A whole small file at once.  HW_ELIMIT: larger than `capacity`. */
+enum hw_status hw_env_read_file(struct hw_env *env, const char *path, void *buf, size_t capacity,
+                                size_t *size, struct hw_error *err) HW_MUST_CHECK;
+/* Write `path` so that it has the old content or the new one after a crash: tmp, sync, rename. */
+enum hw_status hw_env_replace_file(struct hw_env *env, const char *path, const void *buf,
+                                   size_t size, unsigned open_flags,
+                                   struct hw_error *err) HW_MUST_CHECK;
+
+#endif

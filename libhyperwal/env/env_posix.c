@@ -1,0 +1,457 @@
+/* Implements env/env.h on Linux. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "env/env.h"
+#include "env/thread.h"
+
+struct posix_file {
+    struct hw_file file;
+    int fd;
+    char path[]; /* for messages */
+};
+
+static struct posix_file *posix(struct hw_file *file)
+{
+    return (struct posix_file *)file;
+}
+
+static enum hw_status posix_open(struct hw_env *env, const char *path, unsigned flags,
+                                 struct hw_file **out, struct hw_error *err)
+{
+    int os_flags = (flags & HW_OPEN_WRITE ? O_RDWR : O_RDONLY) | O_CLOEXEC;
+    struct posix_file *file;
+    size_t path_size = strlen(path) + 1;
+    int fd;
+
+    if (flags & HW_OPEN_CREATE)
+        os_flags |= O_CREAT | (flags & HW_OPEN_EXCLUSIVE ? O_EXCL : 0);
+    file = hw_alloc(sizeof(*file) + path_size);
+    if (file == NULL)
+        return hw_fail(err, HW_ENOMEM, "%s: no memory to open it", path);
+    do
+        fd = open(path, os_flags, flags & HW_OPEN_PRIVATE ? 0600 : 0644);
+    while (fd < 0 && errno == EINTR);
+    if (fd < 0) {
+        int saved = errno;
+
+        hw_free(file);
+        return hw_fail_errno(err, saved, "%s: cannot open", path);
+    }
+    file->file.env = env;
+    file->fd = fd;
+    memcpy(file->path, path, path_size);
+    *out = &file->file;
+    return HW_OK;
+}
+
+static void posix_close(struct hw_file *file)
+{
+    if (file == NULL)
+        return;
+    (void)close(posix(file)->fd); /* what had to be durable was synced */
+    hw_free(file);
+}
+
+static enum hw_status posix_read_at(struct hw_file *file, uint64_t offset, void *buf, size_t size,
+                                    struct hw_error *err)
+{
+    uint8_t *next = buf;
+
+    while (size > 0) {
+        ssize_t got = pread(posix(file)->fd, next, size, (off_t)offset);
+
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            return hw_fail_errno(err, errno, "%s: cannot read %zu bytes at %llu", posix(file)->path,
+                                 size, (unsigned long long)offset);
+        if (got == 0) {
+            memset(next, 0, size);
+            return HW_END;
+        }
+        next += got;
+        offset += (uint64_t)got;
+        size -= (size_t)got;
+    }
+    return HW_OK;
+}
+
+static enum hw_status posix_write_at(struct hw_file *file, uint64_t offset, const void *buf,
+                                     size_t size, struct hw_error *err)
+{
+    const uint8_t *next = buf;
+
+    while (size > 0) {
+        ssize_t put = pwrite(posix(file)->fd, next, size, (off_t)offset);
+
+        if (put < 0 && errno == EINTR)
+            continue;
+        if (put < 0)
+            return hw_fail_errno(err, errno, "%s: cannot write %zu bytes at %llu",
+                                 posix(file)->path, size, (unsigned long long)offset);
+        next += put;
+        offset += (uint64_t)put;
+        size -= (size_t)put;
+    }
+    return HW_OK;
+}
+
+static enum hw_status posix_sync(struct hw_file *file, struct hw_error *err)
+{
+    int rc;
+
+    do
+        rc = fdatasync(posix(file)->fd);
+    while (rc != 0 && errno == EINTR);
+    return rc == 0 ? HW_OK : hw_fail_errno(err, errno, "%s: cannot sync", posix(file)->path);
+}
+
+static enum hw_status posix_truncate(struct hw_file *file, uint64_t size, struct hw_error *err)
+{
+    int rc;
+
+    do
+        rc = ftruncate(posix(file)->fd, (off_t)size);
+    while (rc != 0 && errno == EINTR);
+    if (rc != 0)
+        return hw_fail_errno(err, errno, "%s: cannot truncate to %llu", posix(file)->path,
+                             (unsigned long long)size);
+    return HW_OK;
+}
+
+static enum hw_status posix_allocate(struct hw_file *file, uint64_t size, struct hw_error *err)
+{
+    int rc;
+
+    do
+        rc = posix_fallocate(posix(file)->fd, 0, (off_t)size);
+    while (rc == EINTR);
+    if (rc != 0)
+        return hw_fail_errno(err, rc, "%s: cannot reserve %llu bytes", posix(file)->path,
+                             (unsigned long long)size);
+    return HW_OK;
+}
+
+static void stat_convert(const struct stat *from, struct hw_file_stat *to)
+{
+    *to = (struct hw_file_stat){
+        .device = from->st_dev,
+        .inode = from->st_ino,
+        .size = (uint64_t)from->st_size,
+        .modified_ns = from->st_mtim.tv_sec * 1000000000LL + from->st_mtim.tv_nsec,
+        .changed_ns = from->st_ctim.tv_sec * 1000000000LL + from->st_ctim.tv_nsec,
+        .mode = from->st_mode & 07777,
+        .is_directory = S_ISDIR(from->st_mode),
+    };
+}
+
+static enum hw_status posix_stat_file(struct hw_file *file, struct hw_file_stat *out,
+                                      struct hw_error *err)
+{
+    struct stat st;
+
+    if (fstat(posix(file)->fd, &st) != 0)
+        return hw_fail_errno(err, errno, "%s: cannot stat", posix(file)->path);
+    stat_convert(&st, out);
+    return HW_OK;
+}
+
+static enum hw_status posix_lock(struct hw_file *file, bool wait, struct hw_error *err)
+{
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    int rc, old;
+
+    if (wait) /* see hw_thread_interrupt() */
+        (void)pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, &old);
+    do
+        rc = fcntl(posix(file)->fd, wait ? F_OFD_SETLKW : F_OFD_SETLK, &lock);
+    while (rc != 0 && errno == EINTR);
+    if (wait)
+        (void)pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &old);
+    if (rc == 0)
+        return HW_OK;
+    if (errno == EAGAIN || errno == EACCES)
+        return hw_fail(err, HW_EBUSY, "%s: locked by another process", posix(file)->path);
+    return hw_fail_errno(err, errno, "%s: cannot lock", posix(file)->path);
+}
+
+static void posix_unlock(struct hw_file *file)
+{
+    struct flock lock = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
+
+    (void)fcntl(posix(file)->fd, F_OFD_SETLK, &lock); /* releasing what we hold cannot fail */
+}
+
+static enum hw_status posix_map(struct hw_file *file, size_t size, void **out, struct hw_error *err)
+{
+    void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, posix(file)->fd, 0);
+
+    if (memory == MAP_FAILED)
+        return hw_fail_errno(err, errno, "%s: cannot map %zu bytes", posix(file)->path, size);
+    *out = memory;
+    return HW_OK;
+}
+
+static void posix_unmap(struct hw_env *env, void *memory, size_t size)
+{
+    (void)env;
+    if (memory != NULL)
+        (void)munmap(memory, size); /* fails only for arguments that map() did not give */
+}
+
+static enum hw_status posix_stat(struct hw_env *env, const char *path, struct hw_file_stat *out,
+                                 struct hw_error *err)
+{
+    struct stat st;
+
+    (void)env;
+    if (stat(path, &st) != 0)
+        return hw_fail_errno(err, errno, "%s: cannot stat", path);
+    stat_convert(&st, out);
+    return HW_OK;
+}
+
+static enum hw_status posix_rename(struct hw_env *env, const char *from, const char *to,
+                                   struct hw_error *err)
+{
+    (void)env;
+    return rename(from, to) == 0 ? HW_OK
+                                 : hw_fail_errno(err, errno, "%s: cannot rename to %s", from, to);
+}
+
+static enum hw_status posix_remove(struct hw_env *env, const char *path, struct hw_error *err)
+{
+    (void)env;
+    return unlink(path) == 0 ? HW_OK : hw_fail_errno(err, errno, "%s: cannot remove", path);
+}
+
+static enum hw_status posix_make_dir(struct hw_env *env, const char *path, struct hw_error *err)
+{
+    (void)env;
+    return mkdir(path, 0755) == 0 ? HW_OK : hw_fail_errno(err, errno, "%s: cannot make", path);
+}
+
+static enum hw_status posix_remove_dir(struct hw_env *env, const char *path, struct hw_error *err)
+{
+    (void)env;
+    return rmdir(path) == 0 ? HW_OK : hw_fail_errno(err, errno, "%s: cannot remove", path);
+}
+
+static enum hw_status posix_list(struct hw_env *env, const char *path,
+                                 bool (*each)(void *ctx, const char *name), void *ctx,
+                                 struct hw_error *err)
+{
+    DIR *dir = opendir(path);
+    const struct dirent *entry;
+    int saved = 0;
+
+    (void)env;
+    if (dir == NULL)
+        return hw_fail_errno(err, errno, "%s: cannot list", path);
+    for (;;) {
+        errno = 0;
+        entry = readdir(dir);
+        if (entry == NULL) {
+            saved = errno;
+            break;
+        }
+        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+            continue;
+        if (!each(ctx, entry->d_name))
+            break;
+    }
+    (void)closedir(dir); /* only read */
+    return saved == 0 ? HW_OK : hw_fail_errno(err, saved, "%s: cannot list", path);
+}
+
+static enum hw_status posix_sync_dir(struct hw_env *env, const char *path, struct hw_error *err)
+{
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int rc, saved;
+
+    (void)env;
+    if (fd < 0)
+        return hw_fail_errno(err, errno, "%s: cannot open the directory", path);
+    rc = fsync(fd);
+    saved = errno;
+    (void)close(fd); /* only read */
+    return rc == 0 ? HW_OK : hw_fail_errno(err, saved, "%s: cannot sync the directory", path);
+}
+
+static uint64_t posix_monotonic_ns(struct hw_env *env)
+{
+    struct timespec now;
+
+    (void)env;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now); /* cannot fail for this clock */
+    return (uint64_t)now.tv_sec * 1000000000U + (uint64_t)now.tv_nsec;
+}
+
+static int64_t posix_realtime_ms(struct hw_env *env)
+{
+    struct timespec now;
+
+    (void)env;
+    (void)clock_gettime(CLOCK_REALTIME, &now);
+    return now.tv_sec * 1000LL + now.tv_nsec / 1000000;
+}
+
+static void posix_random(struct hw_env *env, void *buf, size_t size)
+{
+    uint8_t *next = buf;
+
+    (void)env;
+    while (size > 0) {
+        ssize_t got = getrandom(next, size, 0);
+
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            abort(); /* no randomness: a key made now would be worthless */
+        next += got;
+        size -= (size_t)got;
+    }
+}
+
+/* Hex digits of an id file, other characters skipped; missing digits are zero. */
+static void read_id(const char *path, uint8_t out[16])
+{
+    char text[64] = {0};
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    unsigned digits = 0;
+
+    memset(out, 0, 16);
+    if (fd < 0)
+        return; /* a machine without this file: all zero */
+    if (read(fd, text, sizeof(text) - 1) < 0)
+        text[0] = '\0';
+    (void)close(fd);
+    for (const char *p = text; *p != '\0' && digits < 32; p++) {
+        unsigned value;
+
+        if (*p >= '0' && *p <= '9')
+            value = (unsigned)(*p - '0');
+        else if (*p >= 'a' && *p <= 'f')
+            value = (unsigned)(*p - 'a' + 10);
+        else
+            continue;
+        out[digits / 2] |= (uint8_t)(value << (digits % 2 == 0 ? 4 : 0));
+        digits++;
+    }
+}
+
+static void posix_machine_id(struct hw_env *env, uint8_t out[16])
+{
+    (void)env;
+    read_id("/etc/machine-id", out);
+}
+
+static void posix_boot_id(struct hw_env *env, uint8_t out[16])
+{
+    (void)env;
+    read_id("/proc/sys/kernel/random/boot_id", out);
+}
+
+static uint32_t posix_process_id(struct hw_env *env)
+{
+    (void)env;
+    return (uint32_t)getpid();
+}
+
+static void posix_wait_word(struct hw_env *env, uint32_t *word, uint32_t expected,
+                            uint64_t timeout_ns)
+{
+    struct timespec timeout = {.tv_sec = (time_t)(timeout_ns / 1000000000U),
+                               .tv_nsec = (long)(timeout_ns % 1000000000U)};
+
+    (void)env;
+    /* Every outcome (woken, changed before, timeout, signal) means the same: look again. */
+    (void)syscall(SYS_futex, word, FUTEX_WAIT, expected,
+                  timeout_ns == UINT64_MAX ? NULL : &timeout, NULL, 0);
+}
+
+static void posix_wake_word(struct hw_env *env, uint32_t *word)
+{
+    (void)env;
+    (void)syscall(SYS_futex, word, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0); /* gives a count */
+}
+
+struct log_sink {
+    void (*line)(void *ctx, enum hw_log_level level, const char *line);
+    void *ctx;
+};
+
+static struct hw_mutex log_mutex = HW_MUTEX_INIT; /* guards log_sink */
+static struct log_sink log_sink;                  /* mu: log_mutex */
+
+void hw_env_posix_set_log(void (*sink)(void *ctx, enum hw_log_level level, const char *line),
+                          void *ctx)
+{
+    hw_mutex_lock(&log_mutex);
+    log_sink = (struct log_sink){.line = sink, .ctx = ctx};
+    hw_mutex_unlock(&log_mutex);
+}
+
+static void posix_log(struct hw_env *env, enum hw_log_level level, const char *line)
+{
+    struct log_sink sink;
+
+    (void)env;
+    hw_mutex_lock(&log_mutex);
+    sink = log_sink;
+    hw_mutex_unlock(&log_mutex);
+    if (sink.line != NULL)
+        sink.line(sink.ctx, level, line);
+}
+
+static const struct hw_env_ops posix_ops = {
+    .open = posix_open,
+    .read_at = posix_read_at,
+    .write_at = posix_write_at,
+    .sync = posix_sync,
+    .truncate = posix_truncate,
+    .allocate = posix_allocate,
+    .stat_file = posix_stat_file,
+    .lock = posix_lock,
+    .unlock = posix_unlock,
+    .map = posix_map,
+    .unmap = posix_unmap,
+    .close = posix_close,
+    .stat = posix_stat,
+    .rename = posix_rename,
+    .remove = posix_remove,
+    .make_dir = posix_make_dir,
+    .remove_dir = posix_remove_dir,
+    .list = posix_list,
+    .sync_dir = posix_sync_dir,
+    .monotonic_ns = posix_monotonic_ns,
+    .realtime_ms = posix_realtime_ms,
+    .random = posix_random,
+    .machine_id = posix_machine_id,
+    .boot_id = posix_boot_id,
+    .process_id = posix_process_id,
+    .wait_word = posix_wait_word,
+    .wake_word = posix_wake_word,
+    .log = posix_log,
+};
+
+struct hw_env *hw_env_posix(void)
+{
+    static struct hw_env env = {.ops = &posix_ops};
+
+    return &env;
+}

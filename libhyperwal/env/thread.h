@@ -1,0 +1,38 @@
+/*
+ * env/thread.h - threads and mutexes, thin over POSIX
+ *
+ * The library starts only the threads that docs/ARCHITECTURE.md names.
+ */
+#ifndef HW_ENV_THREAD_H
+#define HW_ENV_THREAD_H
+
+#include <pthread.h>
+
+#include "base/error.h"
+
+struct hw_mutex {
+    pthread_mutex_t mutex;
+};
+
+#define HW_MUTEX_INIT {PTHREAD_MUTEX_INITIALIZER}
+
+void hw_mutex_init(struct hw_mutex *mutex);
+void hw_mutex_lock(struct hw_mutex *mutex);
+void hw_mutex_unlock(struct hw_mutex *mutex);
+void hw_mutex_release(struct hw_mutex *mutex);
+
+struct hw_thread {
+    pthread_t thread;
+};
+
+/* Start `main(ctx)` with all signals blocked: they belong to the application. */
+enum hw_status hw_thread_start(struct hw_thread *thread, void *(*main)(void *), void *ctx,
+                               struct hw_error *err) HW_MUST_CHECK;
+/*
+ * End the thread if it waits, or comes to wait, in hw_env_ops.lock: the only place where that is
+ * safe, and the only wait that nothing else can end.  The thread does not run on; join it.
+ */
+void hw_thread_interrupt(struct hw_thread *thread);
+void hw_thread_join(struct hw_thread *thread);
+
+#endif

@@ -1,0 +1,191 @@
+/*
+ * hyperwal.h - SQLite databases whose every committed transaction is an entry of a signed log
+ *
+ * A program registers the VFS once, opens its databases through it, and goes on using SQLite as
+ * before.  Everything else here is for those who want more: read-your-writes on a replica, replicas,
+ * restores, and the log itself.
+ *
+ *     hyperwal_register(0);
+ *     hyperwal_open("app.db", 0, &db, NULL);       or sqlite3_open_v2("file:app.db?vfs=hyperwal"...)
+ *     ... sqlite3_exec(db, ...) ...
+ *
+ * Conventions.  Functions return SQLITE_OK or an SQLite result code unless they say otherwise; those
+ * that take `char **error` put a message there (free with sqlite3_free(); may be NULL).  Strings are
+ * UTF-8.  A seq is the index of a block of the log, from 0.  Times are milliseconds since 1970 UTC.
+ * Handles may be used by one thread at a time, different handles by different threads.
+ *
+ * SRC, where a log is read, is the path of a database, of its log directory, or hyper:PATH or
+ * hyper:///full/path.
+ */
+#ifndef HYPERWAL_H
+#define HYPERWAL_H
+
+#include <sqlite3.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define HYPERWAL_API __attribute__((visibility("default")))
+#else
+#define HYPERWAL_API
+#endif
+
+#define HYPERWAL_SEQ_NONE UINT64_MAX /* there is no such entry */
+
+/*
+ * Extended result code of a statement whose commit stands locally but was not confirmed within
+ * `timeout` (durability local, remote or remote_apply, on_timeout=error).  The connection is usable,
+ * autocommit is back on.
+ */
+#define HYPERWAL_UNCONFIRMED (SQLITE_ERROR | (200 << 8))
+
+/* Errors of this library alone: what a verb of the program turns into its exit codes 3 and 4. */
+#define HYPERWAL_CORRUPT (SQLITE_CORRUPT | (200 << 8))   /* verification failed or data corrupt */
+#define HYPERWAL_NOTARGET (SQLITE_NOTFOUND | (200 << 8)) /* the seq, time, label does not exist */
+
+HYPERWAL_API const char *hyperwal_version(void); /* "0.1.0" */
+
+/* ------------------------------------------------------------------------- databases */
+
+enum { HYPERWAL_DEFAULT_VFS = 1 };
+
+/* Register the VFS "hyperwal" on top of the default one; again is harmless. */
+HYPERWAL_API int hyperwal_register(unsigned flags);
+
+/* Where the library's event lines go ("event=worker_started ..."); level 0 debug to 3 error. */
+HYPERWAL_API void hyperwal_set_log(void (*sink)(void *ctx, int level, const char *line), void *ctx);
+
+/*
+ * Open `path` (a file name or a "file:" URI with hyperwal's parameters) for reading and writing,
+ * created if it is missing, with a busy timeout of 5 s.  Close with sqlite3_close_v2().
+ */
+HYPERWAL_API int hyperwal_open(const char *path, int sqlite_flags, sqlite3 **db, char **error);
+
+/*
+ * The functions below take a connection opened through the VFS and the name of one of its databases
+ * ("main" or NULL, or an ATTACHed one).
+ */
+
+/* seq of the last commit of this database that is in the log; waits for this connection's last. */
+HYPERWAL_API int hyperwal_seq(sqlite3 *db, const char *schema, uint64_t *seq);
+/* On a replica: return when `seq` is applied; SQLITE_BUSY after timeout_ms. */
+HYPERWAL_API int hyperwal_wait(sqlite3 *db, const char *schema, uint64_t seq, unsigned timeout_ms);
+/* Emit a snapshot, or a label, now; *seq (may be NULL) is its entry. */
+HYPERWAL_API int hyperwal_snapshot(sqlite3 *db, const char *schema, uint64_t *seq);
+HYPERWAL_API int hyperwal_label(sqlite3 *db, const char *schema, const char *name, uint64_t *seq);
+/*
+ * Give up what is not needed to restore keep_from_seq and everything after it.  *freed: bytes of
+ * files; with dry_run != 0 nothing is changed.
+ */
+HYPERWAL_API int hyperwal_prune(sqlite3 *db, const char *schema, uint64_t keep_from_seq,
+                                int dry_run, uint64_t *freed);
+/* The state as one JSON object, as `hyperwal status --json`; free with sqlite3_free(). */
+HYPERWAL_API int hyperwal_status(sqlite3 *db, const char *schema, char **json);
+
+/* ------------------------------------------------------------------------------- logs */
+
+typedef struct hyperwal_log hyperwal_log; /* a log opened for reading */
+
+HYPERWAL_API int hyperwal_log_open(const char *src, hyperwal_log **log, char **error);
+HYPERWAL_API void hyperwal_log_close(hyperwal_log *log);
+HYPERWAL_API const char *hyperwal_log_errmsg(hyperwal_log *log); /* of the last failed call */
+HYPERWAL_API const char *hyperwal_log_dir(hyperwal_log *log);
+
+typedef struct hyperwal_head {
+    unsigned char key[32], discovery_key[32];
+    unsigned char tree_hash[32];
+    uint64_t length, byte_length, fork;
+    uint64_t first_kept;   /* blocks below are pruned, but for single ones */
+    uint64_t stored_bytes; /* on disk */
+    uint64_t snapshot_seq; /* newest complete snapshot; HYPERWAL_SEQ_NONE */
+    uint64_t seq;          /* last transaction (or adopted state); HYPERWAL_SEQ_NONE */
+    int64_t time_ms;       /* of that */
+    uint32_t page_size, page_count;
+    uint64_t sum;
+} hyperwal_head;
+/* The head as of now; picks up what was appended since. */
+HYPERWAL_API int hyperwal_log_head(hyperwal_log *log, hyperwal_head *head);
+
+typedef struct hyperwal_entry {
+    uint64_t seq;          /* last block */
+    uint64_t blocks;
+    const char *type;      /* genesis transaction group snapshot label gap switch pruned */
+    int64_t time_ms;
+    uint32_t pages;        /* page images in it */
+    uint64_t raw_bytes;    /* of those images */
+    uint64_t bytes;        /* of the blocks */
+    uint32_t db_pages;     /* pages of the database after it; 0 where it does not say */
+    uint64_t sum;          /* state sum after it */
+    char text[208];        /* name of a label, reason of a gap */
+} hyperwal_entry;
+/*
+ * The entry with block *seq; *seq becomes the first block of the next.  SQLITE_DONE beyond the end.
+ */
+HYPERWAL_API int hyperwal_log_next(hyperwal_log *log, uint64_t *seq, hyperwal_entry *entry);
+
+/* Wait until the log is longer than `length` blocks; SQLITE_BUSY after timeout_ms. */
+HYPERWAL_API int hyperwal_log_wait(hyperwal_log *log, uint64_t length, unsigned timeout_ms);
+
+/* Return 0 to stop; done and total in one unit (bytes or blocks). */
+typedef int (*hyperwal_progress)(void *ctx, uint64_t done, uint64_t total);
+
+enum { HYPERWAL_VERIFY_DEEP = 1 };
+/* Tree, signatures and entries; deep: replay everything.  HYPERWAL_CORRUPT with errmsg. */
+HYPERWAL_API int hyperwal_log_verify(hyperwal_log *log, unsigned flags, hyperwal_progress progress,
+                                     void *ctx);
+
+/* --------------------------------------------------------------------- restore, follow */
+
+/* Which state: a zeroed struct is the head. */
+typedef struct hyperwal_target {
+    enum { HYPERWAL_HEAD, HYPERWAL_SEQ, HYPERWAL_TIME, HYPERWAL_LABEL } kind;
+    uint64_t seq;
+    int64_t time_ms;
+    const char *label;
+} hyperwal_target;
+
+/* "2026-11-22T10:00:00Z" and the like, or milliseconds since 1970; SQLITE_MISUSE if neither. */
+HYPERWAL_API int hyperwal_time_parse(const char *text, int64_t *time_ms);
+
+enum { HYPERWAL_RESTORE_FORCE = 1 };
+/*
+ * Write the database as of `target` to `out`, which must not exist unless FORCE.  *reached (may be
+ * NULL): the seq and time that it has.  HYPERWAL_NOTARGET, HYPERWAL_CORRUPT.
+ */
+HYPERWAL_API int hyperwal_restore(hyperwal_log *log, const hyperwal_target *target, const char *out,
+                                  unsigned flags, hyperwal_progress progress, void *ctx,
+                                  hyperwal_entry *reached);
+
+typedef struct hyperwal_follower hyperwal_follower;
+
+/* Make or continue the replica `path` of the log of `src`. */
+HYPERWAL_API int hyperwal_follow_open(const char *src, const char *path, hyperwal_progress progress,
+                                      void *ctx, hyperwal_follower **follower, char **error);
+/*
+ * Apply what there is and wait up to timeout_ms for more: SQLITE_OK something was applied,
+ * SQLITE_DONE all is applied and the time is over.  Errors are in errmsg; after HYPERWAL_CORRUPT the
+ * next call repairs the replica from a snapshot.
+ */
+HYPERWAL_API int hyperwal_follow_step(hyperwal_follower *follower, unsigned timeout_ms);
+/* From any thread or signal handler: the waiting step returns soon with SQLITE_INTERRUPT. */
+HYPERWAL_API void hyperwal_follow_interrupt(hyperwal_follower *follower);
+HYPERWAL_API uint64_t hyperwal_follow_seq(hyperwal_follower *follower);
+HYPERWAL_API uint64_t hyperwal_follow_lag(hyperwal_follower *follower); /* blocks not yet applied */
+HYPERWAL_API const char *hyperwal_follow_errmsg(hyperwal_follower *follower);
+HYPERWAL_API void hyperwal_follow_close(hyperwal_follower *follower);
+
+/*
+ * Is `path` a replica, and of what?  SQLITE_NOTFOUND: no.  *applied_seq: last one applied.  The state
+ * sum is computed from the file and compared with the log's record if `verify` is not 0.
+ */
+HYPERWAL_API int hyperwal_replica_info(const char *path, int verify, unsigned char key[32],
+                                       uint64_t *applied_seq, uint64_t *sum, char **error);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
