@@ -9,6 +9,11 @@ function(hw_layer name)
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${name}/*.c)
   list(FILTER sources EXCLUDE REGEX "/extension\\.c$")
 
+  if(NOT sources) # a layer that has only headers yet
+    set(empty ${CMAKE_CURRENT_BINARY_DIR}/empty_${name}.c)
+    file(WRITE ${empty} "typedef int hw_empty_${name};\n")
+    set(sources ${empty})
+  endif()
   set(variants "")
   if(ARG_SQLITE)
     set(variants _ext)
