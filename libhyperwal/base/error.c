@@ -9,26 +9,46 @@
 const char *hw_status_name(enum hw_status status)
 {
     switch (status) {
-    case HW_OK: return "HW_OK";
-    case HW_END: return "HW_END";
-    case HW_AGAIN: return "HW_AGAIN";
-    case HW_ENOMEM: return "HW_ENOMEM";
-    case HW_EIO: return "HW_EIO";
-    case HW_ENOSPC: return "HW_ENOSPC";
-    case HW_ECORRUPT: return "HW_ECORRUPT";
-    case HW_EPROTOCOL: return "HW_EPROTOCOL";
-    case HW_EPROOF: return "HW_EPROOF";
-    case HW_EFORK: return "HW_EFORK";
-    case HW_EVERSION: return "HW_EVERSION";
-    case HW_EBUSY: return "HW_EBUSY";
-    case HW_ELIMIT: return "HW_ELIMIT";
-    case HW_EMISUSE: return "HW_EMISUSE";
-    case HW_EBROKEN: return "HW_EBROKEN";
-    case HW_ENOTFOUND: return "HW_ENOTFOUND";
-    case HW_EPRUNED: return "HW_EPRUNED";
-    case HW_EEXIST: return "HW_EEXIST";
-    case HW_EREADONLY: return "HW_EREADONLY";
-    case HW_ETIMEOUT: return "HW_ETIMEOUT";
+    case HW_OK:
+        return "HW_OK";
+    case HW_END:
+        return "HW_END";
+    case HW_AGAIN:
+        return "HW_AGAIN";
+    case HW_ENOMEM:
+        return "HW_ENOMEM";
+    case HW_EIO:
+        return "HW_EIO";
+    case HW_ENOSPC:
+        return "HW_ENOSPC";
+    case HW_ECORRUPT:
+        return "HW_ECORRUPT";
+    case HW_EPROTOCOL:
+        return "HW_EPROTOCOL";
+    case HW_EPROOF:
+        return "HW_EPROOF";
+    case HW_EFORK:
+        return "HW_EFORK";
+    case HW_EVERSION:
+        return "HW_EVERSION";
+    case HW_EBUSY:
+        return "HW_EBUSY";
+    case HW_ELIMIT:
+        return "HW_ELIMIT";
+    case HW_EMISUSE:
+        return "HW_EMISUSE";
+    case HW_EBROKEN:
+        return "HW_EBROKEN";
+    case HW_ENOTFOUND:
+        return "HW_ENOTFOUND";
+    case HW_EPRUNED:
+        return "HW_EPRUNED";
+    case HW_EEXIST:
+        return "HW_EEXIST";
+    case HW_EREADONLY:
+        return "HW_EREADONLY";
+    case HW_ETIMEOUT:
+        return "HW_ETIMEOUT";
     }
     return "HW_UNKNOWN";
 }
@@ -102,7 +122,8 @@ enum hw_status hw_prefix(struct hw_error *err, enum hw_status status, const char
         used = vsnprintf(err->message, sizeof(err->message), format, args);
         va_end(args);
         if (used >= 0 && (size_t)used < sizeof(err->message))
-            (void)snprintf(err->message + used, sizeof(err->message) - (size_t)used, ": %.400s", old);
+            (void)snprintf(err->message + used, sizeof(err->message) - (size_t)used, ": %.400s",
+                           old);
     }
     return status;
 }

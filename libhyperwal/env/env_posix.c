@@ -380,8 +380,8 @@ static void posix_wait_word(struct hw_env *env, uint32_t *word, uint32_t expecte
 
     (void)env;
     /* Every outcome (woken, changed before, timeout, signal) means the same: look again. */
-    (void)syscall(SYS_futex, word, FUTEX_WAIT, expected,
-                  timeout_ns == UINT64_MAX ? NULL : &timeout, NULL, 0);
+    (void)syscall(SYS_futex, word, FUTEX_WAIT, expected, timeout_ns == UINT64_MAX ? NULL : &timeout,
+                  NULL, 0);
 }
 
 static void posix_wake_word(struct hw_env *env, uint32_t *word)

@@ -2,23 +2,32 @@
  * env/shared_page.h - counters that the processes of one machine share about one log or replica
  *
  * One file `shared` of 4096 bytes in the log's directory, mapped by everybody who writes, captures,
- * follows or reads it.  It is never synced: after a boot, or if it does not check, whoever has the
- * worker's lock makes it anew.  What must survive is in the log.
+ * follows or reads it.  It is never synced: after a boot, or if it does not check, it is made anew.
+ * What must survive is in the log.
  *
- *   byte 0   magic, version, boot id          fixed once valid
- *       64   wake         futex word: bumped whenever anything below changed that somebody awaits
- *       68   flags        urgent, yield: requests to the worker
- *       72   worker       process id of the worker, 0: none (for people; the lock decides)
- *       80   durable_length   blocks of the log that every reader may read        release/acquire
- *       88   wanted_length    somebody waits for the log to be longer than this - 1
- *       96   log position     under a sequence lock: salts and frame up to which the log reaches
- *      128   counters         committed, logged, applied, unconfirmed
- *     1024   mailbox          requests of other processes to the worker (label, snapshot, prune)
+ *   byte 0  magic, version, boot id              fixed once valid
+ *       64  news            futex word: bumped after anything here changed that somebody awaits
+ *       68  work            futex word: the worker sleeps on it
+ *       72  idle            1: the worker sleeps, a committer must ring
+ *       76  urgent          1: somebody waits, the worker must not delay its sync
+ *       80  yield           process id that asks for the worker's role, 0: nobody
+ *       84  worker          process id of the worker, 0: none (for people; the lock decides)
+ *       88  durable_length  blocks of the log that every reader may read
+ *       96  wanted_length   somebody waits for the log to be at least so long
+ *      104  applied_seq     of a replica, plus 1; 0: none
+ *      112  committed       write locks released since the page was made
+ *      120  position        a generation and two slots: salts, frame, seq, WAL size that is synced
+ *      256  alarm           what is wrong, empty if nothing is
+ *     1024  mailbox         requests of other processes to the worker
  *
- * Memory order: durable_length is stored with release after the log's fdatasync, and loaded with
- * acquire before a block is read; `wake` is bumped with a full barrier after the change it tells of.
- * Any process may die at any point: nothing here is ever waited for without a timeout or a second
- * look at who holds the worker's lock.
+ * Memory order: durable_length is stored with release after the log's fdatasync and loaded with
+ * acquire before a block is read.  The bell is Dekker's: a committer counts and then looks at idle,
+ * the worker sets idle and then looks at the count; both sequentially consistent.  A position is
+ * written to the slot that nobody reads, then the generation moves; a reader that saw it move reads
+ * again.  Any process may die at any point: nothing is waited for without a second look at who
+ * holds the worker's lock.
+ *
+ * Threads: all functions may be called from any thread; hw_shared_wake() also from a signal handler.
  */
 #ifndef HW_ENV_SHARED_PAGE_H
 #define HW_ENV_SHARED_PAGE_H
@@ -28,41 +37,105 @@
 
 #include "env/env.h"
 
-enum { HW_SHARED_PAGE_SIZE = 4096, HW_MAILBOX_TEXT_SIZE = 224 };
+enum { HW_SHARED_PAGE_SIZE = 4096, HW_SHARED_TEXT_SIZE = 256 };
 
 struct hw_shared_page; /* this process's mapping of the file */
 
-/* Up to where in the WAL the log (or, on a replica, the applied state) reaches. */
-struct hw_shared_position {
-    uint8_t salts[8];
-    uint32_t frame;
-    uint64_t seq; /* last block of the entry at that frame; UINT64_MAX: none yet */
-};
-
 /*
- * Map `dir`/shared, made if `create`.  A page of another boot or version, or a damaged one, is reset
- * if `create`, else HW_ENOTFOUND: nobody is at work here.  `memory` (dir NULL): private to the caller.
+ * Map `dir`/shared.  With `create` it is made if it is missing, and made anew if it is of another
+ * boot or version or damaged; without, that is HW_ENOTFOUND: nobody is at work here.
+ * `dir` NULL: a page of the caller's own memory.
  */
 enum hw_status hw_shared_page_open(struct hw_env *env, const char *dir, bool create,
                                    struct hw_shared_page **out, struct hw_error *err) HW_MUST_CHECK;
-void hw_shared_page_close(struct hw_shared_page *page);
+void hw_shared_page_close(struct hw_shared_page *page); /* NULL does nothing */
 
-uint64_t hw_shared_durable_length(struct hw_shared_page *page);
-void hw_shared_set_durable_length(struct hw_shared_page *page, uint64_t length); /* and wakes */
-struct hw_shared_position hw_shared_position(struct hw_shared_page *page);
-void hw_shared_set_position(struct hw_shared_page *page, const struct hw_shared_position *position);
-
-/* The word to wait on: read it, look whether what you wait for is there, then wait on the value. */
+/* News: read the count, look whether what you wait for is there, then wait on the count. */
 uint32_t hw_shared_wake_count(struct hw_shared_page *page);
 void hw_shared_wait(struct hw_shared_page *page, uint32_t seen, uint64_t timeout_ns);
 void hw_shared_wake(struct hw_shared_page *page);
 
-/* Tell the worker that a follower waits for a log longer than `length`: it will not delay its sync. */
+uint64_t hw_shared_durable_length(struct hw_shared_page *page);
+void hw_shared_set_durable_length(struct hw_shared_page *page, uint64_t length); /* and wakes */
+/* A follower has `length` blocks and waits for more: the worker will not delay its sync. */
 void hw_shared_want_length(struct hw_shared_page *page, uint64_t length);
-bool hw_shared_is_wanted(struct hw_shared_page *page, uint64_t durable_length);
+bool hw_shared_is_wanted(struct hw_shared_page *page);
+
+/* Up to where in the WAL the log reaches. */
+struct hw_shared_position {
+    uint8_t salts[8];
+    uint32_t frame;
+    uint64_t seq; /* of the last state-carrying entry; UINT64_MAX: none yet */
+};
+struct hw_shared_position hw_shared_position(struct hw_shared_page *page);
+void hw_shared_set_position(struct hw_shared_page *page, const struct hw_shared_position *position);
+
+/* A restart of the WAL that the gate allowed: from this position, which was the end of the log. */
+struct hw_shared_position hw_shared_restart(struct hw_shared_page *page);
+void hw_shared_set_restart(struct hw_shared_page *page, const struct hw_shared_position *position);
+
+/* The WAL is synced up to `size` bytes of the round with these salts; 0 if another round. */
+uint64_t hw_shared_wal_synced(struct hw_shared_page *page, const uint8_t salts[8]);
+void hw_shared_set_wal_synced(struct hw_shared_page *page, const uint8_t salts[8], uint64_t size);
+
+/* A committer tells; wakes the worker if it sleeps. */
+void hw_shared_commit(struct hw_shared_page *page);
+uint64_t hw_shared_commits(struct hw_shared_page *page);
+/* Make the worker look now and not delay its sync. */
+void hw_shared_urge(struct hw_shared_page *page);
+bool hw_shared_take_urgent(struct hw_shared_page *page); /* and clears it */
+/*
+ * The worker sleeps: announce, let `is_needed` look once more, sleep on the bell.  Returns after a
+ * ring, after timeout_ns, or at once.
+ */
+void hw_shared_worker_sleep(struct hw_shared_page *page, bool (*is_needed)(void *ctx), void *ctx,
+                            uint64_t timeout_ns);
+void hw_shared_ring(struct hw_shared_page *page); /* wake the worker */
+void hw_shared_set_worker(struct hw_shared_page *page, uint32_t process_id);
+uint32_t hw_shared_worker(struct hw_shared_page *page);
+/* Ask the worker, if it is another process, to let the role go to `process_id` (0: no more). */
+void hw_shared_set_yield(struct hw_shared_page *page, uint32_t process_id);
+uint32_t hw_shared_yield(struct hw_shared_page *page);
 
 /* Applied seq of a replica; UINT64_MAX: none. */
 uint64_t hw_shared_applied_seq(struct hw_shared_page *page);
 void hw_shared_set_applied_seq(struct hw_shared_page *page, uint64_t seq); /* and wakes */
+
+/* What is wrong now, for all processes to see; "" if nothing is. */
+void hw_shared_set_alarm(struct hw_shared_page *page, const char *text);
+void hw_shared_alarm(struct hw_shared_page *page, char out[HW_SHARED_TEXT_SIZE]);
+
+/* ------------------------------------------------------------------------------- mailbox */
+
+/*
+ *   FREE ─▶ FILLING ─▶ POSTED ─▶ TAKEN ─▶ DONE ─▶ FREE
+ *                        ▲_________│                     a worker that died: posted again
+ *
+ * A slot whose deadline passed is anybody's: its owner died or gave up.
+ */
+struct hw_request {
+    uint32_t kind;
+    uint64_t argument;
+    char text[HW_SHARED_TEXT_SIZE];
+};
+struct hw_answer {
+    enum hw_status status;
+    uint64_t result;
+    char text[HW_SHARED_TEXT_SIZE]; /* the message of a failure */
+};
+
+/* HW_AGAIN: all slots are taken. */
+enum hw_status hw_mailbox_post(struct hw_shared_page *page, const struct hw_request *request,
+                               uint64_t deadline_ns, uint32_t *slot) HW_MUST_CHECK;
+/* HW_AGAIN: not answered yet.  HW_OK: *answer is filled and the slot is free again. */
+enum hw_status hw_mailbox_collect(struct hw_shared_page *page, uint32_t slot,
+                                  struct hw_answer *answer) HW_MUST_CHECK;
+void hw_mailbox_cancel(struct hw_shared_page *page, uint32_t slot);
+/* The worker's side.  HW_END: nothing is posted. */
+enum hw_status hw_mailbox_take(struct hw_shared_page *page, struct hw_request *request,
+                               uint32_t *slot) HW_MUST_CHECK;
+bool hw_mailbox_is_posted(struct hw_shared_page *page);
+void hw_mailbox_answer(struct hw_shared_page *page, uint32_t slot, const struct hw_answer *answer);
+void hw_mailbox_repost(struct hw_shared_page *page); /* a new worker: what the old one had taken */
 
 #endif

@@ -1,0 +1,493 @@
+/* Implements env/shared_page.h, which has the picture and the memory order. */
+#include "env/shared_page.h"
+
+#include <assert.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/bytes.h"
+
+enum { MAGIC = 0x50535748, VERSION = 1, SLOT_COUNT = 4, READ_TRIES = 100 };
+enum slot_state { FREE, FILLING, POSTED, TAKEN, DONE };
+
+struct position_words {
+    _Atomic uint64_t salts;
+    _Atomic uint64_t frame;
+    _Atomic uint64_t seq;
+};
+
+struct positions {
+    _Atomic uint64_t generation; /* the slot generation % 2 is the one to read */
+    struct position_words slots[2];
+};
+
+struct mail_slot {
+    _Atomic uint32_t state;
+    uint32_t kind;
+    _Atomic uint64_t deadline_ns;
+    uint64_t argument;
+    uint64_t result;
+    int32_t status;
+    char text[HW_SHARED_TEXT_SIZE]; /* the request's, then the answer's */
+};
+
+/* The bytes of the file.  Also in the picture of the header. */
+struct layout {
+    uint32_t magic, version;
+    uint8_t boot_id[16];
+    uint8_t reserved[40];
+    _Alignas(64) _Atomic uint32_t news;
+    _Atomic uint32_t work;
+    _Atomic uint32_t idle;
+    _Atomic uint32_t urgent;
+    _Atomic uint32_t yield;
+    _Atomic uint32_t worker;
+    _Atomic uint64_t durable_length;
+    _Atomic uint64_t wanted_length;
+    _Atomic uint64_t applied_seq;
+    _Atomic uint64_t committed;
+    struct positions position;
+    struct positions restart;
+    struct positions synced;
+    _Alignas(256) _Atomic uint32_t alarm_generation;
+    char alarm[HW_SHARED_TEXT_SIZE];
+    _Alignas(1024) struct mail_slot slots[SLOT_COUNT];
+};
+
+static_assert(sizeof(struct layout) <= HW_SHARED_PAGE_SIZE, "one page");
+
+struct hw_shared_page {
+    struct hw_env *env;
+    struct layout *layout; /* mapped, or owned if is_private */
+    bool is_private;
+};
+
+static bool layout_is_valid(struct hw_env *env, const struct layout *layout)
+{
+    uint8_t boot_id[16];
+
+    env->ops->boot_id(env, boot_id);
+    return layout->magic == MAGIC && layout->version == VERSION &&
+           memcmp(layout->boot_id, boot_id, sizeof(boot_id)) == 0;
+}
+
+/* Only while nobody else can have a valid page: under the lock of the file, or private. */
+static void layout_reset(struct hw_env *env, struct layout *layout)
+{
+    memset(layout, 0, sizeof(*layout));
+    env->ops->boot_id(env, layout->boot_id);
+    layout->version = VERSION;
+    atomic_thread_fence(memory_order_release);
+    layout->magic = MAGIC;
+}
+
+static enum hw_status map_file(struct hw_env *env, const char *path, bool create,
+                               struct layout **out, struct hw_error *err)
+{
+    unsigned flags = HW_OPEN_READ | HW_OPEN_WRITE | (create ? HW_OPEN_CREATE : 0);
+    struct hw_file *file = NULL;
+    struct hw_file_stat stat;
+    void *memory = NULL;
+    enum hw_status status;
+
+    status = env->ops->open(env, path, flags, &file, err);
+    if (status != HW_OK)
+        return status;
+    status = env->ops->lock(file, true, err); /* held for microseconds, by whoever looks as we do */
+    if (status != HW_OK)
+        goto done;
+    status = env->ops->stat_file(file, &stat, err);
+    if (status != HW_OK)
+        goto done;
+    if (stat.size < HW_SHARED_PAGE_SIZE) {
+        status = create ? env->ops->allocate(file, HW_SHARED_PAGE_SIZE, err)
+                        : hw_fail(err, HW_ENOTFOUND, "%s: too short", path);
+        if (status != HW_OK)
+            goto done;
+    }
+    status = env->ops->map(file, HW_SHARED_PAGE_SIZE, &memory, err);
+    if (status != HW_OK)
+        goto done;
+    if (!layout_is_valid(env, memory)) {
+        if (create) {
+            layout_reset(env, memory);
+        } else {
+            env->ops->unmap(env, memory, HW_SHARED_PAGE_SIZE);
+            status = hw_fail(err, HW_ENOTFOUND, "%s: not of this boot", path);
+            goto done;
+        }
+    }
+    *out = memory;
+done:
+    env->ops->close(file);
+    return status;
+}
+
+enum hw_status hw_shared_page_open(struct hw_env *env, const char *dir, bool create,
+                                   struct hw_shared_page **out, struct hw_error *err)
+{
+    struct hw_shared_page *page = hw_zalloc(sizeof(*page));
+    char *path = NULL;
+    enum hw_status status;
+
+    if (page == NULL)
+        return hw_fail(err, HW_ENOMEM, "no memory for the shared page");
+    page->env = env;
+    if (dir == NULL) {
+        page->is_private = true;
+        page->layout = hw_zalloc(HW_SHARED_PAGE_SIZE + _Alignof(struct layout));
+        if (page->layout == NULL) {
+            status = hw_fail(err, HW_ENOMEM, "no memory for the shared page");
+            goto fail;
+        }
+        layout_reset(env, page->layout);
+        *out = page;
+        return HW_OK;
+    }
+    path = hw_format("%s/shared", dir);
+    if (path == NULL) {
+        status = hw_fail(err, HW_ENOMEM, "no memory for the shared page");
+        goto fail;
+    }
+    status = map_file(env, path, create, &page->layout, err);
+    if (status != HW_OK)
+        goto fail;
+    hw_free(path);
+    *out = page;
+    return HW_OK;
+
+fail:
+    hw_free(path);
+    hw_free(page);
+    return status;
+}
+
+void hw_shared_page_close(struct hw_shared_page *page)
+{
+    if (page == NULL)
+        return;
+    if (page->is_private)
+        hw_free(page->layout);
+    else
+        page->env->ops->unmap(page->env, page->layout, HW_SHARED_PAGE_SIZE);
+    hw_free(page);
+}
+
+/* ---------------------------------------------------------------------------------- news */
+
+/* Futexes are plain words to the kernel; atomic ones have the same bytes. */
+static uint32_t *word(_Atomic uint32_t *atomic)
+{
+    return (uint32_t *)(void *)atomic;
+}
+
+uint32_t hw_shared_wake_count(struct hw_shared_page *page)
+{
+    return atomic_load(&page->layout->news);
+}
+
+void hw_shared_wait(struct hw_shared_page *page, uint32_t seen, uint64_t timeout_ns)
+{
+    page->env->ops->wait_word(page->env, word(&page->layout->news), seen, timeout_ns);
+}
+
+void hw_shared_wake(struct hw_shared_page *page)
+{
+    atomic_fetch_add(&page->layout->news, 1);
+    page->env->ops->wake_word(page->env, word(&page->layout->news));
+}
+
+uint64_t hw_shared_durable_length(struct hw_shared_page *page)
+{
+    return atomic_load_explicit(&page->layout->durable_length, memory_order_acquire);
+}
+
+void hw_shared_set_durable_length(struct hw_shared_page *page, uint64_t length)
+{
+    atomic_store_explicit(&page->layout->durable_length, length, memory_order_release);
+    hw_shared_wake(page);
+}
+
+void hw_shared_want_length(struct hw_shared_page *page, uint64_t length)
+{
+    uint64_t wanted = atomic_load(&page->layout->wanted_length);
+
+    while (wanted < length + 1 &&
+           !atomic_compare_exchange_weak(&page->layout->wanted_length, &wanted, length + 1)) {
+        /* somebody else raised it: look again */
+    }
+}
+
+bool hw_shared_is_wanted(struct hw_shared_page *page)
+{
+    return atomic_load(&page->layout->wanted_length) > hw_shared_durable_length(page);
+}
+
+/* ------------------------------------------------------------------------------ positions */
+
+static struct hw_shared_position positions_get(struct positions *positions)
+{
+    struct hw_shared_position out = {.seq = UINT64_MAX};
+
+    for (int i = 0; i < READ_TRIES; i++) {
+        uint64_t generation = atomic_load(&positions->generation);
+        struct position_words *slot = &positions->slots[generation % 2];
+        uint64_t salts = atomic_load(&slot->salts);
+        uint64_t frame = atomic_load(&slot->frame);
+        uint64_t seq = atomic_load(&slot->seq);
+
+        if (generation == 0)
+            return out; /* never set */
+        if (atomic_load(&positions->generation) != generation)
+            continue;
+        hw_put_le64(out.salts, salts);
+        out.frame = (uint32_t)frame;
+        out.seq = seq;
+        return out;
+    }
+    return out; /* as if nothing were known: the caller waits or asks again */
+}
+
+static void positions_set(struct positions *positions, const uint8_t salts[8], uint64_t frame,
+                          uint64_t seq)
+{
+    uint64_t next = atomic_load(&positions->generation) + 1;
+    struct position_words *slot = &positions->slots[next % 2];
+
+    atomic_store(&slot->salts, hw_get_le64(salts));
+    atomic_store(&slot->frame, frame);
+    atomic_store(&slot->seq, seq);
+    atomic_store(&positions->generation, next);
+}
+
+struct hw_shared_position hw_shared_position(struct hw_shared_page *page)
+{
+    return positions_get(&page->layout->position);
+}
+
+void hw_shared_set_position(struct hw_shared_page *page, const struct hw_shared_position *position)
+{
+    positions_set(&page->layout->position, position->salts, position->frame, position->seq);
+}
+
+struct hw_shared_position hw_shared_restart(struct hw_shared_page *page)
+{
+    return positions_get(&page->layout->restart);
+}
+
+void hw_shared_set_restart(struct hw_shared_page *page, const struct hw_shared_position *position)
+{
+    positions_set(&page->layout->restart, position->salts, position->frame, position->seq);
+}
+
+uint64_t hw_shared_wal_synced(struct hw_shared_page *page, const uint8_t salts[8])
+{
+    struct hw_shared_position synced = positions_get(&page->layout->synced);
+
+    if (synced.seq == UINT64_MAX || memcmp(synced.salts, salts, sizeof(synced.salts)) != 0)
+        return 0;
+    return synced.seq; /* the size travels in this field */
+}
+
+void hw_shared_set_wal_synced(struct hw_shared_page *page, const uint8_t salts[8], uint64_t size)
+{
+    positions_set(&page->layout->synced, salts, 0, size);
+}
+
+/* --------------------------------------------------------------------------------- worker */
+
+void hw_shared_ring(struct hw_shared_page *page)
+{
+    atomic_fetch_add(&page->layout->work, 1);
+    page->env->ops->wake_word(page->env, word(&page->layout->work));
+}
+
+void hw_shared_commit(struct hw_shared_page *page)
+{
+    atomic_fetch_add(&page->layout->committed, 1);
+    if (atomic_load(&page->layout->idle) != 0)
+        hw_shared_ring(page);
+}
+
+uint64_t hw_shared_commits(struct hw_shared_page *page)
+{
+    return atomic_load(&page->layout->committed);
+}
+
+void hw_shared_urge(struct hw_shared_page *page)
+{
+    atomic_store(&page->layout->urgent, 1);
+    hw_shared_ring(page);
+}
+
+bool hw_shared_take_urgent(struct hw_shared_page *page)
+{
+    return atomic_exchange(&page->layout->urgent, 0) != 0;
+}
+
+void hw_shared_worker_sleep(struct hw_shared_page *page, bool (*is_needed)(void *ctx), void *ctx,
+                            uint64_t timeout_ns)
+{
+    uint32_t seen = atomic_load(&page->layout->work);
+
+    atomic_store(&page->layout->idle, 1);
+    if (!is_needed(ctx))
+        page->env->ops->wait_word(page->env, word(&page->layout->work), seen, timeout_ns);
+    atomic_store(&page->layout->idle, 0);
+}
+
+void hw_shared_set_worker(struct hw_shared_page *page, uint32_t process_id)
+{
+    atomic_store(&page->layout->worker, process_id);
+}
+
+uint32_t hw_shared_worker(struct hw_shared_page *page)
+{
+    return atomic_load(&page->layout->worker);
+}
+
+void hw_shared_set_yield(struct hw_shared_page *page, uint32_t process_id)
+{
+    atomic_store(&page->layout->yield, process_id);
+    hw_shared_ring(page);
+}
+
+uint32_t hw_shared_yield(struct hw_shared_page *page)
+{
+    return atomic_load(&page->layout->yield);
+}
+
+uint64_t hw_shared_applied_seq(struct hw_shared_page *page)
+{
+    return atomic_load_explicit(&page->layout->applied_seq, memory_order_acquire) - 1;
+}
+
+void hw_shared_set_applied_seq(struct hw_shared_page *page, uint64_t seq)
+{
+    atomic_store_explicit(&page->layout->applied_seq, seq + 1, memory_order_release);
+    hw_shared_wake(page);
+}
+
+/* The alarm is for people: a text cut by a race is shown again in full the next time. */
+void hw_shared_set_alarm(struct hw_shared_page *page, const char *text)
+{
+    struct layout *layout = page->layout;
+
+    if (strncmp(layout->alarm, text, sizeof(layout->alarm) - 1) == 0)
+        return;
+    (void)snprintf(layout->alarm, sizeof(layout->alarm), "%s", text); /* cut is fine */
+    atomic_fetch_add(&layout->alarm_generation, 1);
+}
+
+void hw_shared_alarm(struct hw_shared_page *page, char out[HW_SHARED_TEXT_SIZE])
+{
+    (void)atomic_load(&page->layout->alarm_generation); /* orders the read after the write */
+    memcpy(out, page->layout->alarm, HW_SHARED_TEXT_SIZE);
+    out[HW_SHARED_TEXT_SIZE - 1] = '\0';
+}
+
+/* -------------------------------------------------------------------------------- mailbox */
+
+static bool slot_claim(struct hw_shared_page *page, struct mail_slot *slot)
+{
+    uint32_t state = atomic_load(&slot->state);
+
+    if (state != FREE && page->env->ops->monotonic_ns(page->env) <= atomic_load(&slot->deadline_ns))
+        return false;
+    return atomic_compare_exchange_strong(&slot->state, &state, FILLING);
+}
+
+enum hw_status hw_mailbox_post(struct hw_shared_page *page, const struct hw_request *request,
+                               uint64_t deadline_ns, uint32_t *slot)
+{
+    for (uint32_t i = 0; i < SLOT_COUNT; i++) {
+        struct mail_slot *mail = &page->layout->slots[i];
+
+        if (!slot_claim(page, mail))
+            continue;
+        atomic_store(&mail->deadline_ns, deadline_ns);
+        mail->kind = request->kind;
+        mail->argument = request->argument;
+        memcpy(mail->text, request->text, sizeof(mail->text));
+        atomic_store(&mail->state, POSTED);
+        hw_shared_urge(page);
+        *slot = i;
+        return HW_OK;
+    }
+    return HW_AGAIN;
+}
+
+enum hw_status hw_mailbox_collect(struct hw_shared_page *page, uint32_t slot,
+                                  struct hw_answer *answer)
+{
+    struct mail_slot *mail = &page->layout->slots[slot % SLOT_COUNT];
+
+    if (atomic_load(&mail->state) != DONE)
+        return HW_AGAIN;
+    answer->status = (enum hw_status)mail->status;
+    answer->result = mail->result;
+    memcpy(answer->text, mail->text, sizeof(answer->text));
+    answer->text[sizeof(answer->text) - 1] = '\0';
+    atomic_store(&mail->state, FREE);
+    return HW_OK;
+}
+
+void hw_mailbox_cancel(struct hw_shared_page *page, uint32_t slot)
+{
+    struct mail_slot *mail = &page->layout->slots[slot % SLOT_COUNT];
+    uint32_t posted = POSTED;
+
+    /* If the worker has it already the slot frees itself when its deadline has passed. */
+    if (!atomic_compare_exchange_strong(&mail->state, &posted, FREE))
+        atomic_store(&mail->deadline_ns, 0);
+}
+
+enum hw_status hw_mailbox_take(struct hw_shared_page *page, struct hw_request *request,
+                               uint32_t *slot)
+{
+    for (uint32_t i = 0; i < SLOT_COUNT; i++) {
+        struct mail_slot *mail = &page->layout->slots[i];
+        uint32_t posted = POSTED;
+
+        if (!atomic_compare_exchange_strong(&mail->state, &posted, TAKEN))
+            continue;
+        request->kind = mail->kind;
+        request->argument = mail->argument;
+        memcpy(request->text, mail->text, sizeof(request->text));
+        request->text[sizeof(request->text) - 1] = '\0';
+        *slot = i;
+        return HW_OK;
+    }
+    return HW_END;
+}
+
+bool hw_mailbox_is_posted(struct hw_shared_page *page)
+{
+    for (uint32_t i = 0; i < SLOT_COUNT; i++)
+        if (atomic_load(&page->layout->slots[i].state) == POSTED)
+            return true;
+    return false;
+}
+
+void hw_mailbox_answer(struct hw_shared_page *page, uint32_t slot, const struct hw_answer *answer)
+{
+    struct mail_slot *mail = &page->layout->slots[slot % SLOT_COUNT];
+    uint32_t taken = TAKEN;
+
+    mail->status = answer->status;
+    mail->result = answer->result;
+    memcpy(mail->text, answer->text, sizeof(mail->text));
+    if (atomic_compare_exchange_strong(&mail->state, &taken, DONE))
+        hw_shared_wake(page);
+}
+
+void hw_mailbox_repost(struct hw_shared_page *page)
+{
+    for (uint32_t i = 0; i < SLOT_COUNT; i++) {
+        uint32_t taken = TAKEN;
+
+        (void)atomic_compare_exchange_strong(&page->layout->slots[i].state, &taken, POSTED);
+    }
+}
