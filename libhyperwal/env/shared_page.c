@@ -180,7 +180,7 @@ void hw_shared_page_close(struct hw_shared_page *page)
 /* Futexes are plain words to the kernel; atomic ones have the same bytes. */
 static uint32_t *word(_Atomic uint32_t *atomic)
 {
-    return (uint32_t *)(void *)atomic;
+    return (uint32_t *)(uintptr_t)atomic;
 }
 
 uint32_t hw_shared_wake_count(struct hw_shared_page *page)
