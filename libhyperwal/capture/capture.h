@@ -58,13 +58,19 @@ void hw_capture_close(struct hw_capture *capture);
 void hw_capture_ready(struct hw_capture *capture);
 /* The write lock was released: there may be a new commit.  Costs an increment, seldom a futex. */
 void hw_capture_committed(struct hw_capture *capture);
-/* A connection synced the WAL up to `size` bytes (and goes on owning the file). */
-void hw_capture_wal_synced(struct hw_capture *capture, uint64_t size);
 /*
- * A connection goes into exclusive locking mode (no shm, no lock calls): take the worker's role into
- * this process.  HW_EBUSY: another process has it and did not yield in time.
+ * A connection that holds WRITE synced the WAL, whose last frame header it wrote has these salts and
+ * ends `size` bytes into the file: the worker need not sync so far again.  Not to be called for the
+ * syncs of a checkpoint.
  */
-enum hw_status hw_capture_enter_exclusive(struct hw_capture *capture,
+void hw_capture_wal_synced(struct hw_capture *capture, const uint8_t salts[8], uint64_t size);
+/*
+ * A connection goes into exclusive locking mode (no lock calls from now on): take the worker's role
+ * into this process.  `has_shm`: it had mapped the wal-index before and goes on using it; else
+ * SQLite keeps the index on its heap, where nobody else sees it.
+ * HW_EBUSY: another process has the role and did not yield in time.
+ */
+enum hw_status hw_capture_enter_exclusive(struct hw_capture *capture, bool has_shm,
                                           struct hw_error *err) HW_MUST_CHECK;
 void hw_capture_leave_exclusive(struct hw_capture *capture);
 /* In exclusive mode: a commit is done, the WAL is written (and synced, or not) up to its end. */
