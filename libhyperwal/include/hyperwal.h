@@ -82,6 +82,11 @@ HYPERWAL_API int hyperwal_label(sqlite3 *db, const char *schema, const char *nam
  */
 HYPERWAL_API int hyperwal_prune(sqlite3 *db, const char *schema, uint64_t keep_from_seq,
                                 int dry_run, uint64_t *freed);
+/*
+ * Somebody who does not use the VFS may have committed: look at the WAL soon.  Costs nothing if there
+ * is nothing new, and waits for nothing.
+ */
+HYPERWAL_API int hyperwal_look(sqlite3 *db, const char *schema);
 /* The state as one JSON object, as `hyperwal status --json`; free with sqlite3_free(). */
 HYPERWAL_API int hyperwal_status(sqlite3 *db, const char *schema, char **json);
 
@@ -105,6 +110,9 @@ typedef struct hyperwal_head {
     int64_t time_ms;       /* of that */
     uint32_t page_size, page_count;
     uint64_t sum;
+    unsigned worker_pid;   /* the process that writes the log; 0: none known */
+    int has_key;           /* 0: a mirror, the secret key is not there */
+    char alarm[256];       /* what is wrong at the primary; "" if nothing is */
 } hyperwal_head;
 /* The head as of now; picks up what was appended since. */
 HYPERWAL_API int hyperwal_log_head(hyperwal_log *log, hyperwal_head *head);

@@ -1,0 +1,617 @@
+/* Implements the logs' part of include/hyperwal.h: opening, walking, waiting, verifying. */
+#include "api_log.h"
+
+#include <assert.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "entry/entry.h"
+
+enum { HEADER_BYTES_MAX = 64 }; /* an entry header, and with a block 0 the genesis */
+
+/* ------------------------------------------------------------------------------- errors */
+
+int hw_api_code(enum hw_status status)
+{
+    switch (status) {
+    case HW_OK:
+        return SQLITE_OK;
+    case HW_END:
+        return SQLITE_DONE;
+    case HW_AGAIN: /* a progress function said stop */
+        return SQLITE_INTERRUPT;
+    case HW_ENOMEM:
+        return SQLITE_NOMEM;
+    case HW_EIO:
+    case HW_EBROKEN:
+        return SQLITE_IOERR;
+    case HW_ENOSPC:
+        return SQLITE_FULL;
+    case HW_ECORRUPT:
+    case HW_EPROOF:
+        return HYPERWAL_CORRUPT;
+    case HW_EBUSY:
+    case HW_ETIMEOUT:
+        return SQLITE_BUSY;
+    case HW_ELIMIT:
+        return SQLITE_TOOBIG;
+    case HW_EMISUSE:
+        return SQLITE_MISUSE;
+    case HW_ENOTFOUND:
+    case HW_EPRUNED:
+        return HYPERWAL_NOTARGET;
+    case HW_EREADONLY:
+        return SQLITE_READONLY;
+    case HW_EPROTOCOL:
+    case HW_EFORK:
+    case HW_EVERSION:
+    case HW_EEXIST:
+        break;
+    }
+    return SQLITE_ERROR;
+}
+
+int hw_api_log_result(struct hyperwal_log *log, enum hw_status status, const struct hw_error *err)
+{
+    if (status < 0)
+        log->err = *err;
+    return hw_api_code(status);
+}
+
+void hw_api_tell(char **error, const struct hw_error *err)
+{
+    if (error != NULL)
+        *error = sqlite3_mprintf("%s", err->message); /* NULL if there is no memory: allowed */
+}
+
+sqlite3_vfs *hw_api_base_vfs(void)
+{
+    sqlite3_vfs *vfs = sqlite3_vfs_find(NULL);
+
+    if (vfs != NULL && strcmp(vfs->zName, "hyperwal") == 0)
+        vfs = sqlite3_vfs_find("unix");
+    return vfs;
+}
+
+/* ------------------------------------------------------------------------- where is it? */
+
+/* Is there a file `dir`/`name`? */
+static bool has_file(struct hw_env *env, const char *dir, const char *name)
+{
+    char *path = hw_format("%s/%s", dir, name);
+    struct hw_file_stat stat;
+    bool found;
+
+    if (path == NULL)
+        return false;
+    found = env->ops->stat(env, path, &stat, NULL) == HW_OK && !stat.is_directory;
+    hw_free(path);
+    return found;
+}
+
+/* The path that a SRC names, borrowed from it.  HW_EMISUSE: it names a host. */
+static enum hw_status source_path(const char *src, const char **path, struct hw_error *err)
+{
+    if (strncmp(src, "hyper:", 6) != 0) {
+        *path = src;
+        return HW_OK;
+    }
+    src += 6;
+    if (strncmp(src, "//", 2) == 0 && src[2] != '/')
+        return hw_fail(err, HW_EMISUSE,
+                       "hyper:%s: names a host, and this build has no network; name a database, a "
+                       "log directory or hyper:///full/path",
+                       src);
+    *path = strncmp(src, "//", 2) == 0 ? src + 2 : src;
+    return HW_OK;
+}
+
+/* The log that a replica was fed from, if it is still there. */
+static enum hw_status replica_source(struct hw_env *env, const char *path, char **dir,
+                                     struct hw_error *err)
+{
+    struct hw_replica_info info;
+    enum hw_status status = hw_replica_info(env, path, &info, err);
+
+    if (status != HW_OK)
+        return status;
+    if (!has_file(env, info.source, "log"))
+        return hw_fail(err, HW_EIO,
+                       "%s: a replica, whose log was in %s and is not there now; name the log's "
+                       "directory instead",
+                       path, info.source);
+    *dir = hw_strdup(info.source);
+    return *dir != NULL ? HW_OK : hw_fail(err, HW_ENOMEM, "no memory to open a log");
+}
+
+static enum hw_status log_dir_find(struct hw_env *env, const char *src, char **out,
+                                   struct hw_error *err)
+{
+    const char *path = NULL;
+    char *beside = NULL; /* the log's directory beside a database, owned */
+    size_t size;
+    enum hw_status status = source_path(src, &path, err);
+
+    if (status != HW_OK)
+        return status;
+    if (has_file(env, path, "log")) {
+        *out = hw_strdup(path);
+        if (*out == NULL)
+            return hw_fail(err, HW_ENOMEM, "no memory to open a log");
+        size = strlen(*out);
+        while (size > 1 && (*out)[size - 1] == '/')
+            (*out)[--size] = '\0';
+        return HW_OK;
+    }
+    beside = hw_format("%s-hyper", path);
+    if (beside == NULL)
+        return hw_fail(err, HW_ENOMEM, "no memory to open a log");
+    if (has_file(env, beside, "log")) {
+        *out = beside;
+        return HW_OK;
+    }
+    if (has_file(env, beside, "replica"))
+        status = replica_source(env, path, out, err);
+    else
+        status = hw_fail(err, HW_EIO,
+                         "%s: no log here: neither this nor %s is a log directory; `hyperwal init` "
+                         "makes one",
+                         path, beside);
+    hw_free(beside);
+    return status;
+}
+
+/* ----------------------------------------------------------------------------- refresh */
+
+/* How far may be read; see the header. */
+static uint64_t durable_limit(struct hw_shared_page *page)
+{
+    uint64_t durable;
+
+    if (page == NULL)
+        return UINT64_MAX;
+    durable = hw_shared_durable_length(page);
+    return durable == 0 && hw_shared_worker(page) == 0 ? UINT64_MAX : durable;
+}
+
+/* A worker that started after us made the page: from then on its word counts. */
+static enum hw_status page_look(struct hyperwal_log *log, struct hw_error *err)
+{
+    enum hw_status status;
+
+    if (log->page != NULL && !log->is_deaf)
+        return HW_OK;
+    if (log->is_deaf)
+        return HW_OK; /* not ours to map: batches are complete or not there */
+    status = hw_shared_page_open(log->env, log->dir, false, &log->page, err);
+    /* Without it, or without the right to map it, complete batches are what there is. */
+    return status == HW_ENOMEM ? status : HW_OK;
+}
+
+enum hw_status hw_api_log_refresh(struct hyperwal_log *log, struct hw_error *err)
+{
+    enum hw_status status = page_look(log, err);
+
+    if (status != HW_OK)
+        return status;
+    return hw_core_refresh(log->core, durable_limit(log->page), err);
+}
+
+enum hw_status hw_api_log_listen(struct hyperwal_log *log, struct hw_error *err)
+{
+    if (log->page != NULL)
+        return HW_OK;
+    if (hw_shared_page_open(log->env, log->dir, true, &log->page, err) == HW_OK)
+        return HW_OK;
+    log->is_deaf = true;
+    return hw_shared_page_open(log->env, NULL, true, &log->page, err);
+}
+
+/* -------------------------------------------------------------------------- open, close */
+
+int hyperwal_log_open(const char *src, hyperwal_log **out, char **error)
+{
+    struct hyperwal_log *log = NULL;
+    struct hw_error err = {0};
+    enum hw_status status;
+
+    if (error != NULL)
+        *error = NULL;
+    if (src == NULL || out == NULL)
+        return SQLITE_MISUSE;
+    log = hw_zalloc(sizeof(*log));
+    if (log == NULL) {
+        status = hw_fail(&err, HW_ENOMEM, "no memory to open a log");
+        goto fail;
+    }
+    log->env = hw_env_posix();
+    status = log_dir_find(log->env, src, &log->dir, &err);
+    if (status != HW_OK)
+        goto fail;
+    status = page_look(log, &err);
+    if (status != HW_OK)
+        goto fail;
+    status =
+        hw_core_open(log->env, log->dir, HW_CORE_READ, durable_limit(log->page), &log->core, &err);
+    if (status != HW_OK)
+        goto fail;
+    *out = log;
+    return SQLITE_OK;
+
+fail:
+    hw_api_tell(error, &err);
+    hyperwal_log_close(log);
+    /* A file that is missing is no target that somebody asked for. */
+    return status == HW_EIO || status == HW_ENOTFOUND ? SQLITE_CANTOPEN : hw_api_code(status);
+}
+
+void hyperwal_log_close(hyperwal_log *log)
+{
+    if (log == NULL)
+        return;
+    hw_core_close(log->core);
+    hw_shared_page_close(log->page);
+    hw_free(log->dir);
+    hw_free(log);
+}
+
+const char *hyperwal_log_errmsg(hyperwal_log *log)
+{
+    return log->err.message;
+}
+
+const char *hyperwal_log_dir(hyperwal_log *log)
+{
+    return log->dir;
+}
+
+/* --------------------------------------------------------------------------------- head */
+
+/* Header of block `seq`, and for block 0 the genesis (may be NULL). */
+static enum hw_status block_peek(struct hyperwal_log *log, uint64_t seq,
+                                 struct hw_entry_header *header, struct hw_genesis *genesis,
+                                 struct hw_error *err)
+{
+    struct hw_buffer bytes = {0};
+    struct hw_cursor cursor;
+    enum hw_status status;
+
+    status = hw_core_read_head(log->core, seq, HEADER_BYTES_MAX + sizeof(*genesis), &bytes, err);
+    if (status != HW_OK)
+        goto done;
+    cursor = hw_cursor(bytes.bytes, bytes.size);
+    status = hw_entry_header_decode(&cursor, seq, header);
+    if (status == HW_OK && genesis != NULL)
+        status = hw_genesis_decode(&cursor, genesis);
+    if (status == HW_EVERSION)
+        (void)hw_fail(err, status, "%s: block %llu: written by a newer version: upgrade", log->dir,
+                      (unsigned long long)seq);
+    else if (status != HW_OK)
+        (void)hw_fail(err, status, "%s: block %llu: not an entry of hyperwal", log->dir,
+                      (unsigned long long)seq);
+done:
+    hw_buffer_release(&bytes);
+    return status;
+}
+
+enum hw_status hw_api_log_snapshot(struct hyperwal_log *log, uint64_t *seq, struct hw_error *err)
+{
+    uint64_t length = hw_core_length(log->core);
+    struct hw_entry_header header;
+    struct hw_entry_summary entry;
+    uint64_t last;
+    enum hw_status status;
+
+    *seq = UINT64_MAX;
+    if (length == 0)
+        return HW_OK;
+    last = length - 1;
+    status = block_peek(log, last, &header, NULL, err);
+    if (status != HW_OK)
+        return status;
+    *seq = header.snapshot_seq;
+    if (header.type != HW_ENTRY_SNAPSHOT || !header.ends)
+        return HW_OK;
+    status = hw_entry_next(log->core, &last, &entry, err); /* it is the newest one itself */
+    if (status == HW_OK)
+        *seq = entry.first_seq;
+    return status < 0 ? status : HW_OK;
+}
+
+/* The newest entry that says what the database is, from the end backwards. */
+static enum hw_status head_state(struct hyperwal_log *log, hyperwal_head *head,
+                                 struct hw_error *err)
+{
+    struct hw_entry_summary entry;
+    enum hw_status status;
+
+    head->seq = HYPERWAL_SEQ_NONE;
+    for (uint64_t end = head->length; end > 0;) {
+        uint64_t seq = end - 1;
+
+        status = hw_entry_next(log->core, &seq, &entry, err);
+        if (status == HW_EPRUNED || status == HW_END) {
+            end--;
+            continue;
+        }
+        if (status != HW_OK)
+            return status;
+        if (entry.header.type == HW_ENTRY_TRANSACTION || entry.header.type == HW_ENTRY_GENESIS ||
+            entry.header.type == HW_ENTRY_GAP) {
+            head->seq = entry.seq;
+            head->time_ms = entry.header.time_ms;
+            head->page_count = entry.page_count;
+            head->sum = entry.sum;
+            return HW_OK;
+        }
+        end = entry.first_seq < end ? entry.first_seq : end - 1;
+    }
+    return HW_OK;
+}
+
+static void head_page(struct hyperwal_log *log, hyperwal_head *head)
+{
+    char alarm[HW_SHARED_TEXT_SIZE];
+
+    head->has_key = has_file(log->env, log->dir, "key");
+    if (log->page == NULL)
+        return;
+    head->worker_pid = hw_shared_worker(log->page);
+    hw_shared_alarm(log->page, alarm);
+    alarm[sizeof(alarm) - 1] = '\0';
+    memcpy(head->alarm, alarm, sizeof(head->alarm));
+}
+
+int hyperwal_log_head(hyperwal_log *log, hyperwal_head *out)
+{
+    hyperwal_head head = {0};
+    struct hw_entry_header header;
+    struct hw_genesis genesis = {0};
+    struct hw_core_head core;
+    struct hw_error err = {0};
+    enum hw_status status = hw_api_log_refresh(log, &err);
+
+    if (status != HW_OK)
+        return hw_api_log_result(log, status, &err);
+    core = hw_core_head(log->core);
+    memcpy(head.key, hw_core_identity(log->core)->key, sizeof(head.key));
+    memcpy(head.discovery_key, hw_core_identity(log->core)->discovery_key,
+           sizeof(head.discovery_key));
+    memcpy(head.tree_hash, core.tree_hash, sizeof(head.tree_hash));
+    head.length = core.length;
+    head.byte_length = core.byte_length;
+    head.fork = core.fork;
+    head.first_kept = hw_core_first_kept(log->core);
+    head.stored_bytes = hw_core_stored_bytes(log->core);
+    head.seq = head.snapshot_seq = HYPERWAL_SEQ_NONE;
+    if (head.length > 0) {
+        status = block_peek(log, 0, &header, &genesis, &err);
+        if (status == HW_OK)
+            status = hw_api_log_snapshot(log, &head.snapshot_seq, &err);
+        if (status == HW_OK)
+            status = head_state(log, &head, &err);
+        if (status < 0)
+            return hw_api_log_result(log, status, &err);
+        head.page_size = genesis.page_size;
+    }
+    head_page(log, &head);
+    *out = head;
+    return SQLITE_OK;
+}
+
+/* ------------------------------------------------------------------------------ entries */
+
+static const char *type_name(enum hw_entry_type type)
+{
+    switch (type) {
+    case HW_ENTRY_GENESIS:
+        return "genesis";
+    case HW_ENTRY_TRANSACTION:
+        return "transaction";
+    case HW_ENTRY_GROUP:
+        return "group";
+    case HW_ENTRY_SNAPSHOT:
+        return "snapshot";
+    case HW_ENTRY_LABEL:
+        return "label";
+    case HW_ENTRY_GAP:
+        return "gap";
+    case HW_ENTRY_SWITCH:
+        return "switch";
+    }
+    return "unknown";
+}
+
+static_assert(sizeof(((hyperwal_entry *)0)->text) >= sizeof(((struct hw_entry_summary *)0)->text),
+              "every text fits");
+
+static void entry_fill(hyperwal_entry *out, const struct hw_entry_summary *in)
+{
+    *out = (hyperwal_entry){
+        .seq = in->seq,
+        .blocks = in->seq - in->first_seq + 1,
+        .type = type_name(in->header.type),
+        .time_ms = in->header.time_ms,
+        .pages = in->pages,
+        .raw_bytes = in->raw_bytes,
+        .bytes = in->bytes,
+        .db_pages = in->page_count,
+        .sum = in->sum,
+    };
+    memcpy(out->text, in->text, sizeof(in->text));
+    out->text[sizeof(in->text) - 1] = '\0';
+}
+
+/* Blocks that were given up, from `first` on, as one line. */
+static enum hw_status pruned_run(struct hyperwal_log *log, uint64_t first, uint64_t *seq,
+                                 hyperwal_entry *entry, struct hw_error *err)
+{
+    struct hw_entry_summary summary;
+    enum hw_status status = HW_OK;
+
+    while (*seq < hw_core_length(log->core)) {
+        uint64_t next = *seq;
+
+        status = hw_entry_next(log->core, &next, &summary, err);
+        if (status != HW_EPRUNED || next <= *seq)
+            break;
+        *seq = next;
+    }
+    *entry = (hyperwal_entry){.seq = *seq - 1, .blocks = *seq - first, .type = "pruned"};
+    return HW_OK; /* what ended the run, be it a failure, is met again by the next call */
+}
+
+int hyperwal_log_next(hyperwal_log *log, uint64_t *seq, hyperwal_entry *entry)
+{
+    struct hw_entry_summary summary;
+    struct hw_error err = {0};
+    uint64_t first = *seq;
+    enum hw_status status;
+
+    status = hw_entry_next(log->core, seq, &summary, &err);
+    if (status == HW_EPRUNED && *seq > first)
+        status = pruned_run(log, first, seq, entry, &err);
+    else if (status == HW_OK)
+        entry_fill(entry, &summary);
+    return hw_api_log_result(log, status, &err);
+}
+
+int hyperwal_log_wait(hyperwal_log *log, uint64_t length, unsigned timeout_ms)
+{
+    struct hw_error err = {0};
+    uint64_t deadline = log->env->ops->monotonic_ns(log->env) + (uint64_t)timeout_ms * 1000000U;
+    enum hw_status status = hw_api_log_listen(log, &err);
+
+    while (status == HW_OK) {
+        uint32_t seen = hw_shared_wake_count(log->page);
+        uint64_t now;
+
+        status = hw_api_log_refresh(log, &err);
+        if (status != HW_OK || hw_core_length(log->core) > length)
+            break;
+        now = log->env->ops->monotonic_ns(log->env);
+        if (now >= deadline) {
+            status = hw_fail(&err, HW_ETIMEOUT, "%s: still %llu blocks after %u ms", log->dir,
+                             (unsigned long long)hw_core_length(log->core), timeout_ms);
+            break;
+        }
+        hw_shared_want_length(log->page, length);
+        hw_shared_wait(log->page, seen, deadline - now);
+    }
+    return hw_api_log_result(log, status, &err);
+}
+
+/* ------------------------------------------------------------------------------- verify */
+
+struct progress {
+    hyperwal_progress told;
+    void *ctx;
+};
+
+static bool progress_pass(void *ctx, uint64_t done, uint64_t total)
+{
+    const struct progress *progress = ctx;
+
+    return progress->told == NULL || progress->told(progress->ctx, done, total) != 0;
+}
+
+/* Every entry can be read, whole and in order. */
+static enum hw_status verify_entries(struct hyperwal_log *log, struct hw_error *err)
+{
+    struct hw_entry_summary entry;
+    int64_t time_ms = 0;
+    uint64_t seq = 0;
+
+    for (;;) {
+        uint64_t first = seq;
+        enum hw_status status = hw_entry_next(log->core, &seq, &entry, err);
+
+        if (status == HW_END)
+            return HW_OK;
+        if (status == HW_EPRUNED && seq > first)
+            continue;
+        if (status != HW_OK)
+            return status;
+        if (entry.first_seq != first && first >= hw_core_first_kept(log->core))
+            return hw_fail(err, HW_ECORRUPT, "%s: block %llu: an entry begins before it", log->dir,
+                           (unsigned long long)first);
+        if (entry.header.time_ms < time_ms)
+            return hw_fail(err, HW_ECORRUPT, "%s: block %llu: its time goes back", log->dir,
+                           (unsigned long long)first);
+        time_ms = entry.header.time_ms;
+    }
+}
+
+int hyperwal_log_verify(hyperwal_log *log, unsigned flags, hyperwal_progress progress, void *ctx)
+{
+    struct progress pass = {progress, ctx};
+    struct hw_error err = {0};
+    enum hw_status status = hw_api_log_refresh(log, &err);
+
+    if (status == HW_OK)
+        status = hw_core_verify(log->core, progress_pass, &pass, &err);
+    if (status == HW_OK)
+        status = verify_entries(log, &err);
+    if (status == HW_OK && (flags & HYPERWAL_VERIFY_DEEP) != 0)
+        status = hw_verify_deep(log->env, log->core, progress_pass, &pass, &err);
+    return hw_api_log_result(log, status, &err);
+}
+
+/* ------------------------------------------------------------------------------ restore */
+
+int hyperwal_time_parse(const char *text, int64_t *time_ms)
+{
+    return text != NULL && hw_time_parse(text, time_ms, NULL) == HW_OK ? SQLITE_OK : SQLITE_MISUSE;
+}
+
+static struct hw_target target_of(const hyperwal_target *target)
+{
+    struct hw_target out = {0};
+
+    out.kind = HW_TARGET_HEAD;
+    if (target == NULL)
+        return out;
+    out.seq = target->seq;
+    out.time_ms = target->time_ms;
+    out.label = target->label;
+    if (target->kind == HYPERWAL_SEQ)
+        out.kind = HW_TARGET_SEQ;
+    else if (target->kind == HYPERWAL_TIME)
+        out.kind = HW_TARGET_TIME;
+    else if (target->kind == HYPERWAL_LABEL)
+        out.kind = HW_TARGET_LABEL;
+    return out;
+}
+
+int hyperwal_restore(hyperwal_log *log, const hyperwal_target *target, const char *out,
+                     unsigned flags, hyperwal_progress progress, void *ctx, hyperwal_entry *reached)
+{
+    struct progress pass = {progress, ctx};
+    struct hw_target wanted = target_of(target);
+    struct hw_entry_summary entry;
+    struct hw_state state = {0};
+    struct hw_error err = {0};
+    enum hw_status status = hw_api_log_refresh(log, &err);
+
+    if (status == HW_OK)
+        status =
+            hw_restore(log->env, hw_api_base_vfs(), log->core, &wanted, out,
+                       (flags & HYPERWAL_RESTORE_FORCE) != 0, progress_pass, &pass, &state, &err);
+    if (status == HW_OK && reached != NULL) {
+        uint64_t seq = state.seq;
+
+        if (hw_entry_next(log->core, &seq, &entry, NULL) == HW_OK)
+            entry_fill(reached, &entry);
+        else
+            *reached = (hyperwal_entry){.blocks = 1, .type = "transaction"};
+        reached->seq = state.seq;
+        reached->time_ms = state.time_ms;
+        reached->db_pages = state.page_count;
+        reached->sum = state.sum;
+    }
+    if (status == HW_EFORK) { /* the target lies in a gap: there is no such state */
+        (void)hw_api_log_result(log, status, &err);
+        return HYPERWAL_NOTARGET;
+    }
+    return hw_api_log_result(log, status, &err);
+}
