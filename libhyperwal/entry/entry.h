@@ -3,7 +3,7 @@
  *
  * Every block begins with a header that tells, without decompressing, what to skip, index or plan:
  *
- *   type u8 | flags u8 | time_ms uint | snapshot uint | label uint | body ...
+ *   type u8 | flags u8 | time_ms le48 | snapshot uint | label uint | body ...
  *
  * `uint` is Hypercore's compact encoding; `snapshot` and `label` are distances back from this block
  * to the index of the newest complete snapshot and to the newest label, 0 if there is none.  A block
@@ -34,9 +34,10 @@ enum { HW_ENTRY_START = 1, HW_ENTRY_END = 2 };
 
 enum {
     HW_FORMAT_VERSION = 1,
-    HW_GROUP_PAGES = 64,            /* pages a group */
-    HW_TRANSACTION_BYTES = 4 << 20, /* bytes of pages a transaction block holds at most */
-    HW_LABEL_SIZE_MAX = 200,        /* bytes of a label's name */
+    HW_GROUP_PAGES = 64, /* pages a group */
+    HW_TRANSACTION_BYTES =
+        4 << 20,             /* bytes of pages a transaction block may hold; ours hold less */
+    HW_LABEL_SIZE_MAX = 200, /* bytes of a label's name */
     HW_DATABASE_ID_SIZE = 16,
     HW_GAP_REASON_SIZE_MAX = 200,
 };
@@ -44,9 +45,10 @@ enum {
 struct hw_entry_header {
     enum hw_entry_type type;
     bool starts, ends;
-    int64_t time_ms;       /* since 1970, never less than in an earlier block */
-    uint64_t snapshot_seq; /* of the newest complete snapshot's first index block; UINT64_MAX: none */
-    uint64_t label_seq;    /* of the newest label; UINT64_MAX: none */
+    int64_t time_ms; /* since 1970, never less than in an earlier block */
+    uint64_t
+        snapshot_seq;   /* of the newest complete snapshot's first index block; UINT64_MAX: none */
+    uint64_t label_seq; /* of the newest label; UINT64_MAX: none */
 };
 
 /* `seq` is the index of the block itself.  Decoding leaves the cursor at the body. */
@@ -83,6 +85,17 @@ enum hw_status hw_gap_decode(struct hw_cursor *cursor, struct hw_gap *out) HW_MU
 
 /* ------------------------------------------------------------------------------ state sum */
 
+/* The page that holds byte 0x40000000, where SQLite keeps its locks: never written, never counted. */
+static inline bool hw_entry_is_lock_page(uint32_t page_number, uint32_t page_size)
+{
+    return page_number == 0x40000000 / page_size + 1;
+}
+
+static inline bool hw_entry_page_size_ok(uint32_t page_size)
+{
+    return page_size >= 512 && page_size <= 65536 && (page_size & (page_size - 1)) == 0;
+}
+
 /* What page `page_number` adds (by XOR) to the state sum; the lock-byte page adds nothing. */
 uint64_t hw_page_sum(uint32_t page_number, const void *content, uint32_t page_size);
 
@@ -96,14 +109,14 @@ uint64_t hw_page_sum(uint32_t page_number, const void *content, uint32_t page_si
  */
 struct hw_transaction {
     uint32_t page_size;
-    uint32_t page_count;   /* of the database after the entry; the same in all its blocks */
+    uint32_t page_count; /* of the database after the entry; the same in all its blocks */
     uint64_t sum_before, sum_after;
     uint32_t change_count; /* pages in this block */
 };
 
 /*
- * Builds the body of a block; keeps its memory (two buffers of HW_TRANSACTION_BYTES at the most,
- * grown as needed, and zstd's state) from block to block.
+ * Builds the body of a block; keeps its memory (two buffers of 512 KiB at the most, grown
+ * as needed, and zstd's state) from block to block.
  */
 struct hw_transaction_encoder;
 enum hw_status hw_transaction_encoder_new(uint32_t page_size, struct hw_transaction_encoder **out,
@@ -118,8 +131,7 @@ void hw_transaction_encoder_clear(struct hw_transaction_encoder *encoder);
  */
 enum hw_status hw_transaction_encoder_add(struct hw_transaction_encoder *encoder,
                                           uint32_t page_number, const void *content,
-                                          const void *previous,
-                                          struct hw_error *err) HW_MUST_CHECK;
+                                          const void *previous, struct hw_error *err) HW_MUST_CHECK;
 uint32_t hw_transaction_encoder_count(const struct hw_transaction_encoder *encoder);
 /* Append the body to *out.  Takes page_count and the sums from *transaction, ignores the rest. */
 enum hw_status hw_transaction_encode(struct hw_transaction_encoder *encoder,
@@ -161,7 +173,7 @@ struct hw_group {
     uint32_t page_size;
     uint32_t group;      /* from 0 */
     uint32_t page_count; /* pages in it: 1 to HW_GROUP_PAGES */
-    uint64_t base_seq;   /* the state of which entry; distance-coded, so the block's seq is needed */
+    uint64_t base_seq; /* the state of which entry; distance-coded, so the block's seq is needed */
 };
 struct hw_group_coder; /* zstd's state, both ways */
 enum hw_status hw_group_coder_new(struct hw_group_coder **out, struct hw_error *err) HW_MUST_CHECK;
