@@ -44,9 +44,9 @@ static inline uint32_t hw_lock_page(uint32_t page_size)
 
 /* A place in the WAL: everything up to and with a frame. */
 struct hw_wal_position {
-    uint8_t salts[8];      /* as in the file */
-    uint32_t frame;        /* frames up to here; 0: just the header */
-    uint32_t checksum[2];  /* running, after that frame */
+    uint8_t salts[8];     /* as in the file */
+    uint32_t frame;       /* frames up to here; 0: just the header */
+    uint32_t checksum[2]; /* running, after that frame */
 };
 
 struct hw_wal_header {
@@ -164,27 +164,32 @@ enum hw_status hw_wal_writer_open(sqlite3_file *database, struct hw_wal_index *i
                                   struct hw_wal_writer **out, struct hw_error *err) HW_MUST_CHECK;
 void hw_wal_writer_close(struct hw_wal_writer *writer);
 
-/* Where the WAL ends for readers now. */
+/*
+ * Where the WAL ends for readers now.  At frame 0 these are the salts of the round that the next
+ * hw_wal_writer_add() begins, with the checksum of its header; no round before had them.
+ */
 struct hw_wal_position hw_wal_writer_position(const struct hw_wal_writer *writer);
 
 /* Add one page of the transaction that is being written; content is copied or written at once. */
 enum hw_status hw_wal_writer_add(struct hw_wal_writer *writer, uint32_t page_number,
                                  const void *content, struct hw_error *err) HW_MUST_CHECK;
 /*
- * The last page was added: turn the last frame into the commit frame of a database of `page_count`
- * pages and tell in *end where the WAL will end, before anything is visible or, if `prepare` needs
- * it durable first, before the frames are written.  Then hw_wal_writer_publish() makes it visible.
+ * The last page was added: make it the commit frame of a database of `page_count` pages and tell in
+ * *end where the WAL will end.  The commit frame is not written yet, so that the caller can record
+ * *end first; hw_wal_writer_publish() writes it and makes the transaction visible.
  */
 enum hw_status hw_wal_writer_finish(struct hw_wal_writer *writer, uint32_t page_count,
-                                    struct hw_wal_position *end, struct hw_error *err) HW_MUST_CHECK;
+                                    struct hw_wal_position *end,
+                                    struct hw_error *err) HW_MUST_CHECK;
 enum hw_status hw_wal_writer_publish(struct hw_wal_writer *writer,
                                      struct hw_error *err) HW_MUST_CHECK;
 /* Forget what was added since the last publish; the frames stay in the file as dead bytes. */
-enum hw_status hw_wal_writer_rollback(struct hw_wal_writer *writer, struct hw_error *err)
-    HW_MUST_CHECK;
+enum hw_status hw_wal_writer_rollback(struct hw_wal_writer *writer,
+                                      struct hw_error *err) HW_MUST_CHECK;
 /*
  * Start the WAL over, if all of it is backfilled and no reader needs it: HW_AGAIN if not now.
- * Takes and releases CKPT and READ(1..4), never waits.
+ * Takes and releases CKPT and READ(1..4), never waits.  The file is left alone until the next add,
+ * which syncs the database and the new header first.
  */
 enum hw_status hw_wal_writer_restart(struct hw_wal_writer *writer,
                                      struct hw_error *err) HW_MUST_CHECK;
