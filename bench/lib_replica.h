@@ -19,7 +19,7 @@ struct bench_child {
 };
 
 /*
- * Run `body` in a process of its own, made by fork: before this process has used SQLite.  The body
+ * Run `body` in a process of its own, made by fork, while no database is open here.  The body
  * talks over `in` and `out`; it exits when it returns.
  */
 void bench_child_start(struct bench_child *child, void (*body)(void *ctx, int in, int out),

@@ -288,6 +288,39 @@ void bench_load_populate(const char *path, enum bench_workload workload, bool ra
     bench_load_close(&load); /* the last close checkpoints and removes the WAL */
 }
 
+void bench_ballast_populate(const char *path, uint64_t mib, bool random_values)
+{
+    enum { POOL_SIZE = 4 << 20, ROW_SIZE = 980, ROWS_A_COMMIT = 65536 };
+    char *pool = malloc(
+        POOL_SIZE); /* rows are slices of it, four a page: making text costs more than SQLite */
+    uint64_t random = 9, rows = mib << 20 >> 10;
+    sqlite3_stmt *insert;
+    sqlite3 *db;
+
+    if (pool == NULL)
+        bench_die("no memory");
+    bench_load_populate(path, BENCH_KV, random_values);
+    bench_text(&random, random_values, pool, POOL_SIZE);
+    db = bench_open(path, NULL, "OFF");
+    bench_exec(db, "CREATE TABLE ballast(id INTEGER PRIMARY KEY, body)");
+    insert = prepare(db, "INSERT INTO ballast(body) VALUES(?1)");
+    bench_exec(db, "BEGIN");
+    for (uint64_t row = 0; row < rows; row++) {
+        const char *slice = pool + below(&random, POOL_SIZE - ROW_SIZE);
+
+        sqlite3_bind_text(insert, 1, slice, ROW_SIZE, SQLITE_STATIC);
+        if (sqlite3_step(insert) != SQLITE_DONE)
+            bench_die("ballast: %s", sqlite3_errmsg(db));
+        sqlite3_reset(insert);
+        if (row % ROWS_A_COMMIT == ROWS_A_COMMIT - 1)
+            bench_exec(db, "COMMIT; BEGIN"); /* the WAL starts again */
+    }
+    bench_exec(db, "COMMIT");
+    sqlite3_finalize(insert);
+    check(db, sqlite3_close(db), "close");
+    free(pool);
+}
+
 /* ------------------------------------------------------------------------------ settle */
 
 bool bench_is_hyperwal(const char *vfs)

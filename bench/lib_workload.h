@@ -40,6 +40,8 @@ uint64_t bench_random(uint64_t *random);
 
 /* Make the database at `path` with plain SQLite: closed, checkpointed, no WAL left. */
 void bench_load_populate(const char *path, enum bench_workload workload, bool random_values);
+/* A kv database that a table of rows of 1 KiB, never touched again, makes at least `mib` large. */
+void bench_ballast_populate(const char *path, uint64_t mib, bool random_values);
 void bench_load_open(struct bench_load *load, const struct bench_options *options,
                      enum bench_workload workload, const char *path, const char *vfs,
                      const char *synchronous);
