@@ -69,8 +69,15 @@ static enum hw_status index_new(sqlite3_file *file, struct hw_wal_index **out, s
 enum hw_status hw_wal_index_shared(sqlite3_file *file, struct hw_wal_index **out,
                                    struct hw_error *err)
 {
+    void volatile *memory = NULL;
+    int code;
+
     if (file->pMethods == NULL || file->pMethods->iVersion < 2 || file->pMethods->xShmMap == NULL)
         return hw_fail(err, HW_EMISUSE, "wal-index: this file has no shared memory");
+    code =
+        file->pMethods->xShmMap(file, 0, HW_INDEX_REGION_SIZE, 0, &memory); /* xShmLock needs it */
+    if (code != SQLITE_OK)
+        return hw_wal_fail_sqlite(err, code, "wal-index: open shared memory");
     return index_new(file, out, err);
 }
 
