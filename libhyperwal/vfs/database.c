@@ -1,0 +1,327 @@
+/* Implements the databases of vfs/shim.h: who has which file open in this process. */
+#include <assert.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "env/thread.h"
+#include "vfs/shim.h"
+
+static struct hw_mutex mutex = HW_MUTEX_INIT; /* guards what follows, and what shim.h says */
+static struct hw_shim_database *databases;
+
+static atomic_uint generation; /* forks since this code was loaded */
+static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
+
+unsigned hw_shim_generation(void)
+{
+    return atomic_load_explicit(&generation, memory_order_relaxed);
+}
+
+static void before_fork(void)
+{
+    hw_mutex_lock(&mutex);
+}
+
+static void after_fork_in_parent(void)
+{
+    hw_mutex_unlock(&mutex);
+}
+
+/* The child must not hold its parent's claims, and its parent's databases are none of its own. */
+static void after_fork_in_child(void)
+{
+    atomic_fetch_add(&generation, 1);
+    for (struct hw_shim_database *d = databases; d != NULL; d = d->next) {
+        if (d->claim != NULL)
+            d->shim->env->ops->close(d->claim);
+        d->claim = NULL;
+    }
+    databases = NULL; /* what they hold is lost to the child, and so are its connections */
+    hw_mutex_unlock(&mutex);
+}
+
+static void watch_forks(void)
+{
+    (void)pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child); /* or no memory */
+}
+
+/* -------------------------------------------------------------------------------- claims */
+
+/*
+ * Two copies of SQLite in one process (the host's own and a linked one) would drop each other's
+ * POSIX locks.  They share no memory that either could find, but a lock of an open file description
+ * tells them apart: DIR/open.PID is locked by the one that came first.
+ */
+static enum hw_status claim(struct hw_shim_database *database, struct hw_error *err)
+{
+    struct hw_env *env = database->shim->env;
+    struct hw_file *file = NULL;
+    enum hw_status status;
+    struct hw_error ignored;
+    char *path = hw_format("%s-hyper/open.%u", database->path, env->ops->process_id(env));
+
+    if (path == NULL)
+        return hw_fail(err, HW_ENOMEM, "no memory to open it");
+    status =
+        env->ops->open(env, path, HW_OPEN_READ | HW_OPEN_WRITE | HW_OPEN_CREATE, &file, &ignored);
+    if (status != HW_OK) {
+        hw_free(path);
+        return HW_OK; /* no log yet, or a directory that is not ours to write in: claimed later */
+    }
+    status = env->ops->lock(file, false, err);
+    if (status != HW_OK) {
+        env->ops->close(file);
+        hw_free(path);
+        return hw_fail(err, HW_EBUSY,
+                       "another copy of SQLite in this process has this database open, and each "
+                       "would drop the other's locks: use one copy");
+    }
+    database->claim = file;
+    database->claim_path = path;
+    return HW_OK;
+}
+
+static void unclaim(struct hw_shim_database *database)
+{
+    struct hw_env *env = database->shim->env;
+
+    if (database->claim != NULL) {
+        (void)env->ops->remove(env, database->claim_path, NULL); /* a leftover does no harm */
+        env->ops->close(database->claim);
+    }
+    hw_free(database->claim_path);
+}
+
+struct leftovers {
+    struct hw_shim_database *database;
+    char own[32];
+};
+
+/* Remove the claim of a process that died with it: nobody has it locked. */
+static bool remove_leftover(void *ctx, const char *name)
+{
+    struct leftovers *leftovers = ctx;
+    struct hw_env *env = leftovers->database->shim->env;
+    struct hw_file *file = NULL;
+    char *path;
+
+    if (strncmp(name, "open.", 5) != 0 || strcmp(name, leftovers->own) == 0)
+        return true;
+    path = hw_format("%s-hyper/%s", leftovers->database->path, name);
+    if (path == NULL)
+        return false;
+    if (env->ops->open(env, path, HW_OPEN_READ | HW_OPEN_WRITE, &file, NULL) == HW_OK &&
+        env->ops->lock(file, false, NULL) == HW_OK)
+        (void)env->ops->remove(env, path, NULL); /* the next one tries again */
+    env->ops->close(file);
+    hw_free(path);
+    return true;
+}
+
+static void remove_leftovers(struct hw_shim_database *database)
+{
+    struct hw_env *env = database->shim->env;
+    struct leftovers leftovers = {.database = database};
+    const char *own = database->claim_path == NULL ? NULL : strrchr(database->claim_path, '/');
+    char *dir = hw_format("%s-hyper", database->path);
+
+    if (own != NULL && strlen(own + 1) < sizeof(leftovers.own)) {
+        memcpy(leftovers.own, own + 1, strlen(own + 1) + 1);
+        if (dir != NULL)
+            (void)env->ops->list(env, dir, remove_leftover, &leftovers, NULL); /* only litter */
+    }
+    hw_free(dir);
+}
+
+/* ------------------------------------------------------------------------------ the list */
+
+static struct hw_shim_database *find(const struct hw_shim *shim, const char *path)
+{
+    for (struct hw_shim_database *d = databases; d != NULL; d = d->next) {
+        if (d->shim == shim && strcmp(d->path, path) == 0)
+            return d;
+    }
+    return NULL;
+}
+
+enum hw_status hw_shim_database_open(struct hw_shim *shim, const char *path,
+                                     struct hw_shim_database **out, struct hw_error *err)
+{
+    struct hw_shim_database *database;
+    enum hw_status status = HW_OK;
+
+    (void)pthread_once(&fork_once, watch_forks); /* cannot fail with a valid object */
+    hw_mutex_lock(&mutex);
+    database = find(shim, path);
+    if (database == NULL) {
+        database = hw_zalloc(sizeof(*database));
+        if (database != NULL)
+            database->path = hw_strdup(path);
+        if (database == NULL || database->path == NULL) {
+            hw_free(database);
+            status = hw_fail(err, HW_ENOMEM, "no memory to open it");
+            goto done;
+        }
+        database->shim = shim;
+        status = claim(database, err);
+        if (status != HW_OK) {
+            hw_free(database->path);
+            hw_free(database);
+            goto done;
+        }
+        database->next = databases;
+        databases = database;
+    }
+    database->references++;
+    *out = database;
+done:
+    hw_mutex_unlock(&mutex);
+    return status;
+}
+
+/* The directory of the log as the user named it, made absolute; NULL if there is no memory. */
+static char *absolute_dir(struct hw_shim *shim, const char *dir)
+{
+    size_t size = (size_t)shim->base->mxPathname + 1;
+    char *full = hw_alloc(size);
+    int code;
+
+    if (full == NULL)
+        return NULL;
+    code = shim->base->xFullPathname(shim->base, dir, (int)size, full);
+    if (code != SQLITE_OK && (code & 0xff) != SQLITE_OK) { /* SQLITE_OK_SYMLINK is fine */
+        hw_free(full);
+        return hw_strdup(dir); /* opening it will say what is wrong with it */
+    }
+    return full;
+}
+
+/* Does the capture that is open keep its log where this connection wants it? */
+static enum hw_status check_same_log(const struct hw_capture *capture, const struct hw_uri *uri,
+                                     const char *log_dir, struct hw_error *err)
+{
+    const char *now = hw_capture_log_dir(capture);
+
+    if (uri->memory != (now == NULL) && (uri->memory || log_dir != NULL))
+        return hw_fail(
+            err, HW_EMISUSE,
+            "URI parameter storage: this process has the database open with its log in %s",
+            now == NULL ? "memory" : "files");
+    if (log_dir != NULL && now != NULL && strcmp(now, log_dir) != 0)
+        return hw_fail(err, HW_EMISUSE,
+                       "URI parameter log: '%s', but this process has the database open with '%s'",
+                       log_dir, now);
+    return HW_OK;
+}
+
+enum hw_status hw_shim_database_capture(struct hw_shim_database *database, const struct hw_uri *uri,
+                                        struct hw_error *err)
+{
+    struct hw_shim *shim = database->shim;
+    char *log_dir = uri->log_dir == NULL ? NULL : absolute_dir(shim, uri->log_dir);
+    struct hw_capture_options options = {
+        .env = shim->env,
+        .base = shim->base,
+        .path = database->path,
+        .log_dir = log_dir,
+        .memory = uri->memory,
+        .threaded = shim->threaded,
+    };
+    struct hw_capture *capture = NULL;
+    bool spare;
+    enum hw_status status;
+
+    if (uri->log_dir != NULL && log_dir == NULL)
+        return hw_fail(err, HW_ENOMEM, "no memory to open the log");
+    status = hw_capture_open(&options, &capture, err);
+    if (status == HW_OK) {
+        status = check_same_log(capture, uri, log_dir, err);
+        if (status != HW_OK)
+            hw_capture_close(capture);
+    }
+    hw_free(log_dir);
+    if (status != HW_OK)
+        return status;
+    hw_mutex_lock(&mutex);
+    spare = database->capture != NULL; /* every path has one capture: it is the same */
+    assert(!spare || database->capture == capture);
+    database->capture = capture;
+    if (database->claim == NULL && !uri->memory)
+        status = claim(database, err); /* the directory is there only now */
+    if (status == HW_OK && !spare)
+        remove_leftovers(database);
+    hw_mutex_unlock(&mutex);
+    if (spare)
+        hw_capture_close(capture);
+    return status;
+}
+
+void hw_shim_database_join(struct hw_shim_database *database, struct hw_shim_file *file)
+{
+    hw_mutex_lock(&mutex);
+    file->next = database->files;
+    database->files = file;
+    hw_mutex_unlock(&mutex);
+}
+
+struct hw_shim_file *hw_shim_database_of_wal(struct hw_shim *shim, const char *wal_name)
+{
+    struct hw_shim_file *file = NULL;
+
+    hw_mutex_lock(&mutex);
+    for (struct hw_shim_database *d = databases; d != NULL && file == NULL; d = d->next) {
+        for (file = d->shim == shim ? d->files : NULL; file != NULL; file = file->next) {
+            if (file->wal_name == wal_name)
+                break;
+        }
+    }
+    hw_mutex_unlock(&mutex);
+    return file;
+}
+
+void hw_shim_database_wal_deleted(struct hw_shim *shim, const char *wal_name)
+{
+    struct hw_shim_file *file = hw_shim_database_of_wal(shim, wal_name);
+
+    /* With shared memory capture was told before that was given up. */
+    if (file != NULL && file->lock == SQLITE_LOCK_EXCLUSIVE && !file->shm_mapped)
+        hw_capture_wal_deleted(file->capture);
+}
+
+void hw_shim_database_leave(struct hw_shim_file *file)
+{
+    struct hw_shim_database *database = file->database;
+    struct hw_shim_database **link;
+
+    if (database == NULL || file->generation != hw_shim_generation())
+        return; /* after a fork the list is not the one that this file is in */
+    hw_mutex_lock(&mutex);
+    for (struct hw_shim_file **f = &database->files; *f != NULL; f = &(*f)->next) {
+        if (*f == file) {
+            *f = file->next;
+            break;
+        }
+    }
+    /* The last one stays in the list while it closes, so that whoever opens meanwhile finds the
+     * claim; and should that one be gone again before, its capture is closed here as well. */
+    while (database->references == 1 && database->capture != NULL) {
+        struct hw_capture *capture = database->capture;
+
+        database->capture = NULL;
+        hw_mutex_unlock(&mutex);
+        hw_capture_close(capture);
+        hw_mutex_lock(&mutex);
+    }
+    if (--database->references == 0) {
+        for (link = &databases; *link != database; link = &(*link)->next)
+            ;
+        *link = database->next;
+        unclaim(database);
+        hw_free(database->path);
+        hw_free(database);
+    }
+    hw_mutex_unlock(&mutex);
+}

@@ -1,0 +1,94 @@
+/* Implements the short-lived connections of vfs/shim.h: what only SQLite itself may do to a file. */
+#include <string.h>
+
+#include "base/bytes.h"
+#include "vfs/shim.h"
+
+enum { HEADER_SIZE = 100, BUSY_TIMEOUT_MS = 50 };
+
+enum hw_header_state hw_internal_header(struct hw_shim_file *file)
+{
+    uint8_t header[HEADER_SIZE];
+
+    /* An empty file reads short; one that cannot be read shows itself to SQLite soon enough. */
+    if (file->below->pMethods->xRead(file->below, header, sizeof(header), 0) != SQLITE_OK)
+        return HW_HEADER_EMPTY;
+    return header[18] == 2 && header[19] == 2 ? HW_HEADER_WAL : HW_HEADER_OTHER;
+}
+
+/* The status of a connection that answered `code`. */
+static enum hw_status fail(sqlite3 *db, int code, const char *what, struct hw_error *err)
+{
+    enum hw_status status = HW_EIO;
+
+    switch (code & 0xff) {
+    case SQLITE_BUSY:
+    case SQLITE_LOCKED:
+        status = HW_EBUSY;
+        break;
+    case SQLITE_NOMEM:
+        status = HW_ENOMEM;
+        break;
+    case SQLITE_FULL:
+        status = HW_ENOSPC;
+        break;
+    case SQLITE_CORRUPT:
+    case SQLITE_NOTADB:
+        status = HW_ECORRUPT;
+        break;
+    case SQLITE_READONLY:
+        status = HW_EREADONLY;
+        break;
+    default:
+        break;
+    }
+    return hw_fail(err, status, "cannot %s: %s", what,
+                   db == NULL ? sqlite3_errstr(code) : sqlite3_errmsg(db));
+}
+
+/* Run `sql`; the text of its first column comes into `answer`. */
+static enum hw_status run(const char *path, const char *vfs, const char *sql, const char *what,
+                          char *answer, size_t answer_size, struct hw_error *err)
+{
+    sqlite3_stmt *statement = NULL;
+    sqlite3 *db = NULL;
+    enum hw_status status = HW_OK;
+    int code = sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_PRIVATECACHE, vfs);
+
+    if (code == SQLITE_OK)
+        code = sqlite3_busy_timeout(db, BUSY_TIMEOUT_MS);
+    if (code == SQLITE_OK)
+        code = sqlite3_prepare_v2(db, sql, -1, &statement, NULL);
+    if (code == SQLITE_OK)
+        code = sqlite3_step(statement);
+    if (code == SQLITE_ROW) {
+        const unsigned char *text = sqlite3_column_text(statement, 0);
+
+        sqlite3_snprintf((int)answer_size, answer, "%s", text == NULL ? "" : (const char *)text);
+    } else if (code != SQLITE_DONE) {
+        status = fail(db, code, what, err);
+    }
+    (void)sqlite3_finalize(statement); /* repeats the code of the step */
+    (void)sqlite3_close(db);           /* its statement is gone: cannot be busy */
+    return status;
+}
+
+enum hw_status hw_internal_switch(struct hw_shim_file *file, struct hw_error *err)
+{
+    char mode[16] = "";
+    enum hw_status status = run(file->path, file->shim->base->zName, "PRAGMA journal_mode=WAL",
+                                "switch the database to WAL mode", mode, sizeof(mode), err);
+
+    if (status == HW_OK && strcmp(mode, "wal") != 0)
+        status = hw_fail(err, HW_EBUSY, "cannot switch the database to WAL mode: it stays in '%s'",
+                         mode);
+    return status;
+}
+
+enum hw_status hw_internal_read(struct hw_shim_file *file, struct hw_error *err)
+{
+    char count[24];
+
+    return run(file->path, file->shim->name, "SELECT count(*) FROM sqlite_schema",
+               "read the database", count, sizeof(count), err);
+}

@@ -1,0 +1,286 @@
+/*
+ * Implements the locks of vfs/shim.h: what a connection holds tells capture when a transaction is
+ * over, and the doors of the gate stand at the locks of a checkpoint.
+ *
+ * A connection and exclusive locking mode:
+ *
+ *             PRAGMA exclusive: entered                   EXCLUSIVE, then frames
+ *   NORMAL ───────────────────────────▶ WANTED ───────────────────────────────▶ ALONE
+ *      ▲                                  │ PRAGMA normal                          │
+ *      └──────────────────────────────────┴──────── EXCLUSIVE given back ──────────┘
+ *
+ * WANTED and ALONE are both `exclusive_entered`.  A connection may come to ALONE without the PRAGMA
+ * (PRAGMA locking_mode without a schema also means databases attached later); then it enters at
+ * its first frame.
+ */
+#include <string.h>
+
+#include "base/bytes.h"
+#include "vfs/shim.h"
+#include "wal/wal.h"
+
+enum { SLOT_COUNT = 8, READ1 = HW_SHM_READ0 + 1, RESTART_SLOTS = 4 };
+
+static uint16_t slots(int first, int count)
+{
+    return (uint16_t)(((1U << count) - 1) << first);
+}
+
+static bool holds(const struct hw_shim_file *file, int slot)
+{
+    return (file->shm_exclusive & 1U << slot) != 0;
+}
+
+/* ---------------------------------------------------------------------- the database file */
+
+int hw_shim_file_lock(sqlite3_file *sqlite_file, int level)
+{
+    struct hw_shim_file *file = hw_shim_file(sqlite_file);
+    int code;
+
+    if (hw_shim_is_forked(file))
+        return SQLITE_IOERR;
+    /* A replica's WAL is the follower's, who notes what it means before it is backfilled: no
+     * connection may checkpoint and delete it at its close, or keep it for itself. */
+    if (file->role == HW_SHIM_REPLICA && level > SQLITE_LOCK_SHARED)
+        return SQLITE_BUSY;
+    code = file->below->pMethods->xLock(file->below, level);
+    if (code == SQLITE_OK && level > file->lock)
+        file->lock = level;
+    return code;
+}
+
+/* Nothing is locked: a database that is not in WAL mode can be switched now. */
+static void switch_now(struct hw_shim_file *file)
+{
+    struct hw_error error = {0};
+    enum hw_header_state header = hw_internal_header(file);
+    enum hw_status status = HW_OK;
+
+    if (header == HW_HEADER_EMPTY)
+        return; /* look again when there is something */
+    if (header == HW_HEADER_OTHER)
+        status = hw_internal_switch(file, &error);
+    if (status == HW_OK)
+        file->needs_wal = false;
+    else if (status != HW_EBUSY)
+        hw_shim_tell(file->path, SQLITE_ERROR, &error); /* and try again next time */
+}
+
+int hw_shim_file_unlock(sqlite3_file *sqlite_file, int level)
+{
+    struct hw_shim_file *file = hw_shim_file(sqlite_file);
+    bool forked = hw_shim_is_forked(file);
+    int code;
+
+    if (!forked && file->role == HW_SHIM_PRIMARY && level < SQLITE_LOCK_EXCLUSIVE &&
+        file->lock == SQLITE_LOCK_EXCLUSIVE) {
+        hw_shim_checkpoint_end(file);
+        if (file->exclusive_entered && !file->exclusive_wanted) {
+            file->exclusive_entered = false;
+            hw_capture_leave_exclusive(file->capture);
+        }
+    }
+    code = file->below->pMethods->xUnlock(file->below, level);
+    if (code == SQLITE_OK && level < file->lock)
+        file->lock = level;
+    if (!forked && file->needs_wal && file->lock == SQLITE_LOCK_NONE)
+        switch_now(file);
+    return code;
+}
+
+enum hw_status hw_shim_exclusive(struct hw_shim_file *file, bool wanted, struct hw_error *err)
+{
+    enum hw_status status;
+
+    if (wanted && !file->exclusive_entered) {
+        if (hw_internal_header(file) != HW_HEADER_WAL)
+            return hw_fail(err, HW_EMISUSE,
+                           "locking_mode=exclusive needs a database in WAL mode: run PRAGMA "
+                           "journal_mode=WAL first");
+        status = hw_capture_enter_exclusive(file->capture, file->shm_mapped, err);
+        if (status != HW_OK)
+            return status;
+        file->exclusive_entered = true;
+    }
+    file->exclusive_wanted = wanted;
+    if (!wanted && file->exclusive_entered && file->lock != SQLITE_LOCK_EXCLUSIVE) {
+        file->exclusive_entered = false;
+        hw_capture_leave_exclusive(file->capture);
+    }
+    return HW_OK;
+}
+
+/* ---------------------------------------------------------------------------- the WAL file */
+
+/* Frames without a write lock in the wal-index: this connection is alone with the database. */
+static int frame_alone(struct hw_shim_file *main)
+{
+    struct hw_error error = {0};
+    enum hw_status status;
+
+    if (!main->exclusive_entered) {
+        status = hw_capture_enter_exclusive(main->capture, main->shm_mapped, &error);
+        if (status != HW_OK) { /* the transaction rolls back */
+            hw_shim_tell(main->path, SQLITE_IOERR_WRITE, &error);
+            return SQLITE_IOERR_WRITE;
+        }
+        main->exclusive_entered = true;
+        main->exclusive_wanted = true;
+    }
+    main->frames_alone = true;
+    return SQLITE_OK;
+}
+
+int hw_shim_wal_write(struct hw_shim_file *wal, const uint8_t *bytes, int size, int64_t offset)
+{
+    struct hw_shim_file *main = wal->main;
+    uint64_t begin = (uint64_t)offset, end = begin + (uint64_t)size;
+
+    if (!main->frames_alone && main->lock == SQLITE_LOCK_EXCLUSIVE && !holds(main, HW_SHM_WRITE)) {
+        int code = frame_alone(main);
+
+        if (code != SQLITE_OK)
+            return code;
+    }
+    if (size == HW_WAL_FRAME_HEADER_SIZE && begin >= HW_WAL_HEADER_SIZE) {
+        if (memcmp(wal->wal_salts, bytes + 8, sizeof(wal->wal_salts)) != 0) {
+            memcpy(wal->wal_salts, bytes + 8, sizeof(wal->wal_salts));
+            wal->wal_end = end;
+        } else if (begin == wal->wal_end || wal->wal_end == 0) {
+            wal->wal_end = end;
+        } else if (begin > wal->wal_end) {
+            wal->wal_end = end; /* others wrote in between, and their commits are whole */
+        }
+    } else if (begin == wal->wal_end) {
+        wal->wal_end = end; /* the page after its header, or the rest of a split write */
+    } else if (begin == 0) {
+        wal->wal_end = 0; /* a new round */
+    }
+    return SQLITE_OK;
+}
+
+void hw_shim_wal_synced(struct hw_shim_file *wal)
+{
+    if (wal->wal_end > 0 && holds(wal->main, HW_SHM_WRITE) && !holds(wal->main, HW_SHM_CKPT))
+        hw_capture_wal_synced(wal->capture, wal->wal_salts, wal->wal_end);
+}
+
+/* --------------------------------------------------------------------------- the wal-index */
+
+int hw_shim_file_shm_map(sqlite3_file *sqlite_file, int region, int size, int extend,
+                         void volatile **memory)
+{
+    struct hw_shim_file *file = hw_shim_file(sqlite_file);
+
+    if (hw_shim_is_forked(file))
+        return SQLITE_IOERR;
+    file->shm_mapped = true;
+    return file->below->pMethods->xShmMap(file->below, region, size, extend, memory);
+}
+
+int hw_shim_file_shm_unmap(sqlite3_file *sqlite_file, int delete_flag)
+{
+    struct hw_shim_file *file = hw_shim_file(sqlite_file);
+
+    if (file->below->pMethods->xShmUnmap == NULL)
+        return SQLITE_OK;
+    if (hw_shim_is_forked(file))
+        return file->below->pMethods->xShmUnmap(file->below, 0);
+    if (file->role == HW_SHIM_PRIMARY) {
+        hw_shim_checkpoint_end(file);
+        if (delete_flag)
+            hw_capture_wal_deleted(file->capture);
+    }
+    file->shm_mapped = false;
+    file->ready = false;
+    return file->below->pMethods->xShmUnmap(file->below, delete_flag);
+}
+
+void hw_shim_checkpoint_end(struct hw_shim_file *file)
+{
+    if (!file->checkpoint_wrote)
+        return;
+    file->checkpoint_wrote = false;
+    hw_capture_checkpointed(file->capture);
+}
+
+static int below_lock(struct hw_shim_file *file, int first, int count, int flags)
+{
+    return file->below->pMethods->xShmLock(file->below, first, count, flags);
+}
+
+/* Take back a lock that the gate does not allow. */
+static int refuse(struct hw_shim_file *file, int first, int count)
+{
+    int code = below_lock(file, first, count, SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE);
+
+    return code == SQLITE_OK ? SQLITE_BUSY : code;
+}
+
+static int lock_exclusive(struct hw_shim_file *file, int first, int count, int flags)
+{
+    int code;
+
+    if (first == HW_SHM_WRITE && !holds(file, HW_SHM_CKPT))
+        hw_gate_write_lock(file->capture); /* but not the one who does the checkpoint */
+    if (first == HW_SHM_CKPT && count == 1) {
+        code = hw_gate_checkpoint_lock(file->capture); /* door 1 */
+        if (code != SQLITE_OK)
+            return code;
+    }
+    code = below_lock(file, first, count, flags);
+    if (code != SQLITE_OK)
+        return code;
+    if (first == HW_SHM_CKPT && count == 1 &&
+        !hw_gate_checkpoint_locked(file->capture, file->below))
+        return refuse(file, first, count);
+    if (first == READ1 && count == RESTART_SLOTS &&
+        !hw_gate_restart(file->capture, file->below, holds(file, HW_SHM_CKPT))) /* door 3 */
+        return refuse(file, first, count);
+    return SQLITE_OK;
+}
+
+/* Tell capture what an unlocking meant; `given_back` are the exclusive slots. */
+static void after_unlock(struct hw_shim_file *file, uint16_t given_back)
+{
+    if (given_back & 1U << HW_SHM_WRITE)
+        hw_capture_committed(file->capture);
+}
+
+int hw_shim_file_shm_lock(sqlite3_file *sqlite_file, int first, int count, int flags)
+{
+    struct hw_shim_file *file = hw_shim_file(sqlite_file);
+    bool is_unlock = (flags & SQLITE_SHM_UNLOCK) != 0;
+    bool is_exclusive = (flags & SQLITE_SHM_EXCLUSIVE) != 0;
+    uint16_t *held = is_exclusive ? &file->shm_exclusive : &file->shm_shared;
+    bool ours = file->role == HW_SHIM_PRIMARY;
+    int code;
+
+    if (file->below->pMethods->xShmLock == NULL)
+        return SQLITE_IOERR_SHMLOCK;
+    if (hw_shim_is_forked(file)) {
+        if (!is_unlock)
+            return SQLITE_IOERR;
+        ours = false;
+    }
+    if (is_unlock) {
+        if (ours && is_exclusive && first == HW_SHM_CKPT)
+            hw_shim_checkpoint_end(file);
+        code = below_lock(file, first, count, flags);
+        *held &= (uint16_t)~slots(first, count);
+        if (ours && is_exclusive)
+            after_unlock(file, slots(first, count));
+        return code;
+    }
+    code = ours && is_exclusive ? lock_exclusive(file, first, count, flags)
+                                : below_lock(file, first, count, flags);
+    if (code != SQLITE_OK)
+        return code;
+    *held |= slots(first, count);
+    if (ours && !is_exclusive && !file->ready && first >= HW_SHM_READ0) {
+        file->ready = true;
+        hw_capture_ready(file->capture);
+    }
+    return SQLITE_OK;
+}

@@ -1,0 +1,232 @@
+/* Implements the requests of vfs/shim.h: what users ask of one open database. */
+#include <inttypes.h>
+#include <string.h>
+
+#include "apply/apply.h"
+#include "hypercore/hypercore.h"
+#include "vfs/shim.h"
+
+/* ------------------------------------------------------------------------------- status */
+
+static void add_string(sqlite3_str *out, const char *name, const char *text)
+{
+    sqlite3_str_appendf(out, "\"%s\":\"", name);
+    for (const char *p = text; *p != '\0'; p++) {
+        if (*p == '"' || *p == '\\')
+            sqlite3_str_appendf(out, "\\%c", *p);
+        else if ((unsigned char)*p < 0x20)
+            sqlite3_str_appendf(out, "\\u%04x", (unsigned)*p);
+        else
+            sqlite3_str_appendchar(out, 1, *p);
+    }
+    sqlite3_str_appendall(out, "\",");
+}
+
+static void add_number(sqlite3_str *out, const char *name, uint64_t value)
+{
+    sqlite3_str_appendf(out, "\"%s\":%llu,", name, (unsigned long long)value);
+}
+
+static void add_seq(sqlite3_str *out, const char *name, uint64_t seq)
+{
+    if (seq == UINT64_MAX)
+        sqlite3_str_appendf(out, "\"%s\":null,", name);
+    else
+        add_number(out, name, seq);
+}
+
+static void add_key(sqlite3_str *out, const char *name, const uint8_t key[HW_KEY_SIZE])
+{
+    char hex[2 * HW_KEY_SIZE + 1];
+
+    hw_key_format(key, hex);
+    sqlite3_str_appendf(out, "\"%s\":\"%s\",", name, hex);
+}
+
+/* A sum has more bits than a JSON number keeps: 16 hex digits. */
+static void add_sum(sqlite3_str *out, uint64_t sum)
+{
+    sqlite3_str_appendf(out, "\"sum\":\"%08x%08x\",", (unsigned)(sum >> 32), (unsigned)sum);
+}
+
+static enum hw_status finish(sqlite3_str *out, char **text, struct hw_error *err)
+{
+    sqlite3_str_appendall(out, "\"peers\":[]}");
+    *text = sqlite3_str_finish(out);
+    return *text == NULL ? hw_fail(err, HW_ENOMEM, "no memory for the status") : HW_OK;
+}
+
+static enum hw_status primary_status(struct hw_shim_file *file, char **text, struct hw_error *err)
+{
+    struct hw_capture_status now;
+    const char *dir = hw_capture_log_dir(file->capture);
+    sqlite3_str *out = sqlite3_str_new(NULL);
+
+    hw_capture_status(file->capture, &now);
+    sqlite3_str_appendchar(out, 1, '{');
+    add_string(out, "path", file->path);
+    add_string(out, "role", "primary");
+    add_string(out, "log", dir == NULL ? ":memory:" : dir);
+    add_string(out, "state", now.state);
+    add_string(out, "alarm", now.alarm);
+    add_key(out, "key", now.key);
+    add_key(out, "discovery_key", now.discovery_key);
+    add_number(out, "length", now.length);
+    add_number(out, "byte_length", now.byte_length);
+    add_number(out, "fork", now.fork);
+    add_seq(out, "seq", now.seq);
+    add_number(out, "page_size", now.page_size);
+    add_number(out, "pages", now.page_count);
+    add_sum(out, now.sum);
+    add_seq(out, "snapshot_seq", now.snapshot_seq);
+    add_number(out, "log_bytes", now.log_bytes);
+    add_number(out, "wal_bytes", now.wal_bytes);
+    add_number(out, "lag", now.lag_frames);
+    add_string(out, "durability", hw_durability_name(file->durability));
+    sqlite3_str_appendall(out, "\"unconfirmed\":{");
+    add_seq(out, "seq", now.unconfirmed_count == 0 ? UINT64_MAX : now.unconfirmed_seq);
+    add_number(out, "count", now.unconfirmed_count);
+    sqlite3_str_appendf(out, "\"since\":%lld},", (long long)now.unconfirmed_since_ms);
+    add_number(out, "worker_pid", now.worker_pid);
+    return finish(out, text, err);
+}
+
+static enum hw_status replica_status(struct hw_shim_file *file, char **text, struct hw_error *err)
+{
+    struct hw_replica_info info;
+    enum hw_status status = hw_replica_info(file->shim->env, file->path, &info, err);
+    uint64_t seq = UINT64_MAX;
+    sqlite3_str *out;
+
+    if (status == HW_OK)
+        status = hw_shim_replica_seq(file, &seq, err);
+    if (status != HW_OK)
+        return status;
+    out = sqlite3_str_new(NULL);
+    sqlite3_str_appendchar(out, 1, '{');
+    add_string(out, "path", file->path);
+    add_string(out, "role", "replica");
+    add_key(out, "key", info.key);
+    add_string(out, "source", info.source);
+    add_seq(out, "seq", seq);
+    if (seq == info.seq)
+        add_sum(out, info.sum);
+    return finish(out, text, err);
+}
+
+static enum hw_status key_text(const uint8_t key[HW_KEY_SIZE], char **text, struct hw_error *err)
+{
+    char hex[2 * HW_KEY_SIZE + 1];
+
+    hw_key_format(key, hex);
+    *text = sqlite3_mprintf("%s", hex);
+    return *text == NULL ? hw_fail(err, HW_ENOMEM, "no memory for the key") : HW_OK;
+}
+
+/* -------------------------------------------------------------------------------- roles */
+
+/* Capture begins when somebody reads: without that nothing would ever be logged. */
+static enum hw_status make_ready(struct hw_shim_file *file, struct hw_error *err)
+{
+    enum hw_header_state header = hw_internal_header(file);
+    enum hw_status status = HW_OK;
+
+    if (file->ready || file->exclusive_entered || header == HW_HEADER_EMPTY)
+        return HW_OK;
+    if (header == HW_HEADER_OTHER)
+        status = hw_internal_switch(file, err);
+    return status == HW_OK ? hw_internal_read(file, err) : status;
+}
+
+/* Everything that is committed now is in the log when this returns. */
+static enum hw_status primary_seq(struct hw_shim_file *file, uint64_t timeout_ms, uint64_t *seq,
+                                  struct hw_error *err)
+{
+    enum hw_status status = make_ready(file, err);
+
+    if (status != HW_OK)
+        return status;
+    if (hw_internal_header(file) == HW_HEADER_EMPTY && !file->ready) {
+        *seq = UINT64_MAX; /* a database without a page has no state to log */
+        return HW_OK;
+    }
+    return hw_capture_wait_logged(file->capture, timeout_ms, seq, err);
+}
+
+static enum hw_status ask_primary(struct hw_shim_file *file, struct hw_vfs_request *request,
+                                  struct hw_error *err)
+{
+    struct hw_capture_status now;
+    enum hw_status status;
+    uint64_t seq;
+
+    switch (request->kind) {
+    case HW_REQUEST_SEQ:
+        return primary_seq(file, request->timeout_ms, &request->seq, err);
+    case HW_REQUEST_WAIT:
+        status = primary_seq(file, request->timeout_ms, &seq, err);
+        if (status == HW_OK && (seq == UINT64_MAX || seq < request->seq))
+            status = hw_fail(err, HW_ETIMEOUT,
+                             "seq %llu is not in the log: this is the primary, whose commits make "
+                             "it",
+                             (unsigned long long)request->seq);
+        return status;
+    case HW_REQUEST_SNAPSHOT:
+        status = make_ready(file, err);
+        if (status != HW_OK)
+            return status;
+        return hw_capture_snapshot(file->capture, request->timeout_ms, &request->seq, err);
+    case HW_REQUEST_LABEL:
+        status = primary_seq(file, request->timeout_ms, &seq, err); /* it names what is committed */
+        if (status != HW_OK)
+            return status;
+        return hw_capture_label(file->capture, request->label, request->timeout_ms, &request->seq,
+                                err);
+    case HW_REQUEST_STATUS:
+        return primary_status(file, &request->text, err);
+    case HW_REQUEST_KEY:
+        hw_capture_status(file->capture, &now);
+        return key_text(now.key, &request->text, err);
+    }
+    return hw_fail(err, HW_EMISUSE, "unknown request");
+}
+
+static enum hw_status ask_replica(struct hw_shim_file *file, struct hw_vfs_request *request,
+                                  struct hw_error *err)
+{
+    struct hw_replica_info info;
+    enum hw_status status;
+
+    switch (request->kind) {
+    case HW_REQUEST_SEQ:
+        return hw_shim_replica_seq(file, &request->seq, err);
+    case HW_REQUEST_WAIT:
+        return hw_shim_replica_wait(file, request->seq, request->timeout_ms, err);
+    case HW_REQUEST_SNAPSHOT:
+    case HW_REQUEST_LABEL:
+        return hw_fail(err, HW_EREADONLY,
+                       "this is a replica: snapshots and labels are made at the primary");
+    case HW_REQUEST_STATUS:
+        return replica_status(file, &request->text, err);
+    case HW_REQUEST_KEY:
+        status = hw_replica_info(file->shim->env, file->path, &info, err);
+        return status == HW_OK ? key_text(info.key, &request->text, err) : status;
+    }
+    return hw_fail(err, HW_EMISUSE, "unknown request");
+}
+
+int hw_shim_request(struct hw_shim_file *file, struct hw_vfs_request *request)
+{
+    struct hw_error *err = &request->error;
+    enum hw_status status;
+
+    if (file->role == HW_SHIM_PRIMARY)
+        status = ask_primary(file, request, err);
+    else if (file->role == HW_SHIM_REPLICA)
+        status = ask_replica(file, request, err);
+    else
+        status = hw_fail(err, HW_EREADONLY,
+                         "this connection is read-only, immutable or without locks: it takes no "
+                         "part in the log");
+    return hw_vfs_code(status);
+}

@@ -1,0 +1,436 @@
+/* Implements vfs/vfs.h: the VFS object, and what happens when a file is opened. */
+#include "vfs/shim.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "env/thread.h"
+
+static struct hw_mutex registration = HW_MUTEX_INIT; /* one register or unregister at a time */
+
+/* A failed xOpen has no object left to ask, and SQLite asks from the same thread. */
+static _Thread_local char last_error[HW_ERROR_SIZE];
+
+const char *hw_vfs_last_error(void)
+{
+    return last_error;
+}
+
+void hw_shim_tell(const char *path, int code, const struct hw_error *error)
+{
+    (void)snprintf(last_error, sizeof(last_error), "%s", error->message); /* the same size */
+    sqlite3_log(code, "hyperwal: %s: %s", path, error->message);
+}
+
+int hw_vfs_code(enum hw_status status)
+{
+    switch (status) {
+    case HW_OK:
+        return SQLITE_OK;
+    case HW_END:
+        return SQLITE_DONE;
+    case HW_AGAIN:
+    case HW_EBUSY:
+    case HW_ETIMEOUT:
+        return SQLITE_BUSY;
+    case HW_ENOMEM:
+        return SQLITE_NOMEM;
+    case HW_EIO:
+    case HW_EBROKEN:
+        return SQLITE_IOERR;
+    case HW_ENOSPC:
+        return SQLITE_FULL;
+    case HW_ECORRUPT:
+    case HW_EPROOF:
+        return HW_VFS_CORRUPT;
+    case HW_ENOTFOUND:
+    case HW_EPRUNED:
+    case HW_EFORK: /* a target within a gap; a copied log is told by its words */
+        return HW_VFS_NOTARGET;
+    case HW_ELIMIT:
+        return SQLITE_TOOBIG;
+    case HW_EMISUSE:
+        return SQLITE_MISUSE;
+    case HW_EREADONLY:
+        return SQLITE_READONLY;
+    case HW_EPROTOCOL:
+    case HW_EVERSION:
+    case HW_EEXIST:
+        return SQLITE_ERROR;
+    }
+    return SQLITE_ERROR;
+}
+
+bool hw_shim_is_forked(struct hw_shim_file *file)
+{
+    if (file->generation == hw_shim_generation())
+        return false;
+    if (!file->fork_told) {
+        file->fork_told = true;
+        sqlite3_log(SQLITE_IOERR,
+                    "hyperwal: %s: this connection was opened before fork(): open a new one in the "
+                    "child",
+                    file->path);
+    }
+    return true;
+}
+
+/* ------------------------------------------------------------------------------ xOpen */
+
+/* The code of an open that failed: what SQLite's callers expect there. */
+static int open_code(enum hw_status status)
+{
+    switch (hw_vfs_code(status)) {
+    case SQLITE_NOMEM:
+        return SQLITE_NOMEM;
+    case SQLITE_FULL:
+        return SQLITE_FULL;
+    default:
+        return SQLITE_CANTOPEN;
+    }
+}
+
+/* What this connection is to its database, and what it needs for that. */
+static enum hw_status take_role(struct hw_shim_file *file, const struct hw_uri *uri, int flags,
+                                struct hw_error *err)
+{
+    enum hw_status status;
+
+    file->role = HW_SHIM_PLAIN;
+    if (uri->pass_through)
+        return HW_OK;
+    if (hw_shim_is_replica(file->shim, file->path)) {
+        file->role = HW_SHIM_REPLICA;
+        return HW_OK;
+    }
+    if (flags & SQLITE_OPEN_READONLY)
+        return HW_OK;
+    if (file->below->pMethods->iVersion < 2 || file->below->pMethods->xShmMap == NULL)
+        return hw_fail(err, HW_EMISUSE, "the VFS below, '%s', has no shared memory for a WAL",
+                       file->shim->base->zName);
+    status = hw_shim_database_capture(file->database, uri, err);
+    if (status != HW_OK)
+        return status;
+    file->role = HW_SHIM_PRIMARY;
+    file->capture = file->database->capture;
+    file->durability = uri->durability;
+    file->timeout_ms = uri->timeout_ms;
+    file->continue_on_timeout = uri->continue_on_timeout;
+    file->wal_name = sqlite3_filename_wal(file->path);
+    return HW_OK;
+}
+
+/* A database with content and another journal mode is switched now if nobody uses it. */
+static enum hw_status begin_wal(struct hw_shim_file *file, struct hw_error *err)
+{
+    enum hw_status status;
+
+    if (hw_internal_header(file) != HW_HEADER_OTHER)
+        return HW_OK;
+    status = hw_internal_switch(file, err);
+    if (status != HW_EBUSY)
+        return status;
+    file->needs_wal = true; /* tried again when this connection has no lock */
+    return HW_OK;
+}
+
+static int open_main(struct hw_shim *shim, const char *name, struct hw_shim_file *file, int flags,
+                     int *out_flags)
+{
+    struct hw_uri uri;
+    struct hw_error error = {0};
+    enum hw_status status = hw_uri_parse(name, &uri, &error);
+    int got_flags = flags;
+    int code;
+
+    if (status == HW_OK && uri.past)
+        return hw_past_file_open(shim, name, &uri, &file->file, out_flags);
+    if (status == HW_OK)
+        status = hw_shim_database_open(shim, name, &file->database, &error);
+    if (status != HW_OK)
+        goto failed;
+    code = shim->base->xOpen(shim->base, name, file->below, flags, &got_flags);
+    if (code != SQLITE_OK) {
+        if (file->below->pMethods != NULL)
+            (void)file->below->pMethods->xClose(file->below); /* `code` is what went wrong */
+        hw_shim_database_leave(file);
+        return code;
+    }
+    status = take_role(file, &uri, got_flags, &error);
+    if (status == HW_OK && file->role == HW_SHIM_PRIMARY)
+        status = begin_wal(file, &error);
+    if (status != HW_OK) {
+        (void)file->below->pMethods->xClose(file->below); /* `error` says what went wrong */
+        hw_shim_database_leave(file);
+        goto failed;
+    }
+    if (file->role == HW_SHIM_PRIMARY)
+        hw_shim_database_join(file->database, file);
+    if (file->role == HW_SHIM_REPLICA)
+        got_flags = (got_flags & ~SQLITE_OPEN_READWRITE) | SQLITE_OPEN_READONLY;
+    if (out_flags != NULL)
+        *out_flags = got_flags;
+    hw_shim_file_wrap(file);
+    return SQLITE_OK;
+failed:
+    hw_shim_tell(name, open_code(status), &error);
+    return open_code(status);
+}
+
+static int open_wal(struct hw_shim *shim, const char *name, struct hw_shim_file *file,
+                    struct hw_shim_file *main, int flags, int *out_flags)
+{
+    int code = shim->base->xOpen(shim->base, name, file->below, flags, out_flags);
+
+    if (code != SQLITE_OK) {
+        if (file->below->pMethods != NULL)
+            (void)file->below->pMethods->xClose(file->below); /* `code` is what went wrong */
+        return code;
+    }
+    file->role = HW_SHIM_WAL;
+    file->main = main;
+    file->capture = main->capture; /* which `main` holds, and SQLite closes the WAL first */
+    hw_shim_file_wrap(file);
+    return SQLITE_OK;
+}
+
+static int shim_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *sqlite_file, int flags,
+                     int *out_flags)
+{
+    struct hw_shim *shim = hw_shim(vfs);
+    struct hw_shim_file *file = hw_shim_file(sqlite_file);
+    struct hw_shim_file *main = NULL;
+
+    if (name != NULL && flags & SQLITE_OPEN_WAL)
+        main = hw_shim_database_of_wal(shim, name);
+    if (name == NULL || (main == NULL && !(flags & SQLITE_OPEN_MAIN_DB)))
+        return shim->base->xOpen(shim->base, name, sqlite_file, flags, out_flags);
+
+    memset(file, 0, (size_t)vfs->szOsFile); /* pMethods NULL: no xClose unless we get through */
+    file->shim = shim;
+    file->path = name;
+    file->generation = hw_shim_generation();
+    file->shared_cache = (flags & SQLITE_OPEN_SHAREDCACHE) != 0;
+    file->below = (sqlite3_file *)(file + 1);
+    if (main != NULL)
+        return open_wal(shim, name, file, main, flags, out_flags);
+    return open_main(shim, name, file, flags, out_flags);
+}
+
+/* ------------------------------------------------------- the other methods: passed down */
+
+static int shim_delete(sqlite3_vfs *vfs, const char *name, int sync_dir)
+{
+    struct hw_shim *shim = hw_shim(vfs);
+
+    hw_shim_database_wal_deleted(shim, name);
+    return shim->base->xDelete(shim->base, name, sync_dir);
+}
+
+static int shim_access(sqlite3_vfs *vfs, const char *name, int flags, int *out)
+{
+    sqlite3_vfs *base = hw_shim(vfs)->base;
+
+    return base->xAccess(base, name, flags, out);
+}
+
+static int shim_full_pathname(sqlite3_vfs *vfs, const char *name, int size, char *out)
+{
+    sqlite3_vfs *base = hw_shim(vfs)->base;
+
+    return base->xFullPathname(base, name, size, out);
+}
+
+static void *shim_dl_open(sqlite3_vfs *vfs, const char *name)
+{
+    sqlite3_vfs *base = hw_shim(vfs)->base;
+
+    return base->xDlOpen(base, name);
+}
+
+static void shim_dl_error(sqlite3_vfs *vfs, int size, char *out)
+{
+    sqlite3_vfs *base = hw_shim(vfs)->base;
+
+    base->xDlError(base, size, out);
+}
+
+static void (*shim_dl_sym(sqlite3_vfs *vfs, void *handle, const char *symbol))(void)
+{
+    sqlite3_vfs *base = hw_shim(vfs)->base;
+
+    return base->xDlSym(base, handle, symbol);
+}
+
+static void shim_dl_close(sqlite3_vfs *vfs, void *handle)
+{
+    sqlite3_vfs *base = hw_shim(vfs)->base;
+
+    base->xDlClose(base, handle);
+}
+
+static int shim_randomness(sqlite3_vfs *vfs, int size, char *out)
+{
+    sqlite3_vfs *base = hw_shim(vfs)->base;
+
+    return base->xRandomness(base, size, out);
+}
+
+static int shim_sleep(sqlite3_vfs *vfs, int microseconds)
+{
+    sqlite3_vfs *base = hw_shim(vfs)->base;
+
+    return base->xSleep(base, microseconds);
+}
+
+static int shim_current_time(sqlite3_vfs *vfs, double *out)
+{
+    sqlite3_vfs *base = hw_shim(vfs)->base;
+
+    return base->xCurrentTime(base, out);
+}
+
+static int shim_get_last_error(sqlite3_vfs *vfs, int size, char *out)
+{
+    sqlite3_vfs *base = hw_shim(vfs)->base;
+    int code = base->xGetLastError == NULL ? 0 : base->xGetLastError(base, size, out);
+
+    if (size > 0 && out != NULL && last_error[0] != '\0')
+        (void)snprintf(out, (size_t)size, "%s", last_error); /* cut to what there is room for */
+    return code;
+}
+
+static int shim_current_time_int64(sqlite3_vfs *vfs, sqlite3_int64 *out)
+{
+    sqlite3_vfs *base = hw_shim(vfs)->base;
+
+    return base->xCurrentTimeInt64(base, out);
+}
+
+static int shim_set_system_call(sqlite3_vfs *vfs, const char *name, sqlite3_syscall_ptr call)
+{
+    sqlite3_vfs *base = hw_shim(vfs)->base;
+
+    return base->xSetSystemCall(base, name, call);
+}
+
+static sqlite3_syscall_ptr shim_get_system_call(sqlite3_vfs *vfs, const char *name)
+{
+    sqlite3_vfs *base = hw_shim(vfs)->base;
+
+    return base->xGetSystemCall(base, name);
+}
+
+static const char *shim_next_system_call(sqlite3_vfs *vfs, const char *name)
+{
+    sqlite3_vfs *base = hw_shim(vfs)->base;
+
+    return base->xNextSystemCall(base, name);
+}
+
+/* -------------------------------------------------------------------------- registration */
+
+/* No method that the VFS below lacks: SQLite looks which ones are there. */
+static void fill_vfs(struct hw_shim *shim)
+{
+    const sqlite3_vfs *base = shim->base;
+    sqlite3_vfs *vfs = &shim->vfs;
+    int file_size = (int)sizeof(struct hw_shim_file) + base->szOsFile;
+
+    *vfs = (sqlite3_vfs){
+        .iVersion = base->iVersion < 3 ? base->iVersion : 3,
+        .szOsFile = file_size > hw_past_file_size() ? file_size : hw_past_file_size(),
+        .mxPathname = base->mxPathname,
+        .zName = shim->name,
+        .pAppData = shim,
+        .xOpen = shim_open,
+        .xDelete = shim_delete,
+        .xAccess = shim_access,
+        .xFullPathname = shim_full_pathname,
+        .xDlOpen = base->xDlOpen == NULL ? NULL : shim_dl_open,
+        .xDlError = base->xDlError == NULL ? NULL : shim_dl_error,
+        .xDlSym = base->xDlSym == NULL ? NULL : shim_dl_sym,
+        .xDlClose = base->xDlClose == NULL ? NULL : shim_dl_close,
+        .xRandomness = shim_randomness,
+        .xSleep = shim_sleep,
+        .xCurrentTime = base->xCurrentTime == NULL ? NULL : shim_current_time,
+        .xGetLastError = shim_get_last_error,
+    };
+    if (base->iVersion >= 2 && base->xCurrentTimeInt64 != NULL)
+        vfs->xCurrentTimeInt64 = shim_current_time_int64;
+    if (base->iVersion >= 3 && base->xSetSystemCall != NULL)
+        vfs->xSetSystemCall = shim_set_system_call;
+    if (base->iVersion >= 3 && base->xGetSystemCall != NULL)
+        vfs->xGetSystemCall = shim_get_system_call;
+    if (base->iVersion >= 3 && base->xNextSystemCall != NULL)
+        vfs->xNextSystemCall = shim_next_system_call;
+}
+
+static bool is_ours(const sqlite3_vfs *vfs)
+{
+    return vfs != NULL && vfs->xOpen == shim_open;
+}
+
+static enum hw_status register_new(const struct hw_vfs_options *options, const char *name,
+                                   struct hw_error *err)
+{
+    sqlite3_vfs *base = options->base != NULL ? options->base : sqlite3_vfs_find(NULL);
+    struct hw_shim *shim; /* lives until unregistered: not SQLite's memory, it outlives shutdown */
+    int code;
+
+    if (base == NULL)
+        return hw_fail(err, HW_ENOTFOUND, "SQLite has no VFS to build on");
+    if (options->base == NULL && is_ours(base))
+        base = hw_shim(base)->base; /* never on top of itself */
+    if (strlen(name) >= sizeof(shim->name))
+        return hw_fail(err, HW_ELIMIT, "the name '%s' of a VFS is too long", name);
+    shim = hw_zalloc(sizeof(*shim));
+    if (shim == NULL)
+        return hw_fail(err, HW_ENOMEM, "no memory to register the VFS");
+    shim->base = base;
+    shim->env = options->env;
+    shim->threaded = options->threaded;
+    memcpy(shim->name, name, strlen(name) + 1);
+    fill_vfs(shim);
+    code = sqlite3_vfs_register(&shim->vfs, options->make_default);
+    if (code != SQLITE_OK) {
+        hw_free(shim);
+        return hw_fail(err, HW_ENOMEM, "SQLite refused the VFS '%s': %s", name,
+                       sqlite3_errstr(code));
+    }
+    return HW_OK;
+}
+
+enum hw_status hw_vfs_register(const struct hw_vfs_options *options, struct hw_error *err)
+{
+    const char *name = options->name != NULL ? options->name : "hyperwal";
+    enum hw_status status = HW_OK;
+    sqlite3_vfs *found;
+
+    if (sqlite3_initialize() != SQLITE_OK)
+        return hw_fail(err, HW_ENOMEM, "SQLite cannot be initialized");
+    hw_mutex_lock(&registration);
+    found = sqlite3_vfs_find(name);
+    if (found == NULL)
+        status = register_new(options, name, err);
+    else if (!is_ours(found))
+        status = hw_fail(err, HW_EEXIST, "another VFS has the name '%s'", name);
+    else if (options->make_default && sqlite3_vfs_register(found, 1) != SQLITE_OK)
+        status = hw_fail(err, HW_ENOMEM, "SQLite refused to make '%s' the default VFS", name);
+    hw_mutex_unlock(&registration);
+    return status;
+}
+
+void hw_vfs_unregister(const char *name)
+{
+    sqlite3_vfs *found;
+
+    hw_mutex_lock(&registration);
+    found = sqlite3_vfs_find(name);
+    if (is_ours(found)) {
+        (void)sqlite3_vfs_unregister(found); /* fails only before sqlite3_initialize() */
+        hw_free(hw_shim(found));
+    }
+    hw_mutex_unlock(&registration);
+}

@@ -1,0 +1,207 @@
+/*
+ * vfs/shim.h - inside the shim: its objects and who knows whom
+ *
+ *   hw_shim              one registered VFS
+ *     └ hw_shim_database     one database file in this process, in a list by path
+ *         ├ hw_capture           its capture, if it is a primary
+ *         └ hw_shim_file         each open MAIN_DB of it; the base's file follows in memory
+ *              └ hw_shim_file        the WAL of the same connection
+ *
+ * A hw_shim_file belongs to its connection, which serializes calls.  The list of databases, their
+ * reference counts and lists of files are guarded by one mutex, never held across a call to the base
+ * VFS or to capture.
+ *
+ * POSIX locks: nothing here opens the database file or its -shm but through the base VFS, which
+ * keeps a closed descriptor open while the process holds a lock of that file.
+ */
+#ifndef HW_VFS_SHIM_H
+#define HW_VFS_SHIM_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "base/sqlite.h"
+#include "capture/capture.h"
+#include "env/env.h"
+#include "vfs/uri.h"
+#include "vfs/vfs.h"
+
+struct hw_shim {
+    sqlite3_vfs vfs;   /* first: what SQLite holds */
+    sqlite3_vfs *base; /* borrowed for ever */
+    struct hw_env *env;
+    bool threaded;
+    char name[64];
+};
+
+struct hw_shim_file;
+
+struct hw_shim_database {
+    struct hw_shim_database *next; /* in the list */
+    struct hw_shim_file *files;    /* those of role PRIMARY; borrowed */
+    struct hw_shim *shim;
+    char *path;                 /* as the base VFS made it; owned */
+    unsigned references;        /* files that hold it */
+    struct hw_file *claim;      /* locked: no other copy of SQLite in this process has the file */
+    char *claim_path;           /* owned */
+    struct hw_capture *capture; /* one reference; NULL while there is none */
+};
+
+enum hw_shim_role {
+    HW_SHIM_PLAIN,   /* nothing is captured: read-only, immutable, no locks */
+    HW_SHIM_PRIMARY, /* commits go to the log */
+    HW_SHIM_REPLICA, /* somebody else writes it */
+    HW_SHIM_WAL,     /* the WAL of a primary */
+};
+
+struct hw_shim_file {
+    sqlite3_file file;          /* first: what SQLite holds; points to `methods` */
+    sqlite3_io_methods methods; /* those that the file below has, and no others */
+    sqlite3_file *below;        /* behind this struct */
+    struct hw_shim *shim;
+    struct hw_shim_database *database; /* one reference, or NULL */
+    struct hw_capture *capture;        /* borrowed from `database`; NULL: no primary */
+    const char *path;                  /* SQLite's, lives until xClose */
+    enum hw_shim_role role;
+    unsigned generation; /* of the process: a child after fork has another one */
+    bool fork_told;      /* the log line about that is out */
+
+    /* Locks that this connection holds. */
+    int lock;               /* SQLITE_LOCK_... of the database file */
+    uint16_t shm_shared;    /* a bit for each slot */
+    uint16_t shm_exclusive; /* likewise */
+
+    /* A primary's connection. */
+    struct hw_shim_file *next; /* database->files */
+    const char *wal_name;      /* the very pointer that this connection opens its WAL with */
+    bool ready;                /* capture knows that the WAL is recovered */
+    bool shm_mapped;           /* SQLite asked for the wal-index */
+    bool needs_wal;            /* the file may not be in WAL mode: look when nothing is locked */
+    bool exclusive_entered;    /* capture knows of exclusive locking mode */
+    bool exclusive_wanted;     /* the last PRAGMA locking_mode said exclusive */
+    bool frames_alone;         /* WAL frames were written without shm locks since the last commit */
+    bool checkpoint_wrote;     /* since the last hw_capture_checkpointed() */
+    bool checkpoint_refused;   /* door 2 failed: the next xFileSize fails */
+    enum hw_durability durability;
+    uint64_t timeout_ms;
+    bool continue_on_timeout;
+
+    bool shared_cache; /* the file serves several connections */
+    sqlite3 *db;       /* borrowed, NULL if unknown or not the only one */
+    int (*busy)(void *ctx);
+    void *busy_ctx;
+
+    /* A WAL. */
+    struct hw_shim_file *main; /* of the same connection; borrowed, outlives it; or NULL */
+    uint8_t wal_salts[8];      /* of the last frame header written */
+    uint64_t wal_end;          /* bytes up to which this connection wrote frames of that round */
+};
+
+static inline struct hw_shim_file *hw_shim_file(sqlite3_file *file)
+{
+    return (struct hw_shim_file *)file;
+}
+
+static inline struct hw_shim *hw_shim(sqlite3_vfs *vfs)
+{
+    return (struct hw_shim *)vfs;
+}
+
+/* ------------------------------------------------------------------------------ shim.c */
+
+/* Say it to sqlite3_log and to the thread's last error. */
+void hw_shim_tell(const char *path, int code, const struct hw_error *error);
+/* Is this a file from before a fork?  Tells it once. */
+bool hw_shim_is_forked(struct hw_shim_file *file);
+
+/* -------------------------------------------------------------------------- database.c */
+
+unsigned hw_shim_generation(void); /* changes in a child after fork */
+/*
+ * The database `path` of this process, made if it is not in the list.  HW_EBUSY: another copy of
+ * SQLite in this process has it open.
+ */
+enum hw_status hw_shim_database_open(struct hw_shim *shim, const char *path,
+                                     struct hw_shim_database **out,
+                                     struct hw_error *err) HW_MUST_CHECK;
+/* Open its capture, or take part in it. */
+enum hw_status hw_shim_database_capture(struct hw_shim_database *database, const struct hw_uri *uri,
+                                        struct hw_error *err) HW_MUST_CHECK;
+/* `file` is a connection of a primary. */
+void hw_shim_database_join(struct hw_shim_database *database, struct hw_shim_file *file);
+/* The connection that opens its WAL by this very pointer, or NULL. */
+struct hw_shim_file *hw_shim_database_of_wal(struct hw_shim *shim, const char *wal_name);
+/* Drop the reference of `file`, and leave the list of files. */
+void hw_shim_database_leave(struct hw_shim_file *file);
+/* SQLite deletes the WAL of a connection that had its wal-index on the heap. */
+void hw_shim_database_wal_deleted(struct hw_shim *shim, const char *wal_name);
+
+/* ------------------------------------------------------------------------------ file.c */
+
+/* Fill file->methods for what is below and point the file to them. */
+void hw_shim_file_wrap(struct hw_shim_file *file);
+
+/* ------------------------------------------------------------------------------ lock.c */
+
+int hw_shim_file_lock(sqlite3_file *file, int level);
+int hw_shim_file_unlock(sqlite3_file *file, int level);
+int hw_shim_file_shm_map(sqlite3_file *file, int region, int size, int extend,
+                         void volatile **memory);
+int hw_shim_file_shm_lock(sqlite3_file *file, int first, int count, int flags);
+int hw_shim_file_shm_unmap(sqlite3_file *file, int delete_flag);
+/* The checkpoint that door 2 let in is over, if there was one. */
+void hw_shim_checkpoint_end(struct hw_shim_file *file);
+/* PRAGMA locking_mode = exclusive (or normal): HW_EBUSY, HW_EMISUSE. */
+enum hw_status hw_shim_exclusive(struct hw_shim_file *file, bool wanted,
+                                 struct hw_error *err) HW_MUST_CHECK;
+/* Bytes are about to be written into `wal`; SQLITE_IOERR_WRITE: not in this state. */
+int hw_shim_wal_write(struct hw_shim_file *wal, const uint8_t *bytes, int size, int64_t offset);
+void hw_shim_wal_synced(struct hw_shim_file *wal);
+
+/* --------------------------------------------------------------------------- control.c */
+
+int hw_shim_file_control(sqlite3_file *file, int op, void *argument);
+
+/* ---------------------------------------------------------------------------- pragma.c */
+
+/* FCNTL_PRAGMA; SQLITE_NOTFOUND: not ours. */
+int hw_shim_pragma(struct hw_shim_file *file, char **arguments);
+
+/* --------------------------------------------------------------------------- request.c */
+
+/* HW_FCNTL_REQUEST. */
+int hw_shim_request(struct hw_shim_file *file, struct hw_vfs_request *request);
+
+/* -------------------------------------------------------------------------- internal.c */
+
+enum hw_header_state { HW_HEADER_EMPTY, HW_HEADER_WAL, HW_HEADER_OTHER };
+/* What the header of the file says, without a lock: a hint. */
+enum hw_header_state hw_internal_header(struct hw_shim_file *file);
+/*
+ * Put the database into WAL mode by a short-lived connection of the base VFS.  HW_EBUSY: somebody
+ * uses it, try again later.
+ */
+enum hw_status hw_internal_switch(struct hw_shim_file *file, struct hw_error *err) HW_MUST_CHECK;
+/* Read a little through the shim, so that the WAL is recovered and capture is ready. */
+enum hw_status hw_internal_read(struct hw_shim_file *file, struct hw_error *err) HW_MUST_CHECK;
+
+/* ------------------------------------------------------------------------- past_file.c */
+
+/* Open the state that `uri` names as an immutable file.  Fills *file, or leaves pMethods NULL. */
+int hw_past_file_open(struct hw_shim *shim, const char *path, const struct hw_uri *uri,
+                      sqlite3_file *file, int *out_flags);
+int hw_past_file_size(void); /* bytes of sqlite3_file that it needs */
+
+/* ----------------------------------------------------------------------- replica_file.c */
+
+/* Is there PATH-hyper/replica? */
+bool hw_shim_is_replica(struct hw_shim *shim, const char *path);
+/* Last seq applied; UINT64_MAX: none. */
+enum hw_status hw_shim_replica_seq(struct hw_shim_file *file, uint64_t *seq,
+                                   struct hw_error *err) HW_MUST_CHECK;
+/* Until `seq` is applied; HW_ETIMEOUT. */
+enum hw_status hw_shim_replica_wait(struct hw_shim_file *file, uint64_t seq, uint64_t timeout_ms,
+                                    struct hw_error *err) HW_MUST_CHECK;
+
+#endif

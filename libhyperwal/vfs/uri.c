@@ -1,0 +1,146 @@
+/* Implements vfs/uri.h. */
+#include "vfs/uri.h"
+
+#include <string.h>
+
+#include "base/sqlite.h"
+
+enum { TIMEOUT_DEFAULT_MS = 10000, REPLICAS_MAX = 1000 };
+
+enum hw_status hw_number_parse(const char *text, uint64_t *out, struct hw_error *err)
+{
+    uint64_t value = 0;
+
+    for (const char *p = text; *p != '\0'; p++) {
+        unsigned digit = (unsigned)*p - '0';
+
+        if (digit > 9 || value > (UINT64_MAX - digit) / 10)
+            return hw_fail(err, HW_EMISUSE, "'%s' is not a number (digits only)", text);
+        value = value * 10 + digit;
+    }
+    if (*text == '\0')
+        return hw_fail(err, HW_EMISUSE, "a number is missing");
+    *out = value;
+    return HW_OK;
+}
+
+const char *hw_durability_name(enum hw_durability durability)
+{
+    return durability == HW_DURABILITY_LOCAL ? "local" : "async";
+}
+
+enum hw_status hw_durability_parse(const char *text, enum hw_durability *out, struct hw_error *err)
+{
+    if (sqlite3_stricmp(text, "async") == 0)
+        *out = HW_DURABILITY_ASYNC;
+    else if (sqlite3_stricmp(text, "local") == 0)
+        *out = HW_DURABILITY_LOCAL;
+    else if (sqlite3_stricmp(text, "remote") == 0 || sqlite3_stricmp(text, "remote_apply") == 0)
+        return hw_fail(err, HW_EMISUSE,
+                       "durability '%s' needs followers over the network, which this build does "
+                       "not have: use async or local",
+                       text);
+    else
+        return hw_fail(err, HW_EMISUSE,
+                       "unknown durability '%s': use async, local, remote or remote_apply", text);
+    return HW_OK;
+}
+
+/* One of two words; HW_END: the parameter is not there. */
+static enum hw_status choose(const char *name, const char *parameter, const char *no,
+                             const char *yes, bool *out, struct hw_error *err)
+{
+    const char *value = sqlite3_uri_parameter(name, parameter);
+
+    if (value == NULL)
+        return HW_END;
+    if (sqlite3_stricmp(value, yes) == 0)
+        *out = true;
+    else if (sqlite3_stricmp(value, no) == 0)
+        *out = false;
+    else
+        return hw_fail(err, HW_EMISUSE, "URI parameter %s: unknown value '%s': use %s or %s",
+                       parameter, value, no, yes);
+    return HW_OK;
+}
+
+static enum hw_status number(const char *name, const char *parameter, uint64_t max, uint64_t *out,
+                             struct hw_error *err)
+{
+    const char *value = sqlite3_uri_parameter(name, parameter);
+    enum hw_status status;
+
+    if (value == NULL)
+        return HW_END;
+    status = hw_number_parse(value, out, err);
+    if (status == HW_OK && *out > max)
+        status = hw_fail(err, HW_EMISUSE, "'%s' is above the limit of %llu", value,
+                         (unsigned long long)max);
+    return status == HW_OK ? HW_OK : hw_prefix(err, status, "URI parameter %s", parameter);
+}
+
+/* Which state of the past is asked for, if one is. */
+static enum hw_status parse_past(const char *name, struct hw_uri *uri, struct hw_error *err)
+{
+    const char *time = sqlite3_uri_parameter(name, "time");
+    const char *label = sqlite3_uri_parameter(name, "label");
+    enum hw_status status = number(name, "seq", UINT64_MAX - 1, &uri->target.seq, err);
+    bool seq = status == HW_OK;
+
+    if (status < 0)
+        return status;
+    if ((int)seq + (time != NULL) + (label != NULL) > 1)
+        return hw_fail(err, HW_EMISUSE, "URI parameters seq, time and label exclude each other");
+    uri->past = seq || time != NULL || label != NULL;
+    if (seq) {
+        uri->target.kind = HW_TARGET_SEQ;
+    } else if (time != NULL) {
+        uri->target.kind = HW_TARGET_TIME;
+        status = hw_time_parse(time, &uri->target.time_ms, err);
+        if (status != HW_OK)
+            return hw_prefix(err, status, "URI parameter time");
+    } else if (label != NULL) {
+        if (*label == '\0')
+            return hw_fail(err, HW_EMISUSE, "URI parameter label: a name is missing");
+        uri->target.kind = HW_TARGET_LABEL;
+        uri->target.label = label;
+    }
+    return HW_OK;
+}
+
+enum hw_status hw_uri_parse(const char *name, struct hw_uri *out, struct hw_error *err)
+{
+    struct hw_uri uri = {.timeout_ms = TIMEOUT_DEFAULT_MS};
+    const char *durability = sqlite3_uri_parameter(name, "durability");
+    const char *listen = sqlite3_uri_parameter(name, "listen");
+    uint64_t replicas;
+    enum hw_status status;
+
+    uri.log_dir = sqlite3_uri_parameter(name, "log");
+    if (uri.log_dir != NULL && *uri.log_dir == '\0')
+        return hw_fail(err, HW_EMISUSE, "URI parameter log: the name of a directory is missing");
+    status = choose(name, "storage", "file", "memory", &uri.memory, err);
+    if (status >= 0)
+        status = choose(name, "on_timeout", "error", "continue", &uri.continue_on_timeout, err);
+    if (status >= 0)
+        status = number(name, "timeout", UINT32_MAX, &uri.timeout_ms, err);
+    if (status >= 0)
+        status = number(name, "replicas", REPLICAS_MAX, &replicas, err);
+    if (status >= 0)
+        status = parse_past(name, &uri, err);
+    if (status < 0)
+        return status;
+    if (durability != NULL) {
+        status = hw_durability_parse(durability, &uri.durability, err);
+        if (status != HW_OK)
+            return hw_prefix(err, status, "URI parameter durability");
+    }
+    if (listen != NULL)
+        return hw_fail(err, HW_EMISUSE,
+                       "URI parameter listen: '%s': this build has no network: leave it out",
+                       listen);
+    uri.pass_through = sqlite3_uri_boolean(name, "immutable", 0) != 0 ||
+                       sqlite3_uri_boolean(name, "nolock", 0) != 0;
+    *out = uri;
+    return HW_OK;
+}

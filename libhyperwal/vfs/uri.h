@@ -1,0 +1,39 @@
+/* vfs/uri.h - the parameters that hyperwal understands in a database's URI */
+#ifndef HW_VFS_URI_H
+#define HW_VFS_URI_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "apply/apply.h"
+#include "base/error.h"
+
+enum hw_durability { HW_DURABILITY_ASYNC, HW_DURABILITY_LOCAL };
+
+struct hw_uri {
+    const char *log_dir; /* borrowed from the name; NULL: not given */
+    bool memory;         /* storage=memory */
+    enum hw_durability durability;
+    uint64_t timeout_ms;
+    bool continue_on_timeout;
+    bool past; /* seq, time or label is given: `target` says which state */
+    struct hw_target target;
+    bool pass_through; /* immutable or nolock: nothing to capture */
+};
+
+/*
+ * `name` is what SQLite gave to xOpen for a main database.  HW_EMISUSE names the parameter, its
+ * value and what is allowed.
+ */
+enum hw_status hw_uri_parse(const char *name, struct hw_uri *out,
+                            struct hw_error *err) HW_MUST_CHECK;
+
+/* "async" or "local"; the words that need a network say that this build has none. */
+enum hw_status hw_durability_parse(const char *text, enum hw_durability *out,
+                                   struct hw_error *err) HW_MUST_CHECK;
+const char *hw_durability_name(enum hw_durability durability);
+
+/* Decimal digits alone.  HW_EMISUSE: anything else, or too large. */
+enum hw_status hw_number_parse(const char *text, uint64_t *out, struct hw_error *err) HW_MUST_CHECK;
+
+#endif
