@@ -32,11 +32,14 @@ enum hw_entry_type {
 
 enum { HW_ENTRY_START = 1, HW_ENTRY_END = 2 };
 
+/* This much of a block is enough for its header and the numbers at the start of its body. */
+enum { HW_ENTRY_PEEK_SIZE = 128 };
+
 enum {
     HW_FORMAT_VERSION = 1,
     HW_GROUP_PAGES = 64, /* pages a group */
-    HW_TRANSACTION_BYTES =
-        4 << 20,             /* bytes of pages a transaction block may hold; ours hold less */
+    /* Bytes of pages that a transaction block may hold; those that we make hold less. */
+    HW_TRANSACTION_BYTES = 4 << 20,
     HW_LABEL_SIZE_MAX = 200, /* bytes of a label's name */
     HW_DATABASE_ID_SIZE = 16,
     HW_GAP_REASON_SIZE_MAX = 200,
@@ -46,9 +49,9 @@ struct hw_entry_header {
     enum hw_entry_type type;
     bool starts, ends;
     int64_t time_ms; /* since 1970, never less than in an earlier block */
-    uint64_t
-        snapshot_seq;   /* of the newest complete snapshot's first index block; UINT64_MAX: none */
-    uint64_t label_seq; /* of the newest label; UINT64_MAX: none */
+    /* First index block of the newest complete snapshot before this block; UINT64_MAX: none. */
+    uint64_t snapshot_seq;
+    uint64_t label_seq; /* of the newest label before this block; UINT64_MAX: none */
 };
 
 /* `seq` is the index of the block itself.  Decoding leaves the cursor at the body. */
@@ -157,6 +160,9 @@ enum hw_status hw_transaction_decode(struct hw_transaction_decoder *decoder,
                                      struct hw_cursor *cursor, uint32_t page_size,
                                      struct hw_transaction *out,
                                      struct hw_error *err) HW_MUST_CHECK;
+/* The numbers alone, from the first HW_ENTRY_PEEK_SIZE bytes of a block (or fewer, if it is shorter). */
+enum hw_status hw_transaction_peek(struct hw_cursor *cursor, uint32_t page_size,
+                                   struct hw_transaction *out) HW_MUST_CHECK;
 /* Page number of change `i`; *needs_previous: its image before belongs into the prefix. */
 uint32_t hw_transaction_page(const struct hw_transaction_decoder *decoder, uint32_t i,
                              bool *needs_previous);
@@ -185,6 +191,9 @@ enum hw_status hw_group_encode(struct hw_group_coder *coder, const struct hw_gro
 enum hw_status hw_group_decode(struct hw_group_coder *coder, struct hw_cursor *cursor, uint64_t seq,
                                uint32_t page_size, struct hw_group *out, void *pages,
                                struct hw_error *err) HW_MUST_CHECK;
+/* The numbers alone, from the first bytes of a block. */
+enum hw_status hw_group_peek(struct hw_cursor *cursor, uint64_t seq, uint32_t page_size,
+                             struct hw_group *out) HW_MUST_CHECK;
 
 /*
  * The index of a snapshot: for each group its block and base seq.  The state at `greatest_base`, of
@@ -210,5 +219,8 @@ void hw_snapshot_encode(const struct hw_snapshot *snapshot, uint64_t seq,
 /* `groups` gets groups_here entries, and has room for HW_SNAPSHOT_GROUPS_MAX. */
 enum hw_status hw_snapshot_decode(struct hw_cursor *cursor, uint64_t seq, struct hw_snapshot *out,
                                   struct hw_snapshot_group *groups) HW_MUST_CHECK;
+/* The numbers alone, from the first bytes of a block. */
+enum hw_status hw_snapshot_peek(struct hw_cursor *cursor, uint64_t seq,
+                                struct hw_snapshot *out) HW_MUST_CHECK;
 
 #endif

@@ -69,32 +69,43 @@ enum hw_status hw_group_encode(struct hw_group_coder *coder, const struct hw_gro
     return status;
 }
 
+enum hw_status hw_group_peek(struct hw_cursor *cursor, uint64_t seq, uint32_t page_size,
+                             struct hw_group *out)
+{
+    uint64_t group = hw_cursor_uint(cursor), page_count = hw_cursor_uint(cursor);
+    uint64_t back = hw_cursor_uint(cursor);
+
+    if (cursor->failed || group >= GROUP_COUNT_MAX || page_count == 0 ||
+        page_count > HW_GROUP_PAGES || back == 0 || back > seq)
+        return HW_ECORRUPT;
+    *out = (struct hw_group){.page_size = page_size,
+                             .group = (uint32_t)group,
+                             .page_count = (uint32_t)page_count,
+                             .base_seq = seq - back};
+    return HW_OK;
+}
+
 enum hw_status hw_group_decode(struct hw_group_coder *coder, struct hw_cursor *cursor, uint64_t seq,
                                uint32_t page_size, struct hw_group *out, void *pages,
                                struct hw_error *err)
 {
-    uint64_t group = hw_cursor_uint(cursor), page_count = hw_cursor_uint(cursor);
-    uint64_t back = hw_cursor_uint(cursor);
-    struct hw_slice none = {NULL, 0};
-    struct hw_slice frame = {cursor->next, hw_cursor_left(cursor)};
+    struct hw_slice none = {NULL, 0}, frame;
     enum hw_status status = HW_OK;
+    struct hw_group group;
 
     assert(hw_entry_page_size_ok(page_size));
-    if (cursor->failed || group >= GROUP_COUNT_MAX || page_count == 0 ||
-        page_count > HW_GROUP_PAGES || back == 0 || back > seq)
+    if (hw_group_peek(cursor, seq, page_size, &group) != HW_OK)
         return hw_fail(err, HW_ECORRUPT, "page group: bad beginning");
     if (coder->decoder == NULL)
         status = hw_delta_decoder_new(&coder->decoder, err);
     if (status != HW_OK)
         return status;
-    status =
-        hw_delta_expand(coder->decoder, none, frame, pages, (size_t)page_count * page_size, err);
+    frame = (struct hw_slice){cursor->next, hw_cursor_left(cursor)};
+    status = hw_delta_expand(coder->decoder, none, frame, pages,
+                             (size_t)group.page_count * page_size, err);
     if (status != HW_OK)
-        return hw_prefix(err, status, "page group %u", (unsigned)group);
-    *out = (struct hw_group){.page_size = page_size,
-                             .group = (uint32_t)group,
-                             .page_count = (uint32_t)page_count,
-                             .base_seq = seq - back};
+        return hw_prefix(err, status, "page group %u", group.group);
+    *out = group;
     return HW_OK;
 }
 
@@ -150,29 +161,38 @@ static bool groups_decode(struct hw_cursor *cursor, uint64_t seq,
     return hw_cursor_left(cursor) == 0;
 }
 
-enum hw_status hw_snapshot_decode(struct hw_cursor *cursor, uint64_t seq, struct hw_snapshot *out,
-                                  struct hw_snapshot_group *groups)
+enum hw_status hw_snapshot_peek(struct hw_cursor *cursor, uint64_t seq, struct hw_snapshot *out)
 {
     uint64_t page_size = hw_cursor_uint(cursor), page_count = hw_cursor_uint(cursor);
     uint64_t sum = hw_cursor_le64(cursor);
     uint64_t least = hw_cursor_uint(cursor), greatest = hw_cursor_uint(cursor);
     uint64_t group_count = hw_cursor_uint(cursor), first = hw_cursor_uint(cursor);
     uint64_t here = hw_cursor_uint(cursor);
-    struct hw_snapshot snapshot;
 
     if (cursor->failed || page_size > UINT32_MAX || !hw_entry_page_size_ok((uint32_t)page_size) ||
         page_count > UINT32_MAX || group_count > GROUP_COUNT_MAX || greatest == 0 ||
         greatest > least || least > seq || here > HW_SNAPSHOT_GROUPS_MAX || first > group_count ||
         here > group_count - first)
         return HW_ECORRUPT;
-    snapshot = (struct hw_snapshot){.page_size = (uint32_t)page_size,
-                                    .page_count = (uint32_t)page_count,
-                                    .sum = sum,
-                                    .least_base = seq - least,
-                                    .greatest_base = seq - greatest,
-                                    .group_count = (uint32_t)group_count,
-                                    .first_group = (uint32_t)first,
-                                    .groups_here = (uint32_t)here};
+    *out = (struct hw_snapshot){.page_size = (uint32_t)page_size,
+                                .page_count = (uint32_t)page_count,
+                                .sum = sum,
+                                .least_base = seq - least,
+                                .greatest_base = seq - greatest,
+                                .group_count = (uint32_t)group_count,
+                                .first_group = (uint32_t)first,
+                                .groups_here = (uint32_t)here};
+    return HW_OK;
+}
+
+enum hw_status hw_snapshot_decode(struct hw_cursor *cursor, uint64_t seq, struct hw_snapshot *out,
+                                  struct hw_snapshot_group *groups)
+{
+    struct hw_snapshot snapshot;
+    enum hw_status status = hw_snapshot_peek(cursor, seq, &snapshot);
+
+    if (status != HW_OK)
+        return status;
     if (!groups_decode(cursor, seq, &snapshot, groups))
         return HW_ECORRUPT;
     *out = snapshot;

@@ -50,24 +50,44 @@ void hw_transaction_decoder_free(struct hw_transaction_decoder *decoder)
     hw_free(decoder);
 }
 
-/* At least `size` bytes at *memory; the old content need not survive. */
-static bool reserve(void *memory, size_t *capacity, size_t size)
+/*
+ * `memory` if it has `size` bytes, else a larger block in its place, without the content.  NULL: no
+ * memory, and `memory` is as it was.
+ */
+static void *enlarge(void *memory, size_t *capacity, size_t size)
 {
-    void **slot = memory;
     size_t rounded = 4096;
     void *larger;
 
-    if (size <= *capacity)
-        return true;
+    if (size <= *capacity && memory != NULL)
+        return memory;
     while (rounded < size)
         rounded *= 2;
     larger = hw_alloc(rounded);
     if (larger == NULL)
-        return false;
-    hw_free(*slot);
-    *slot = larger;
+        return NULL;
+    hw_free(memory);
     *capacity = rounded;
-    return true;
+    return larger;
+}
+
+static bool changes_reserve(struct hw_transaction_decoder *decoder, uint32_t count)
+{
+    struct change *changes =
+        enlarge(decoder->changes, &decoder->changes_capacity, count * sizeof(*changes));
+
+    if (changes != NULL)
+        decoder->changes = changes;
+    return changes != NULL;
+}
+
+static bool pages_reserve(uint8_t **pages, size_t *capacity, size_t size)
+{
+    uint8_t *memory = enlarge(*pages, capacity, size);
+
+    if (memory != NULL)
+        *pages = memory;
+    return memory != NULL;
 }
 
 /* The page numbers, ascending and within the database.  False: they are not. */
@@ -95,40 +115,50 @@ static bool changes_decode(struct hw_transaction_decoder *decoder, struct hw_cur
     return true;
 }
 
-enum hw_status hw_transaction_decode(struct hw_transaction_decoder *decoder,
-                                     struct hw_cursor *cursor, uint32_t page_size,
-                                     struct hw_transaction *out, struct hw_error *err)
+enum hw_status hw_transaction_peek(struct hw_cursor *cursor, uint32_t page_size,
+                                   struct hw_transaction *out)
 {
     uint64_t page_count = hw_cursor_uint(cursor);
     uint64_t sum_before = hw_cursor_le64(cursor), sum_after = hw_cursor_le64(cursor);
     uint64_t change_count = hw_cursor_uint(cursor);
 
     assert(hw_entry_page_size_ok(page_size));
-    decoder->change_count = 0;
-    decoder->page_size = page_size;
-    if (cursor->failed || page_count > UINT32_MAX)
-        return hw_fail(err, HW_ECORRUPT, "transaction: bad beginning");
-    /* Each number takes a byte at least: more cannot be there, whatever is allocated for them. */
-    if (change_count > HW_TRANSACTION_BYTES / page_size || change_count > hw_cursor_left(cursor))
-        return hw_fail(err, HW_ECORRUPT, "transaction: %llu pages in a block",
-                       (unsigned long long)change_count);
-    if (!reserve(&decoder->changes, &decoder->changes_capacity,
-                 (size_t)change_count * sizeof(*decoder->changes)))
-        return hw_fail(err, HW_ENOMEM, "transaction: no memory for page numbers");
-    if (!changes_decode(decoder, cursor, (uint32_t)page_count, (uint32_t)change_count))
-        return hw_fail(err, HW_ECORRUPT, "transaction: bad page number");
-    decoder->frame = (struct hw_slice){cursor->next, hw_cursor_left(cursor)};
-    if (!reserve(&decoder->previous, &decoder->previous_capacity,
-                 (size_t)decoder->previous_count * page_size) ||
-        !reserve(&decoder->images, &decoder->images_capacity, (size_t)change_count * page_size))
-        return hw_fail(err, HW_ENOMEM, "transaction: no memory for %u pages",
-                       (unsigned)change_count);
-    decoder->change_count = (uint32_t)change_count;
+    if (cursor->failed || page_count > UINT32_MAX ||
+        change_count > HW_TRANSACTION_BYTES / page_size)
+        return HW_ECORRUPT;
     *out = (struct hw_transaction){.page_size = page_size,
                                    .page_count = (uint32_t)page_count,
                                    .sum_before = sum_before,
                                    .sum_after = sum_after,
                                    .change_count = (uint32_t)change_count};
+    return HW_OK;
+}
+
+enum hw_status hw_transaction_decode(struct hw_transaction_decoder *decoder,
+                                     struct hw_cursor *cursor, uint32_t page_size,
+                                     struct hw_transaction *out, struct hw_error *err)
+{
+    struct hw_transaction transaction;
+
+    decoder->change_count = 0;
+    decoder->page_size = page_size;
+    /* Each number takes a byte at least: more than are left cannot be there. */
+    if (hw_transaction_peek(cursor, page_size, &transaction) != HW_OK ||
+        transaction.change_count > hw_cursor_left(cursor))
+        return hw_fail(err, HW_ECORRUPT, "transaction: bad beginning");
+    if (!changes_reserve(decoder, transaction.change_count))
+        return hw_fail(err, HW_ENOMEM, "transaction: no memory for page numbers");
+    if (!changes_decode(decoder, cursor, transaction.page_count, transaction.change_count))
+        return hw_fail(err, HW_ECORRUPT, "transaction: bad page number");
+    decoder->frame = (struct hw_slice){cursor->next, hw_cursor_left(cursor)};
+    if (!pages_reserve(&decoder->previous, &decoder->previous_capacity,
+                       (size_t)decoder->previous_count * page_size) ||
+        !pages_reserve(&decoder->images, &decoder->images_capacity,
+                       (size_t)transaction.change_count * page_size))
+        return hw_fail(err, HW_ENOMEM, "transaction: no memory for %u pages",
+                       transaction.change_count);
+    decoder->change_count = transaction.change_count;
+    *out = transaction;
     return HW_OK;
 }
 

@@ -26,7 +26,7 @@ enum { PAYS = 4 };
 
 struct change {
     uint32_t page_number;
-    uint32_t image;   /* index into images */
+    int32_t image;    /* index into images */
     int32_t previous; /* index into previous, or NO_PREVIOUS */
 };
 
@@ -161,7 +161,7 @@ enum hw_status hw_transaction_encoder_add(struct hw_transaction_encoder *encoder
         encoder->ascending = false;
     encoder->changes[count] = (struct change){
         .page_number = page_number,
-        .image = count,
+        .image = (int32_t)count,
         .previous = previous == NULL ? NO_PREVIOUS : (int32_t)encoder->previous.count};
     encoder->change_count++;
     images_add(&encoder->images, encoder->page_size, content);
@@ -180,7 +180,7 @@ static int by_page_number(const void *left, const void *right)
 
 static int32_t *slot_of(struct change *change, bool previous)
 {
-    return previous ? &change->previous : (int32_t *)&change->image;
+    return previous ? &change->previous : &change->image;
 }
 
 /*
@@ -314,8 +314,8 @@ enum hw_status hw_transaction_encode(struct hw_transaction_encoder *encoder,
     if (encoder->previous.count == 0 || size <= raw_size / PAYS)
         return HW_OK;
 
-    /* Try without: behind the first one, and only as far as it is smaller. */
-    status = body_encode(encoder, transaction, false, size - 1, out, err);
+    /* Try without: behind the first one, and only if it is not larger. */
+    status = body_encode(encoder, transaction, false, size, out, err);
     if (status == HW_OK) {
         size_t plain = out->size - start - size;
 
