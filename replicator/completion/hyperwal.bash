@@ -1,0 +1,29 @@
+# bash completion for hyperwal(1)
+_hyperwal() {
+    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} verb=${COMP_WORDS[1]}
+    local verbs='init serve follow restore log status verify snapshot label prune key help'
+    local words=''
+
+    if [ "$COMP_CWORD" -eq 1 ]; then
+        mapfile -t COMPREPLY < <(compgen -W "$verbs --help --version" -- "$cur")
+        return
+    fi
+    case $prev in
+    --seq | --time | --label | --keep | --from | --to) return ;;
+    esac
+    case $verb in
+    help) words=$verbs ;;
+    follow) words='--once --json --help' ;;
+    restore) words='--seq --time --label --force --json --help' ;;
+    log) words='--from --to --json --help' ;;
+    verify) words='--deep --json --help' ;;
+    prune) words='--keep --dry-run --json --help' ;;
+    *) words='--json --help' ;;
+    esac
+    if [[ $cur == -* || $verb == help ]]; then
+        mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
+    else
+        mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+    fi
+}
+complete -o filenames -F _hyperwal hyperwal

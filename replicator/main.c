@@ -1,0 +1,197 @@
+/* The table of verbs, their options, and what all of them say in the same way. */
+#include <errno.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "program.h"
+
+static const struct verb *const verbs[] = {
+    &verb_init,   &verb_serve,    &verb_follow, &verb_restore, &verb_log, &verb_status,
+    &verb_verify, &verb_snapshot, &verb_label,  &verb_prune,   &verb_key, &verb_name,
+};
+enum { VERB_COUNT = sizeof(verbs) / sizeof(verbs[0]) };
+
+/* ------------------------------------------------------------------------------ messages */
+
+int usage_error(const struct verb *verb, const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    fprintf(stderr, "hyperwal %s: ", verb->name);
+    vfprintf(stderr, format, args);
+    va_end(args);
+    fprintf(stderr, "\nusage: hyperwal %s %s\n(hyperwal %s --help says more)\n", verb->name,
+            verb->synopsis, verb->name);
+    return USAGE;
+}
+
+int failure(const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    fputs("hyperwal: ", stderr);
+    vfprintf(stderr, format, args);
+    va_end(args);
+    fputc('\n', stderr);
+    return FAILED;
+}
+
+int failure_code(int code, const char *message)
+{
+    (void)failure("%s", message != NULL && message[0] != '\0' ? message : sqlite3_errstr(code));
+    switch (code) {
+    case HYPERWAL_CORRUPT:
+    case SQLITE_CORRUPT:
+    case SQLITE_NOTADB:
+        return CORRUPT;
+    case HYPERWAL_NOTARGET:
+        return NO_TARGET;
+    case SQLITE_MISUSE:
+        return USAGE;
+    default:
+        return FAILED;
+    }
+}
+
+/* ------------------------------------------------------------------------------- options */
+
+static void verb_help(const struct verb *verb)
+{
+    printf("usage: hyperwal %s %s\n\n%s", verb->name, verb->synopsis, verb->help);
+}
+
+int option_next(const struct verb *verb, int argc, char **argv, const struct option *options)
+{
+    int c;
+
+    opterr = 0; /* our own words, with the verb in front */
+    c = getopt_long(argc, argv, ":h", options, NULL);
+    if (c == 'h') {
+        verb_help(verb);
+        return OPTION_HELP;
+    }
+    if (c != '?' && c != ':')
+        return c;
+    if (optind > 0 && optind <= argc && argv[optind - 1][0] == '-')
+        (void)usage_error(verb,
+                          c == ':' ? "%s needs a value"
+                                   : "%s: no such option, or it is "
+                                     "ambiguous, or takes no value",
+                          argv[optind - 1]);
+    else
+        (void)usage_error(verb, "no such option");
+    return OPTION_BAD;
+}
+
+int option_exit(int option)
+{
+    return option == OPTION_HELP ? DONE : USAGE;
+}
+
+/* ------------------------------------------------------------------------------- signals */
+
+static volatile sig_atomic_t stop_flag;
+static hyperwal_follower *volatile stop_follower; /* borrowed; interrupted by the handler */
+
+static void stop_handler(int number)
+{
+    int saved = errno;
+    hyperwal_follower *follower = stop_follower;
+
+    (void)number;
+    stop_flag = 1;
+    if (follower != NULL)
+        hyperwal_follow_interrupt(follower);
+    errno = saved;
+}
+
+void stop_watch(void)
+{
+    struct sigaction action = {.sa_handler = stop_handler};
+
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGINT, &action, NULL); /* without SA_RESTART: waits end */
+    sigaction(SIGTERM, &action, NULL);
+}
+
+bool stop_asked(void)
+{
+    return stop_flag != 0;
+}
+
+void stop_interrupts(hyperwal_follower *follower)
+{
+    stop_follower = follower;
+}
+
+/* ---------------------------------------------------------------------------------- main */
+
+static void help(FILE *out)
+{
+    fputs("usage: hyperwal VERB ...\n\n"
+          "SQLite databases whose every committed transaction is an entry of a signed log.\n\n",
+          out);
+    for (size_t i = 0; i < VERB_COUNT; i++)
+        fprintf(out, "  %-9s %s\n", verbs[i]->name, verbs[i]->summary);
+    fputs("\n  hyperwal VERB --help   what a verb does\n"
+          "  hyperwal --version\n\n"
+          "SRC is the path of a database, of a log directory, or hyper:PATH.\n"
+          "Exit codes: 0 done, 1 failed, 2 usage, 3 data corrupt, 4 no such seq, time or label.\n",
+          out);
+}
+
+static const struct verb *verb_find(const char *name)
+{
+    for (size_t i = 0; i < VERB_COUNT; i++)
+        if (strcmp(verbs[i]->name, name) == 0)
+            return verbs[i];
+    return NULL;
+}
+
+/* Events of the library that an operator should see. */
+static void log_line(void *ctx, int level, const char *line)
+{
+    (void)ctx;
+    if (level >= 2)
+        fprintf(stderr, "hyperwal: %s\n", line);
+}
+
+int main(int argc, char **argv)
+{
+    const struct verb *verb;
+    int result;
+
+    if (argc < 2) {
+        help(stderr);
+        return USAGE;
+    }
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 ||
+        (strcmp(argv[1], "help") == 0 && argc == 2)) {
+        help(stdout);
+        return DONE;
+    }
+    if (strcmp(argv[1], "--version") == 0) {
+        printf("hyperwal %s (SQLite %s)\n", hyperwal_version(), sqlite3_libversion());
+        return DONE;
+    }
+    verb = verb_find(strcmp(argv[1], "help") == 0 ? argv[2] : argv[1]);
+    if (verb == NULL) {
+        fprintf(stderr, "hyperwal: no verb `%s'; hyperwal --help lists them\n",
+                strcmp(argv[1], "help") == 0 ? argv[2] : argv[1]);
+        return USAGE;
+    }
+    if (strcmp(argv[1], "help") == 0) {
+        verb_help(verb);
+        return DONE;
+    }
+    hyperwal_set_log(log_line, NULL);
+    result = verb->run(argc - 1, argv + 1);
+    /* Facts that were not written are not given: a full disk below a redirection is a failure. */
+    if (fflush(stdout) != 0 || ferror(stdout) != 0)
+        return result == DONE ? failure("standard output: %s", strerror(errno)) : result;
+    return result;
+}

@@ -1,0 +1,47 @@
+/*
+ * served.h - the databases that `hyperwal serve` keeps open
+ *
+ * Each is open through the VFS, so that this process is the worker of its log, or stands by for one.
+ * The connection has read once: it holds SHARED, and no other program's last close deletes the WAL.
+ */
+#ifndef HYPERWAL_SERVED_H
+#define HYPERWAL_SERVED_H
+
+#include <hyperwal.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+
+struct served {
+    char *path; /* full, owned */
+    char name[64];
+    sqlite3 *db;  /* owned */
+    dev_t device; /* which file it was when it was opened */
+    ino_t inode;
+};
+
+struct served_list {
+    struct served *items; /* owned */
+    size_t count;
+};
+
+/* What became of served_add(). */
+enum served_result {
+    SERVED_ADDED,
+    SERVED_AGAIN,  /* somebody is writing to it just now: try again */
+    SERVED_IGNORE, /* not a database, a replica, or served already; nothing was said */
+    SERVED_FAILED, /* what is wrong was said */
+};
+
+/*
+ * Open `path` and print its line (NAME KEY URL, or an object).  With `is_guess` a file that is no
+ * database, or none yet, is ignored.  *result: the exit code of a failure.
+ */
+enum served_result served_add(struct served_list *list, const char *path, bool is_guess,
+                              bool is_json, int *result);
+/* The served database with this full path; NULL. */
+struct served *served_find(struct served_list *list, const char *path);
+void served_remove(struct served_list *list, struct served *served);
+void served_release(struct served_list *list);
+
+#endif

@@ -1,0 +1,151 @@
+/* hyperwal init: make the log, adopt the database. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <sys/stat.h>
+
+#include "program.h"
+#include "report.h"
+
+enum { OPTION_JSON = 1 };
+enum { WAIT_MS = 100 }; /* between two looks at the alarm and at signals, while blocks arrive */
+
+static const struct option options[] = {
+    {"json", no_argument, NULL, OPTION_JSON},
+    {"help", no_argument, NULL, 'h'},
+    {NULL, 0, NULL, 0},
+};
+
+static void print_head(const char *path, const hyperwal_head *head, uint64_t seq, bool is_json)
+{
+    char text[KEY_TEXT];
+    struct json json;
+
+    if (!is_json) {
+        printf("key %s\nseq %" PRIu64 "\n", key_text(head->key, text), seq);
+        return;
+    }
+    json_begin(&json);
+    json_text(&json, "path", path);
+    json_key(&json, "key", head->key);
+    json_key(&json, "discovery_key", head->discovery_key);
+    json_seq(&json, "seq", seq);
+    json_seq(&json, "snapshot_seq", head->snapshot_seq);
+    json_number(&json, "page_size", head->page_size);
+    json_number(&json, "pages", head->page_count);
+    json_sum(&json, "sum", head->sum);
+    json_end(&json);
+}
+
+/* Until the first snapshot is in the log, for only then can anything be restored. */
+static int wait_adopted(const char *path, hyperwal_head *head)
+{
+    struct progress progress;
+    hyperwal_log *log = NULL;
+    char *error = NULL;
+    int code, result = DONE;
+
+    code = hyperwal_log_open(path, &log, &error);
+    if (code != SQLITE_OK) {
+        result = failure_code(code, error);
+        sqlite3_free(error);
+        return result;
+    }
+    progress_begin(&progress, "taking the first snapshot", false);
+    for (;;) {
+        code = hyperwal_log_head(log, head);
+        if (code != SQLITE_OK || head->snapshot_seq != HYPERWAL_SEQ_NONE)
+            break;
+        if (head->alarm[0] != '\0') {
+            result = failure("%s: %s", path, head->alarm);
+            break;
+        }
+        /* One group of 64 pages is one block. */
+        if (report_progress(&progress, head->length, head->page_count / 64 + 3) == 0) {
+            result = failure("%s: stopped; the log is there, the next open goes on", path);
+            break;
+        }
+        code = hyperwal_log_wait(log, head->length, WAIT_MS);
+        if (code != SQLITE_OK && code != SQLITE_BUSY)
+            break;
+    }
+    progress_end(&progress);
+    if (result == DONE && code != SQLITE_OK)
+        result = failure_code(code, hyperwal_log_errmsg(log));
+    hyperwal_log_close(log);
+    return result;
+}
+
+static int adopt(const char *path, sqlite3 *db, bool is_json)
+{
+    hyperwal_head head = {0};
+    uint64_t seq = HYPERWAL_SEQ_NONE;
+    int code, result;
+
+    /* An empty file gets its first page here; everything else is in WAL mode already. */
+    code = sqlite3_exec(db, "PRAGMA journal_mode=WAL; SELECT count(*) FROM sqlite_schema", NULL,
+                        NULL, NULL);
+    if (code != SQLITE_OK) {
+        (void)failure("%s: %s", path, sqlite3_errmsg(db));
+        return code == SQLITE_CORRUPT || code == SQLITE_NOTADB ? CORRUPT : FAILED;
+    }
+    result = wait_adopted(path, &head);
+    if (result != DONE)
+        return result;
+    code = hyperwal_seq(db, NULL, &seq);
+    if (code != SQLITE_OK)
+        return failure_code(code, sqlite3_errmsg(db));
+    print_head(path, &head, seq, is_json);
+    return DONE;
+}
+
+static int init(const char *path, bool is_json)
+{
+    sqlite3 *db = NULL;
+    char *error = NULL;
+    int code, result;
+
+    if (database_is_replica(path))
+        return failure("%s: a replica; it has the log of its primary", path);
+    if (database_has_log(path))
+        return failure("%s: has a log already, %s-hyper; `hyperwal status` shows it", path, path);
+    result = database_check(path);
+    if (result != DONE)
+        return result;
+    code = hyperwal_open(path, 0, &db, &error);
+    result = code == SQLITE_OK ? adopt(path, db, is_json) : failure_code(code, error);
+    sqlite3_free(error);
+    sqlite3_close_v2(db);
+    return result;
+}
+
+static int run(int argc, char **argv)
+{
+    bool is_json = false;
+    int c;
+
+    while ((c = option_next(&verb_init, argc, argv, options)) != -1) {
+        if (c == OPTION_HELP || c == OPTION_BAD)
+            return option_exit(c);
+        is_json = true;
+    }
+    if (argc - optind != 1)
+        return usage_error(&verb_init, "needs one DB");
+    stop_watch();
+    return init(argv[optind], is_json);
+}
+
+const struct verb verb_init = {
+    .name = "init",
+    .synopsis = "DB [--json]",
+    .summary = "make the log of a database",
+    .help =
+        "Makes the directory DB-hyper with a new key pair and puts the whole database into the "
+        "log\n"
+        "as its first snapshot; the database may be in use meanwhile.  It is switched to WAL "
+        "mode.\n"
+        "Prints the log's public key and the seq of the state.  From then on open the database\n"
+        "with the VFS `hyperwal`, or run `hyperwal serve DB` beside the application.\n\n"
+        "  --json  one object: path, key, discovery_key, seq, snapshot_seq, page_size, pages, "
+        "sum\n",
+    .run = run,
+};
