@@ -29,15 +29,15 @@
 struct hw_capture;
 
 struct hw_capture_options {
-    struct hw_env *env;   /* borrowed for ever */
-    sqlite3_vfs *base;    /* the VFS below, borrowed for ever */
-    const char *path;     /* full path of the database file, as the base VFS made it; copied */
-    const char *name;     /* the pointer that xOpen of the base VFS needs; NULL: made from path */
-    const char *log_dir;  /* NULL: path + "-hyper"; copied */
-    bool memory;          /* the log lives in memory */
-    bool threaded;        /* start the worker's thread; false: steps are run by whoever waits */
-    uint64_t wal_limit;   /* bytes; above it writers are delayed for a checkpoint; 0: default */
-    uint64_t wal_cap;     /* bytes; above it a log that cannot be written is let go; 0: default */
+    struct hw_env *env;  /* borrowed for ever */
+    sqlite3_vfs *base;   /* the VFS below, borrowed for ever */
+    const char *path;    /* full path of the database file, as the base VFS made it; copied */
+    const char *name;    /* the pointer that xOpen of the base VFS needs; NULL: made from path */
+    const char *log_dir; /* NULL: path + "-hyper"; copied */
+    bool memory;         /* the log lives in memory */
+    bool threaded;       /* start the worker's thread; false: steps are run by whoever waits */
+    uint64_t wal_limit;  /* bytes; above it writers are delayed for a checkpoint; 0: default */
+    uint64_t wal_cap;    /* bytes; above it a log that cannot be written is let go; 0: default */
 };
 
 /*
@@ -51,6 +51,9 @@ enum hw_status hw_capture_open(const struct hw_capture_options *options, struct 
                                struct hw_error *err) HW_MUST_CHECK;
 /* Drops one reference; the last one logs what is committed, lets the role go and stops the thread. */
 void hw_capture_close(struct hw_capture *capture);
+
+/* Made before a fork, in the parent: here nothing of it may be used but close, which does nothing. */
+bool hw_capture_is_forked(const struct hw_capture *capture);
 
 /* ------------------------------------------------------------------- what the shim tells */
 
@@ -124,21 +127,21 @@ enum hw_status hw_capture_prune(struct hw_capture *capture, uint64_t keep_from_s
 void hw_capture_unconfirmed(struct hw_capture *capture, uint64_t seq);
 
 struct hw_capture_status {
-    char state[24];          /* starting, running, verifying, waiting, stopped, released */
-    char alarm[256];         /* what is wrong, empty if nothing is */
+    char state[24];  /* starting, running, verifying, waiting, stopped, released */
+    char alarm[256]; /* what is wrong, empty if nothing is */
     uint8_t key[32], discovery_key[32];
     uint64_t length, byte_length, fork;
-    uint64_t seq;            /* of the last transaction; UINT64_MAX: none */
-    uint64_t snapshot_seq;   /* UINT64_MAX: none */
+    uint64_t seq;          /* of the last transaction; UINT64_MAX: none */
+    uint64_t snapshot_seq; /* UINT64_MAX: none */
     uint64_t sum;
     uint32_t page_size, page_count;
-    uint32_t lag_frames;     /* committed frames not yet in the log */
+    uint32_t lag_frames; /* committed frames not yet in the log */
     uint64_t wal_bytes;
-    uint64_t log_bytes;      /* on disk */
+    uint64_t log_bytes; /* on disk */
     uint64_t unconfirmed_count, unconfirmed_seq;
     int64_t unconfirmed_since_ms; /* 0: none */
-    uint32_t worker_pid;     /* 0: nobody */
-    bool is_worker;          /* this process */
+    uint32_t worker_pid;          /* 0: nobody */
+    bool is_worker;               /* this process */
 };
 void hw_capture_status(struct hw_capture *capture, struct hw_capture_status *out);
 const char *hw_capture_log_dir(const struct hw_capture *capture);

@@ -21,12 +21,64 @@
 struct posix_file {
     struct hw_file file;
     int fd;
+    struct posix_file *next_on_fork; /* mu: fork_mutex; of those that a child must not keep */
+    bool close_on_fork;
     char path[]; /* for messages */
 };
 
 static struct posix_file *posix(struct hw_file *file)
 {
     return (struct posix_file *)file;
+}
+
+static struct hw_mutex fork_mutex = HW_MUTEX_INIT; /* guards closed_on_fork */
+static struct posix_file *closed_on_fork;          /* mu: fork_mutex */
+static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
+
+static void fork_prepare(void)
+{
+    hw_mutex_lock(&fork_mutex);
+}
+
+static void fork_parent(void)
+{
+    hw_mutex_unlock(&fork_mutex);
+}
+
+static void fork_child(void)
+{
+    for (struct posix_file *file = closed_on_fork; file != NULL; file = file->next_on_fork) {
+        (void)close(file->fd); /* the parent has its own */
+        file->fd = -1;
+    }
+    closed_on_fork = NULL;
+    hw_mutex_unlock(&fork_mutex);
+}
+
+static void fork_register(void)
+{
+    (void)pthread_atfork(fork_prepare, fork_parent, fork_child); /* fails without memory only */
+}
+
+static void fork_list_add(struct posix_file *file)
+{
+    (void)pthread_once(&fork_once, fork_register);
+    hw_mutex_lock(&fork_mutex);
+    file->close_on_fork = true;
+    file->next_on_fork = closed_on_fork;
+    closed_on_fork = file;
+    hw_mutex_unlock(&fork_mutex);
+}
+
+static void fork_list_remove(struct posix_file *file)
+{
+    hw_mutex_lock(&fork_mutex);
+    for (struct posix_file **link = &closed_on_fork; *link != NULL; link = &(*link)->next_on_fork)
+        if (*link == file) {
+            *link = file->next_on_fork;
+            break;
+        }
+    hw_mutex_unlock(&fork_mutex);
 }
 
 static enum hw_status posix_open(struct hw_env *env, const char *path, unsigned flags,
@@ -53,7 +105,10 @@ static enum hw_status posix_open(struct hw_env *env, const char *path, unsigned 
     }
     file->file.env = env;
     file->fd = fd;
+    file->close_on_fork = false;
     memcpy(file->path, path, path_size);
+    if (flags & HW_OPEN_CLOSE_ON_FORK)
+        fork_list_add(file);
     *out = &file->file;
     return HW_OK;
 }
@@ -62,7 +117,10 @@ static void posix_close(struct hw_file *file)
 {
     if (file == NULL)
         return;
-    (void)close(posix(file)->fd); /* what had to be durable was synced */
+    if (posix(file)->close_on_fork)
+        fork_list_remove(posix(file));
+    if (posix(file)->fd >= 0)
+        (void)close(posix(file)->fd); /* what had to be durable was synced */
     hw_free(file);
 }
 

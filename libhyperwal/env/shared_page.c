@@ -327,15 +327,20 @@ bool hw_shared_take_urgent(struct hw_shared_page *page)
     return atomic_exchange(&page->layout->urgent, 0) != 0;
 }
 
-void hw_shared_worker_sleep(struct hw_shared_page *page, bool (*is_needed)(void *ctx), void *ctx,
-                            uint64_t timeout_ns)
+uint32_t hw_shared_work_count(struct hw_shared_page *page)
 {
-    uint32_t seen = atomic_load(&page->layout->work);
+    return atomic_load(&page->layout->work);
+}
 
-    atomic_store(&page->layout->idle, 1);
-    if (!is_needed(ctx))
+void hw_shared_worker_sleep(struct hw_shared_page *page, uint32_t seen,
+                            bool (*is_needed)(void *ctx), void *ctx, uint64_t timeout_ns)
+{
+    if (is_needed != NULL)
+        atomic_store(&page->layout->idle, 1);
+    if (is_needed == NULL || !is_needed(ctx))
         page->env->ops->wait_word(page->env, word(&page->layout->work), seen, timeout_ns);
-    atomic_store(&page->layout->idle, 0);
+    if (is_needed != NULL)
+        atomic_store(&page->layout->idle, 0);
 }
 
 void hw_shared_set_worker(struct hw_shared_page *page, uint32_t process_id)

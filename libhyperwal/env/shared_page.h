@@ -85,11 +85,13 @@ uint64_t hw_shared_commits(struct hw_shared_page *page);
 void hw_shared_urge(struct hw_shared_page *page);
 bool hw_shared_take_urgent(struct hw_shared_page *page); /* and clears it */
 /*
- * The worker sleeps: announce, let `is_needed` look once more, sleep on the bell.  Returns after a
- * ring, after timeout_ns, or at once.
+ * The worker sleeps until a ring after it had read `seen`, or timeout_ns passed.  With `is_needed`
+ * it announces that it is idle, so that the next commit rings, and asks once more before sleeping;
+ * with NULL commits do not wake it.  May return early.
  */
-void hw_shared_worker_sleep(struct hw_shared_page *page, bool (*is_needed)(void *ctx), void *ctx,
-                            uint64_t timeout_ns);
+uint32_t hw_shared_work_count(struct hw_shared_page *page);
+void hw_shared_worker_sleep(struct hw_shared_page *page, uint32_t seen,
+                            bool (*is_needed)(void *ctx), void *ctx, uint64_t timeout_ns);
 void hw_shared_ring(struct hw_shared_page *page); /* wake the worker */
 void hw_shared_set_worker(struct hw_shared_page *page, uint32_t process_id);
 uint32_t hw_shared_worker(struct hw_shared_page *page);

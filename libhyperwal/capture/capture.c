@@ -1,0 +1,545 @@
+/* Implements the life, the events and the questions of capture/capture.h. */
+#include "capture/capture.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "capture/internal.h"
+
+enum { CLOSE_WAIT_MS = 5000, ROLE_WAIT_NS = 2000000000, SLICE_NS = 50000000 };
+
+static struct hw_mutex registry_mutex = HW_MUTEX_INIT; /* guards registry and references */
+static struct hw_capture *registry;                    /* mu: captures of this process */
+
+/* ---------------------------------------------------------------------------------- life */
+
+static void capture_free(struct hw_capture *capture)
+{
+    if (capture == NULL)
+        return;
+    capture->env->ops->close(capture->lock_file);
+    hw_shared_page_close(capture->shared);
+    if (capture->filename != NULL)
+        sqlite3_free_filename(capture->filename);
+    hw_free(capture->path);
+    hw_free(capture->wal_path);
+    hw_free(capture->log_dir);
+    hw_mutex_release(&capture->gate_mutex);
+    hw_mutex_release(&capture->step_mutex);
+    hw_free(capture);
+}
+
+static enum hw_status capture_make(const struct hw_capture_options *options,
+                                   struct hw_capture **out, struct hw_error *err)
+{
+    struct hw_capture *capture = hw_zalloc(sizeof(*capture));
+    char *journal = NULL;
+
+    if (capture == NULL)
+        return hw_fail(err, HW_ENOMEM, "%s: no memory to capture it", options->path);
+    hw_mutex_init(&capture->gate_mutex);
+    hw_mutex_init(&capture->step_mutex);
+    capture->references = 1;
+    capture->env = options->env;
+    journal = hw_format("%s-journal", options->path);
+    capture->base = options->base;
+    capture->memory = options->memory;
+    capture->threaded = options->threaded;
+    capture->wal_limit = options->wal_limit != 0 ? options->wal_limit : WAL_LIMIT_DEFAULT;
+    capture->wal_cap = options->wal_cap != 0 ? options->wal_cap : WAL_CAP_DEFAULT;
+    capture->process_id = options->env->ops->process_id(options->env);
+    capture->worker.snapshot.request = UINT32_MAX;
+    capture->path = hw_strdup(options->path);
+    capture->wal_path = hw_format("%s-wal", options->path);
+    if (!options->memory)
+        capture->log_dir = options->log_dir != NULL ? hw_strdup(options->log_dir)
+                                                    : hw_format("%s-hyper", options->path);
+    if (journal == NULL || capture->path == NULL || capture->wal_path == NULL ||
+        (!options->memory && capture->log_dir == NULL))
+        goto no_memory;
+    capture->filename = sqlite3_create_filename(capture->path, journal, capture->wal_path, 0, NULL);
+    if (capture->filename == NULL)
+        goto no_memory;
+    hw_free(journal);
+    *out = capture;
+    return HW_OK;
+
+no_memory:
+    hw_free(journal);
+    capture_free(capture);
+    return hw_fail(err, HW_ENOMEM, "%s: no memory to capture it", options->path);
+}
+
+/* The log's directory belongs to this database, as far as the last one who worked here knew. */
+static enum hw_status check_belongs(struct hw_capture *capture, struct hw_error *err)
+{
+    struct hw_position_file then, now;
+
+    if (capture->memory || hw_position_read(capture->env, capture->log_dir, &then, NULL) != HW_OK ||
+        hw_position_take(capture->env, capture->path, false, &now, NULL) != HW_OK)
+        return HW_OK; /* nothing is known: reconciliation decides by content */
+    if (strcmp(then.path, now.path) == 0 || (then.device == now.device && then.inode == now.inode))
+        return HW_OK;
+    return hw_fail(err, HW_EFORK,
+                   "%s: this log belongs to the database %s, not to %s; use log=DIR with another "
+                   "directory, or move this one away",
+                   capture->log_dir, then.path, capture->path);
+}
+
+static enum hw_status open_lock_file(struct hw_capture *capture, struct hw_error *err)
+{
+    char *path = hw_format("%s/worker.lock", capture->log_dir);
+    enum hw_status status;
+
+    if (path == NULL)
+        return hw_fail(err, HW_ENOMEM, "%s: no memory to lock it", capture->log_dir);
+    status = capture->env->ops->open(
+        capture->env, path, HW_OPEN_READ | HW_OPEN_WRITE | HW_OPEN_CREATE | HW_OPEN_CLOSE_ON_FORK,
+        &capture->lock_file, err);
+    hw_free(path);
+    return status;
+}
+
+static void *worker_main(void *ctx);
+
+/* What opening checks at once, so that it can fail: the directory, the log, the key. */
+static enum hw_status capture_start(struct hw_capture *capture, struct hw_error *err)
+{
+    struct hw_env *env = capture->env;
+    enum hw_status status;
+
+    if (!capture->memory) {
+        status = env->ops->make_dir(env, capture->log_dir, err);
+        if (status != HW_OK && status != HW_EEXIST)
+            return hw_prefix(err, status, "cannot make the log's directory");
+        status = check_belongs(capture, err);
+        if (status != HW_OK)
+            return status;
+    }
+    status = hw_shared_page_open(env, capture->log_dir, true, &capture->shared, err);
+    if (status == HW_OK && !capture->memory)
+        status = open_lock_file(capture, err);
+    if (status != HW_OK)
+        return status;
+    hw_mutex_lock(&capture->step_mutex);
+    status = hw_worker_take_role(capture, err);
+    hw_mutex_unlock(&capture->step_mutex);
+    if (status != HW_OK && status != HW_EBUSY)
+        return status;
+    if (capture->threaded) {
+        status = hw_thread_start(&capture->thread, worker_main, capture, err);
+        if (status != HW_OK)
+            return status;
+        capture->thread_started = true;
+    }
+    return HW_OK;
+}
+
+static struct hw_capture *registry_find(const struct hw_capture_options *options, uint32_t pid)
+{
+    for (struct hw_capture *capture = registry; capture != NULL; capture = capture->next)
+        if (capture->process_id == pid && capture->env == options->env &&
+            strcmp(capture->path, options->path) == 0)
+            return capture;
+    return NULL;
+}
+
+enum hw_status hw_capture_open(const struct hw_capture_options *options, struct hw_capture **out,
+                               struct hw_error *err)
+{
+    struct hw_capture *capture;
+    enum hw_status status = HW_OK;
+
+    hw_mutex_lock(&registry_mutex);
+    capture = registry_find(options, options->env->ops->process_id(options->env));
+    if (capture != NULL) {
+        if (options->log_dir != NULL && capture->log_dir != NULL &&
+            strcmp(options->log_dir, capture->log_dir) != 0)
+            status = hw_fail(err, HW_EMISUSE, "%s: already open here with the log %s, not %s",
+                             options->path, capture->log_dir, options->log_dir);
+        else if (capture->base != options->base)
+            status = hw_fail(err, HW_EMISUSE, "%s: already open here through the VFS '%s'",
+                             options->path, capture->base->zName);
+        else
+            capture->references++;
+        goto done;
+    }
+    status = capture_make(options, &capture, err);
+    if (status != HW_OK)
+        goto done;
+    status = capture_start(capture, err);
+    if (status != HW_OK) {
+        hw_mutex_lock(&capture->step_mutex);
+        hw_worker_drop_role(capture);
+        hw_mutex_unlock(&capture->step_mutex);
+        capture_free(capture);
+        goto done;
+    }
+    capture->next = registry;
+    registry = capture;
+done:
+    if (status == HW_OK)
+        *out = capture;
+    hw_mutex_unlock(&registry_mutex);
+    return status;
+}
+
+bool hw_capture_is_forked(const struct hw_capture *capture)
+{
+    return capture->process_id != capture->env->ops->process_id(capture->env);
+}
+
+void hw_capture_close(struct hw_capture *capture)
+{
+    bool last;
+
+    if (capture == NULL || hw_capture_is_forked(capture))
+        return; /* in a child it is the parent's: nothing of it may be touched */
+    hw_mutex_lock(&registry_mutex);
+    last = --capture->references == 0;
+    if (last) {
+        struct hw_capture **link = &registry;
+        struct hw_error err;
+        uint64_t seq;
+
+        if ((atomic_load(&capture->ready) || atomic_load(&capture->exclusive)) &&
+            hw_capture_wait_logged(capture, CLOSE_WAIT_MS, &seq, &err) != HW_OK)
+            hw_env_log(capture->env, HW_LOG_WARN, /* the WAL has it: the next open goes on */
+                       "event=closed_behind db=%s error=\"%s\"", capture->path, err.message);
+        atomic_store(&capture->closing, true);
+        if (capture->thread_started) {
+            hw_shared_ring(capture->shared);
+            hw_thread_interrupt(&capture->thread);
+            hw_thread_join(&capture->thread);
+        }
+        hw_mutex_lock(&capture->step_mutex);
+        hw_worker_drop_role(capture);
+        hw_mutex_unlock(&capture->step_mutex);
+        hw_gate_close(capture);
+        while (*link != capture)
+            link = &(*link)->next;
+        *link = capture->next;
+    }
+    hw_mutex_unlock(&registry_mutex);
+    if (last)
+        capture_free(capture);
+}
+
+/* --------------------------------------------------------------------------------- thread */
+
+/* Is there something to do after all?  Asked once more after announcing sleep. */
+static bool worker_is_needed(void *ctx)
+{
+    struct hw_capture *capture = ctx;
+
+    return atomic_load(&capture->closing) || hw_mailbox_is_posted(capture->shared) ||
+           hw_shared_yield(capture->shared) != 0 || !hw_gate_is_logged(capture);
+}
+
+/* Wait for the lock as long as it takes: a holder that dies wakes us through the kernel. */
+static void wait_for_role(struct hw_capture *capture)
+{
+    bool has_role;
+
+    hw_mutex_lock(&capture->step_mutex);
+    has_role = capture->worker.has_role;
+    hw_mutex_unlock(&capture->step_mutex);
+    if (!has_role && capture->lock_file != NULL)
+        (void)capture->env->ops->lock(capture->lock_file, true, NULL); /* the step looks again */
+}
+
+static void *worker_main(void *ctx)
+{
+    struct hw_capture *capture = ctx;
+    struct hw_env *env = capture->env;
+
+    while (!atomic_load(&capture->closing)) {
+        uint64_t deadline = UINT64_MAX, now;
+        enum hw_status status;
+        uint32_t seen;
+
+        wait_for_role(capture);
+        seen = hw_shared_work_count(capture->shared);
+        status = hw_capture_step(capture, &deadline, NULL);
+        now = env->ops->monotonic_ns(env);
+        if (status == HW_OK || deadline <= now)
+            continue;
+        if (deadline == UINT64_MAX)
+            hw_shared_worker_sleep(capture->shared, seen, worker_is_needed, capture, UINT64_MAX);
+        else
+            hw_shared_worker_sleep(capture->shared, seen, NULL, NULL, deadline - now);
+    }
+    return NULL;
+}
+
+enum hw_status hw_capture_step(struct hw_capture *capture, uint64_t *deadline_ns,
+                               struct hw_error *err)
+{
+    enum hw_status status;
+
+    hw_mutex_lock(&capture->step_mutex);
+    status = hw_worker_step(capture, deadline_ns, err);
+    hw_mutex_unlock(&capture->step_mutex);
+    return status;
+}
+
+/* --------------------------------------------------------------------------------- events */
+
+void hw_capture_ready(struct hw_capture *capture)
+{
+    struct hw_error err;
+
+    if (atomic_load(&capture->ready))
+        return;
+    if (hw_gate_open(capture, true, &err) != HW_OK) {
+        hw_env_log(capture->env, HW_LOG_ERROR, "event=wal_index_unreadable db=%s error=\"%s\"",
+                   capture->path, err.message);
+        return; /* asked again at the next read */
+    }
+    atomic_store(&capture->ready, true);
+    hw_shared_ring(capture->shared);
+}
+
+void hw_capture_committed(struct hw_capture *capture)
+{
+    hw_shared_commit(capture->shared);
+}
+
+void hw_capture_wal_synced(struct hw_capture *capture, const uint8_t salts[8], uint64_t size)
+{
+    hw_shared_set_wal_synced(capture->shared, salts, size);
+}
+
+enum hw_status hw_capture_enter_exclusive(struct hw_capture *capture, bool has_shm,
+                                          struct hw_error *err)
+{
+    struct hw_env *env = capture->env;
+    uint64_t deadline = env->ops->monotonic_ns(env) + ROLE_WAIT_NS;
+    enum hw_status status;
+
+    hw_shared_set_yield(capture->shared, capture->process_id);
+    for (;;) {
+        uint32_t seen = hw_shared_wake_count(capture->shared);
+        uint64_t now = env->ops->monotonic_ns(env);
+
+        hw_mutex_lock(&capture->step_mutex);
+        status = hw_worker_take_role(capture, err);
+        if (status == HW_OK) {
+            atomic_store(&capture->exclusive_has_shm, has_shm);
+            atomic_store(&capture->exclusive, true);
+        }
+        hw_mutex_unlock(&capture->step_mutex);
+        if (status != HW_EBUSY || now >= deadline)
+            break;
+        hw_shared_wait(capture->shared, seen,
+                       deadline - now < SLICE_NS ? deadline - now : SLICE_NS);
+    }
+    hw_shared_set_yield(capture->shared, 0);
+    return status;
+}
+
+void hw_capture_leave_exclusive(struct hw_capture *capture)
+{
+    hw_mutex_lock(&capture->step_mutex);
+    if (atomic_load(&capture->exclusive) && !atomic_load(&capture->exclusive_has_shm))
+        hw_worker_let_go(capture); /* the private index is of no use any more */
+    atomic_store(&capture->exclusive, false);
+    hw_mutex_unlock(&capture->step_mutex);
+}
+
+void hw_capture_exclusive_committed(struct hw_capture *capture)
+{
+    if (!atomic_load(&capture->exclusive_has_shm)) {
+        struct hw_error err;
+        enum hw_status status;
+
+        hw_mutex_lock(&capture->step_mutex);
+        status = hw_exclusive_scan(capture, &err);
+        hw_mutex_unlock(&capture->step_mutex);
+        if (status < 0)
+            hw_env_log(capture->env, HW_LOG_ERROR, "event=wal_unreadable db=%s error=\"%s\"",
+                       capture->path, err.message);
+    }
+    hw_shared_commit(capture->shared);
+}
+
+void hw_capture_wal_deleted(struct hw_capture *capture)
+{
+    bool logged = hw_gate_is_logged(capture);
+
+    hw_mutex_lock(&capture->step_mutex);
+    hw_worker_let_go(capture);
+    hw_mutex_unlock(&capture->step_mutex);
+    hw_gate_close(capture);
+    atomic_store(&capture->ready, false);
+    if (logged)
+        hw_position_note(capture, true);
+}
+
+void hw_capture_checkpointed(struct hw_capture *capture)
+{
+    hw_position_note(capture, false);
+}
+
+/* ------------------------------------------------------------------------------ questions */
+
+/* Is what was committed at `target` in the log by now? */
+static bool is_reached(struct hw_capture *capture, const struct hw_wal_index_header *target,
+                       struct hw_shared_position *position)
+{
+    struct hw_wal_index_header now;
+
+    *position = hw_shared_position(capture->shared);
+    if (position->seq == UINT64_MAX || position->frame == UINT32_MAX)
+        return false;
+    if (memcmp(position->salts, target->salts, 8) == 0)
+        return position->frame >= target->max_frame;
+    /* Another round: if it is the log that is behind, no.  If the WAL went on, all was logged. */
+    return target->max_frame == 0 ||
+           (hw_gate_header(capture, &now) == HW_OK && !hw_header_same_round(&now, target->salts));
+}
+
+static enum hw_status header_now(struct hw_capture *capture, struct hw_wal_index_header *out,
+                                 uint64_t deadline, struct hw_error *err)
+{
+    enum hw_status status = HW_OK;
+
+    if (atomic_load(&capture->exclusive) && !atomic_load(&capture->exclusive_has_shm)) {
+        hw_mutex_lock(&capture->step_mutex);
+        *out = capture->worker.private_header;
+        hw_mutex_unlock(&capture->step_mutex);
+        return HW_OK;
+    }
+    while (hw_gate_header(capture, out) != HW_OK) {
+        uint64_t now = capture->env->ops->monotonic_ns(capture->env);
+
+        if (now >= deadline || !atomic_load(&capture->ready)) {
+            status = hw_fail(err, HW_ETIMEOUT, "%s: its WAL is not open yet", capture->path);
+            break;
+        }
+        hw_shared_wait(capture->shared, hw_shared_wake_count(capture->shared), 1000000);
+    }
+    return status;
+}
+
+/* Wait for news, at most until `deadline`; without a thread of our own: do the work. */
+static void wait_for_news(struct hw_capture *capture, uint32_t seen, uint64_t deadline)
+{
+    uint64_t now = capture->env->ops->monotonic_ns(capture->env);
+    uint64_t left = deadline > now ? deadline - now : 0;
+    uint64_t next = UINT64_MAX;
+
+    hw_shared_urge(capture->shared);
+    if (!capture->threaded && hw_capture_step(capture, &next, NULL) == HW_OK)
+        return;
+    hw_shared_wait(capture->shared, seen, left < SLICE_NS ? left : SLICE_NS);
+}
+
+static uint64_t deadline_in(struct hw_capture *capture, uint64_t timeout_ms)
+{
+    return capture->env->ops->monotonic_ns(capture->env) + timeout_ms * 1000000U;
+}
+
+enum hw_status hw_capture_wait_logged(struct hw_capture *capture, uint64_t timeout_ms,
+                                      uint64_t *seq, struct hw_error *err)
+{
+    uint64_t deadline = deadline_in(capture, timeout_ms);
+    struct hw_shared_position position;
+    struct hw_wal_index_header target;
+    char alarm[HW_SHARED_TEXT_SIZE];
+    enum hw_status status = header_now(capture, &target, deadline, err);
+
+    if (status != HW_OK)
+        return status;
+    for (;;) {
+        uint32_t seen = hw_shared_wake_count(capture->shared);
+
+        if (is_reached(capture, &target, &position)) {
+            *seq = position.seq;
+            return HW_OK;
+        }
+        if (capture->env->ops->monotonic_ns(capture->env) >= deadline)
+            break;
+        wait_for_news(capture, seen, deadline);
+    }
+    hw_shared_alarm(capture->shared, alarm);
+    return hw_fail(err, HW_ETIMEOUT, "%s: not in the log after %llu ms%s%s", capture->path,
+                   (unsigned long long)timeout_ms, alarm[0] != '\0' ? ": " : "", alarm);
+}
+
+static enum hw_status ask(struct hw_capture *capture, const struct hw_request *request,
+                          uint64_t timeout_ms, uint64_t *result, struct hw_error *err)
+{
+    uint64_t deadline = deadline_in(capture, timeout_ms);
+    struct hw_answer answer;
+    uint32_t slot = UINT32_MAX;
+
+    for (;;) {
+        uint32_t seen = hw_shared_wake_count(capture->shared);
+
+        if (slot == UINT32_MAX &&
+            hw_mailbox_post(capture->shared, request, deadline, &slot) != HW_OK)
+            slot = UINT32_MAX; /* all taken: one gets free */
+        if (slot != UINT32_MAX && hw_mailbox_collect(capture->shared, slot, &answer) == HW_OK) {
+            if (answer.status != HW_OK)
+                return hw_fail(err, answer.status, "%s", answer.text);
+            *result = answer.result;
+            return HW_OK;
+        }
+        if (capture->env->ops->monotonic_ns(capture->env) >= deadline)
+            break;
+        wait_for_news(capture, seen, deadline);
+    }
+    if (slot != UINT32_MAX)
+        hw_mailbox_cancel(capture->shared, slot);
+    return hw_fail(err, HW_ETIMEOUT, "%s: the worker (process %u) did not answer in %llu ms",
+                   capture->path, hw_shared_worker(capture->shared),
+                   (unsigned long long)timeout_ms);
+}
+
+enum hw_status hw_capture_snapshot(struct hw_capture *capture, uint64_t timeout_ms, uint64_t *seq,
+                                   struct hw_error *err)
+{
+    struct hw_request request = {.kind = REQUEST_SNAPSHOT};
+
+    return ask(capture, &request, timeout_ms, seq, err);
+}
+
+enum hw_status hw_capture_label(struct hw_capture *capture, const char *name, uint64_t timeout_ms,
+                                uint64_t *seq, struct hw_error *err)
+{
+    struct hw_request request = {.kind = REQUEST_LABEL};
+    size_t size = strlen(name);
+
+    if (size == 0 || size > HW_LABEL_SIZE_MAX)
+        return hw_fail(err, HW_ELIMIT, "a label has 1 to %d bytes, not %zu", HW_LABEL_SIZE_MAX,
+                       size);
+    memcpy(request.text, name, size);
+    return ask(capture, &request, timeout_ms, seq, err);
+}
+
+enum hw_status hw_capture_prune(struct hw_capture *capture, uint64_t keep_from_seq, bool dry_run,
+                                uint64_t timeout_ms, uint64_t *freed, struct hw_error *err)
+{
+    struct hw_request request = {.kind = dry_run ? REQUEST_PRUNE_DRY : REQUEST_PRUNE,
+                                 .argument = keep_from_seq};
+
+    return ask(capture, &request, timeout_ms, freed, err);
+}
+
+void hw_capture_unconfirmed(struct hw_capture *capture, uint64_t seq)
+{
+    int64_t none = 0;
+
+    atomic_fetch_add(&capture->unconfirmed_count, 1);
+    atomic_store(&capture->unconfirmed_seq, seq);
+    (void)atomic_compare_exchange_strong(&capture->unconfirmed_since_ms, &none,
+                                         capture->env->ops->realtime_ms(capture->env));
+}
+
+const char *hw_capture_log_dir(const struct hw_capture *capture)
+{
+    return capture->log_dir;
+}

@@ -1,0 +1,85 @@
+/*
+ * Exclusive locking mode without shared memory: SQLite keeps the wal-index on its heap, so ours is
+ * built from the WAL itself, at each commit, by the thread that committed.  What lies behind the last
+ * commit then is of no transaction that counts.
+ */
+#include <string.h>
+
+#include "capture/internal.h"
+
+/* Begin a new index if the WAL is in another round than the one we have. */
+static enum hw_status follow_header(struct hw_capture *capture, struct hw_error *err)
+{
+    struct hw_worker *worker = &capture->worker;
+    struct hw_wal_index_header *mine = &worker->private_header;
+    uint8_t bytes[HW_WAL_HEADER_SIZE];
+    enum hw_status status = hw_worker_open_wal(capture, err);
+
+    if (status == HW_OK)
+        status = capture->env->ops->read_at(worker->wal, 0, bytes, sizeof(bytes), err);
+    if (status == HW_OK)
+        status = hw_wal_header_decode(bytes, &worker->wal_header);
+    if (status == HW_END || status == HW_ENOTFOUND)
+        return HW_END; /* no WAL, or an empty one: nothing is committed in it */
+    if (status != HW_OK)
+        return hw_fail(err, status, "%s: its header cannot be read", capture->wal_path);
+    if (worker->private_index != NULL && mine->page_size != 0 &&
+        memcmp(mine->salts, worker->wal_header.salts, sizeof(mine->salts)) == 0)
+        return HW_OK;
+    hw_wal_index_free(worker->private_index);
+    worker->private_index = NULL;
+    status = hw_wal_index_private(&worker->private_index, err);
+    if (status != HW_OK)
+        return status;
+    *mine = (struct hw_wal_index_header){.page_size = worker->wal_header.page_size,
+                                         .big_endian_checksum = worker->wal_header.big_endian};
+    memcpy(mine->salts, worker->wal_header.salts, sizeof(mine->salts));
+    memcpy(mine->frame_checksum, worker->wal_header.checksum, sizeof(mine->frame_checksum));
+    return hw_wal_index_publish(worker->private_index, mine, err);
+}
+
+enum hw_status hw_exclusive_scan(struct hw_capture *capture, struct hw_error *err)
+{
+    struct hw_worker *worker = &capture->worker;
+    struct hw_wal_index_header next;
+    uint32_t sum[2];
+    enum hw_status status = hw_gate_open(capture, false, err);
+
+    if (status == HW_OK && worker->private_index == NULL)
+        status = hw_wal_index_private(&worker->private_index, err);
+    if (status == HW_OK)
+        status = follow_header(capture, err);
+    if (status != HW_OK)
+        return status == HW_END ? HW_OK : status;
+    status = hw_worker_prepare(capture, worker->private_header.page_size, err);
+    if (status == HW_OK)
+        status = hw_wal_index_cleanup(worker->private_index, err);
+    next = worker->private_header;
+    memcpy(sum, next.frame_checksum, sizeof(sum));
+    worker->frames_count = 0; /* the buffer is used here */
+    for (uint32_t frame = next.max_frame + 1; status == HW_OK; frame++) {
+        size_t size = HW_WAL_FRAME_HEADER_SIZE + (size_t)next.page_size;
+        struct hw_wal_frame header;
+
+        status = capture->env->ops->read_at(worker->wal, hw_wal_frame_offset(next.page_size, frame),
+                                            worker->frames, size, err);
+        if (status != HW_OK)
+            break;
+        header = hw_wal_frame_decode(worker->frames);
+        hw_wal_checksum(worker->wal_header.big_endian, worker->frames, 8, sum);
+        hw_wal_checksum(worker->wal_header.big_endian, worker->frames + HW_WAL_FRAME_HEADER_SIZE,
+                        next.page_size, sum);
+        if (header.page_number == 0 || memcmp(header.salts, next.salts, sizeof(next.salts)) != 0 ||
+            memcmp(header.checksum, sum, sizeof(sum)) != 0)
+            break;
+        status = hw_wal_index_insert(worker->private_index, frame, header.page_number, err);
+        if (status == HW_OK && header.commit_size != 0) {
+            next.max_frame = frame;
+            next.page_count = header.commit_size;
+            memcpy(next.frame_checksum, sum, sizeof(sum));
+            status = hw_wal_index_publish(worker->private_index, &next, err);
+            worker->private_header = next;
+        }
+    }
+    return status < 0 ? status : HW_OK;
+}

@@ -1,0 +1,285 @@
+/*
+ * capture/internal.h - the objects of capture, for the files of this folder only
+ *
+ * struct hw_capture is what a process has of a database; struct hw_worker is what the one worker of
+ * the machine has besides, and lives inside of it.  The states of a worker:
+ *
+ *      IDLE ──▶ CHECKING ──▶ RUNNING ◀──▶ STALLED (the log cannot be written: try again)
+ *       ▲           ▲           │            │
+ *       │           ├───────────┘            ▼
+ *       │           └──────────────────── RELEASED (the WAL outgrew its cap: the gate is open)
+ *       └── the role or the wal-index is gone
+ *
+ * IDLE: no role, or nobody has made the wal-index valid yet.  CHECKING: the state sum of the
+ * database is computed page by page, since nothing proves that log and database agree; the gate is
+ * shut.  RUNNING: the log follows the WAL.
+ *
+ * Threads and mutexes.  `step` guards the worker; it is held during a step, never while sleeping.
+ * `gate` guards the process's own view of the wal-index header, for the doors and for waiting.
+ * Order: step before gate; SQLite's and the base VFS's own mutexes are taken inside both, and
+ * nothing is called back from there.
+ */
+#ifndef HW_CAPTURE_INTERNAL_H
+#define HW_CAPTURE_INTERNAL_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/buffer.h"
+#include "capture/capture.h"
+#include "entry/entry.h"
+#include "env/shared_page.h"
+#include "env/thread.h"
+#include "hypercore/hypercore.h"
+#include "wal/wal.h"
+
+enum {
+    BATCH_BYTES = 1 << 20,         /* a batch is closed when its blocks pass this */
+    BATCH_FRAMES = 4096,           /* or when it passed so many frames */
+    SYNC_INTERVAL_NS = 5000000,    /* between syncs, unless somebody waits */
+    RETRY_NS = 200000000,          /* between tries when the log cannot be written */
+    FRAME_BUFFER_SIZE = 128 << 10, /* bytes: frames read at once */
+    CHECK_PAGES = 1024,            /* pages whose sums one step of CHECKING computes */
+    SNAPSHOT_STEP_BYTES = 4 << 20, /* of pages that one step of a snapshot reads */
+    SNAPSHOT_LOG_MIN = 16 << 20,   /* bytes of log that make a snapshot worth while */
+    SNAPSHOT_RAW_MIN = 256 << 20,  /* bytes of raw pages to replay that do */
+    SNAPSHOT_RAW_FACTOR = 4,       /* and so many times the database */
+    GATE_WAIT_NS = 100000000,      /* a door waits so long for the log */
+    WAL_LIMIT_DEFAULT = 16 << 20,  /* bytes: four times autocheckpoint of 4 KiB pages */
+    WAL_CAP_DEFAULT = 1 << 30,     /* bytes */
+};
+
+enum worker_state { WORKER_IDLE, WORKER_CHECKING, WORKER_RUNNING, WORKER_STALLED, WORKER_RELEASED };
+
+enum request_kind { REQUEST_SNAPSHOT = 1, REQUEST_LABEL, REQUEST_PRUNE, REQUEST_PRUNE_DRY };
+
+/* --------------------------------------------------------------------------------- sums.c */
+
+/*
+ * The 8-byte sum of every page as of the last entry: the file `sums`, or memory.  Changes of a batch
+ * wait in memory until the batch is durable; a transaction too large for that writes early, and an
+ * abort then makes the file invalid.  It is a cache: whatever does not check is computed again.
+ */
+struct hw_sums;
+enum hw_status hw_sums_open(struct hw_env *env, const char *dir, uint32_t page_size,
+                            struct hw_sums **out, struct hw_error *err) HW_MUST_CHECK;
+void hw_sums_close(struct hw_sums *sums);
+/* Is the file that of `seq`, with these pages and this state sum?  Reads all of it. */
+bool hw_sums_matches(struct hw_sums *sums, uint64_t seq, uint32_t page_count, uint64_t sum,
+                     uint32_t lock_page);
+enum hw_status hw_sums_get(struct hw_sums *sums, uint32_t page_number, uint64_t *out,
+                           struct hw_error *err) HW_MUST_CHECK;
+enum hw_status hw_sums_set(struct hw_sums *sums, uint32_t page_number, uint64_t sum,
+                           struct hw_error *err) HW_MUST_CHECK;
+enum hw_status hw_sums_commit(struct hw_sums *sums, uint64_t seq,
+                              struct hw_error *err) HW_MUST_CHECK;
+/* HW_ECORRUPT: changes had been written early, the sums must be computed again. */
+enum hw_status hw_sums_abort(struct hw_sums *sums, struct hw_error *err) HW_MUST_CHECK;
+void hw_sums_invalidate(struct hw_sums *sums); /* matches nothing until the next commit */
+
+/* ----------------------------------------------------------------------------- position.c */
+
+/* What the log says of the database at its newest batch: the note of the batch. */
+struct hw_note {
+    struct hw_wal_position at; /* of the WAL, up to where the log reaches */
+    uint32_t page_count;
+    uint64_t sum;
+    uint64_t seq;          /* last block of the newest state-carrying entry; UINT64_MAX: none */
+    uint64_t snapshot_seq; /* UINT64_MAX: none */
+    uint64_t label_seq;
+    uint64_t log_since, raw_since; /* bytes since the newest snapshot began */
+    uint64_t snapshot_bytes;       /* of the groups it lists */
+    int64_t time_ms;
+};
+void hw_note_encode(const struct hw_note *note, struct hw_buffer *out);
+enum hw_status hw_note_decode(struct hw_slice bytes, struct hw_note *out) HW_MUST_CHECK;
+
+/* The file `position`: which file the database was when we last knew that it agreed with the log. */
+struct hw_position_file {
+    uint8_t boot_id[16];
+    bool clean; /* the last connection closed through us: there is no WAL */
+    uint64_t device, inode, size;
+    int64_t modified_ns, changed_ns;
+    char path[1024];
+};
+enum hw_status hw_position_read(struct hw_env *env, const char *dir, struct hw_position_file *out,
+                                struct hw_error *err) HW_MUST_CHECK;
+enum hw_status hw_position_write(struct hw_env *env, const char *dir,
+                                 const struct hw_position_file *position,
+                                 struct hw_error *err) HW_MUST_CHECK;
+/* The database as it is now; `clean` as given. */
+enum hw_status hw_position_take(struct hw_env *env, const char *path, bool clean,
+                                struct hw_position_file *out, struct hw_error *err) HW_MUST_CHECK;
+bool hw_position_same_file(const struct hw_position_file *a, const struct hw_position_file *b);
+
+/* Make the position file say what the database file is now; a failure is only logged. */
+void hw_position_note(struct hw_capture *capture, bool clean);
+
+/* ------------------------------------------------------------------------------- objects */
+
+/* A fuzzy snapshot in the making; groups below next_group are taken. */
+struct snapshot_work {
+    bool active;
+    bool forced; /* somebody asked: begin one */
+    uint32_t next_group;
+    struct hw_snapshot_group *groups; /* owned, `capacity`: as this snapshot or the last has them */
+    uint8_t *dirty;                   /* owned, `capacity`: changed since, or never taken */
+    uint32_t capacity;
+    uint64_t bytes;   /* of its group blocks */
+    uint32_t request; /* mailbox slot that awaits it; UINT32_MAX: nobody */
+    uint64_t log_at_start, raw_at_start;
+};
+
+struct hw_worker {
+    enum worker_state state;
+    bool has_role;
+    struct hw_core *core;               /* owned; open while it has the role */
+    struct hw_wal_index *index;         /* owned: of the capture's database, or private */
+    struct hw_wal_index *private_index; /* owned: exclusive mode without shm */
+    struct hw_wal_index_header private_header;
+    struct hw_file *wal;          /* owned */
+    struct hw_file_stat wal_stat; /* which file that is */
+    struct hw_wal_header wal_header;
+    struct hw_sums *sums;                   /* owned */
+    struct hw_transaction_encoder *encoder; /* owned */
+    struct hw_group_coder *coder;           /* owned */
+    struct hw_buffer block, note_bytes;     /* owned */
+    uint8_t *frames, *old_page;             /* owned: FRAME_BUFFER_SIZE or one frame; a page */
+    uint32_t frames_first, frames_count;    /* which frames are in `frames` */
+    size_t frames_capacity;
+    uint8_t *group_pages; /* owned: HW_GROUP_PAGES pages */
+    uint32_t page_size;
+    struct hw_note note;     /* the log as it is durable */
+    uint32_t log_page_size;  /* of the genesis; 0: the log is empty */
+    bool distrust_file;      /* a checkpoint passed the gate: no old images from the file */
+    bool urgent;             /* somebody waits for what is pending */
+    bool alarmed;            /* the shared page shows an alarm of ours */
+    uint64_t yield_since_ns; /* another process has been asking for the role since; 0: no */
+    uint64_t last_sync_ns;
+    uint64_t retry_ns; /* not before */
+    /* CHECKING */
+    struct hw_wal_index_header check_header;
+    struct hw_wal_position check_at;
+    uint32_t check_next; /* page */
+    uint64_t check_sum;
+    bool check_new; /* a log without any state: adopt */
+    char check_reason[160];
+    struct snapshot_work snapshot;
+};
+
+struct hw_capture {
+    struct hw_capture *next; /* registry */
+    unsigned references;     /* registry */
+    struct hw_env *env;
+    sqlite3_vfs *base;
+    char *path, *wal_path, *log_dir; /* owned; log_dir NULL in memory mode */
+    sqlite3_filename filename;       /* owned: what xOpen of the base VFS wants */
+    uint64_t wal_limit, wal_cap;
+    uint32_t process_id; /* of the opener: another one means a fork */
+    bool memory, threaded;
+    struct hw_shared_page *shared; /* owned */
+    struct hw_file *lock_file;     /* owned: worker.lock, open for life; NULL in memory mode */
+
+    struct hw_mutex gate_mutex;
+    sqlite3_file *database;          /* gate: the base's handle, for the wal-index and old images */
+    struct hw_wal_index *gate_index; /* gate */
+    atomic_bool ready;               /* the wal-index is valid: a connection reads */
+    atomic_bool exclusive;           /* exclusive locking mode in this process */
+    atomic_bool exclusive_has_shm;
+
+    struct hw_mutex step_mutex;
+    struct hw_worker worker; /* step */
+
+    struct hw_thread thread;
+    bool thread_started;
+    atomic_bool closing;
+    atomic_uint_least64_t unconfirmed_count, unconfirmed_seq;
+    atomic_int_least64_t unconfirmed_since_ms;
+};
+
+/* --------------------------------------------------------------------------------- worker.c */
+
+/* Take the role if it is free: HW_EBUSY if it is not.  Opens the log, makes it if it is missing. */
+enum hw_status hw_worker_take_role(struct hw_capture *capture, struct hw_error *err) HW_MUST_CHECK;
+void hw_worker_drop_role(struct hw_capture *capture);
+/* The buffers and coders for pages of `page_size` bytes. */
+enum hw_status hw_worker_prepare(struct hw_capture *capture, uint32_t page_size,
+                                 struct hw_error *err) HW_MUST_CHECK;
+/* The WAL at its path is open in worker->wal; HW_ENOTFOUND if there is none. */
+enum hw_status hw_worker_open_wal(struct hw_capture *capture, struct hw_error *err) HW_MUST_CHECK;
+/* Page as of frame `max_frame`. */
+enum hw_status hw_worker_read_page(struct hw_capture *capture, uint32_t page_number,
+                                   uint32_t max_frame, void *content, bool *from_file,
+                                   struct hw_error *err) HW_MUST_CHECK;
+void hw_worker_set_state(struct hw_capture *capture, enum worker_state state);
+/* Forget wal-index, WAL and database handles; the next ready() begins anew. */
+void hw_worker_let_go(struct hw_capture *capture);
+enum hw_status hw_worker_step(struct hw_capture *capture, uint64_t *deadline_ns,
+                              struct hw_error *err) HW_MUST_CHECK;
+/* The header of the wal-index as the worker sees it (shared, or private in exclusive mode). */
+enum hw_status hw_worker_header(struct hw_capture *capture, struct hw_wal_index_header *out,
+                                struct hw_error *err) HW_MUST_CHECK;
+struct hw_wal_index *hw_worker_index(struct hw_worker *worker);
+void hw_worker_publish(struct hw_capture *capture); /* durable length and position */
+void hw_worker_alarm(struct hw_capture *capture, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+/* Exclusive mode without shm: index what was committed since the last scan. */
+enum hw_status hw_exclusive_scan(struct hw_capture *capture, struct hw_error *err) HW_MUST_CHECK;
+bool hw_header_same_round(const struct hw_wal_index_header *header, const uint8_t salts[8]);
+/* The clamped time of a new entry. */
+int64_t hw_worker_time(struct hw_capture *capture);
+struct hw_entry_header hw_worker_entry(struct hw_capture *capture, enum hw_entry_type type);
+/* Commit the batch with `note` and adopt it; on failure the batch is gone. */
+enum hw_status hw_worker_commit(struct hw_capture *capture, const struct hw_note *note,
+                                struct hw_error *err) HW_MUST_CHECK;
+
+/* ---------------------------------------------------------------------------------- batch.c */
+
+/*
+ * Log the transactions in (note.at, header.max_frame], or some of them.  HW_AGAIN: a checkpoint
+ * passed the gate, do it again.  HW_ECORRUPT: log and database do not agree: check.
+ */
+enum hw_status hw_batch_run(struct hw_capture *capture, const struct hw_wal_index_header *header,
+                            struct hw_error *err) HW_MUST_CHECK;
+
+/* ------------------------------------------------------------------------------ reconcile.c */
+
+enum hw_status hw_reconcile_begin(struct hw_capture *capture, struct hw_error *err) HW_MUST_CHECK;
+/* Start CHECKING from the state as of now. */
+enum hw_status hw_check_begin(struct hw_capture *capture, const char *reason,
+                              struct hw_error *err) HW_MUST_CHECK;
+enum hw_status hw_check_step(struct hw_capture *capture, struct hw_error *err) HW_MUST_CHECK;
+/* (b): write the entries after `seq` into the database, whose state is that of `seq`. */
+enum hw_status hw_roll_forward(struct hw_capture *capture, uint64_t seq,
+                               struct hw_error *err) HW_MUST_CHECK;
+
+/* ------------------------------------------------------------------------------- snapshot.c */
+
+void hw_snapshot_reset(struct hw_worker *worker); /* a started one is given up, nothing is reused */
+void hw_snapshot_touch(struct hw_worker *worker, uint32_t page_number); /* its group has changed */
+bool hw_snapshot_is_due(const struct hw_worker *worker);
+/* Will a reader of the snapshot in the making have this page's previous image? */
+bool hw_snapshot_has_taken(const struct hw_worker *worker, uint32_t page_number);
+/* HW_END: there is nothing to do. */
+enum hw_status hw_snapshot_step(struct hw_capture *capture, struct hw_error *err) HW_MUST_CHECK;
+
+/* -------------------------------------------------------------------------------- request.c */
+
+/* Answer one request of the mailbox.  HW_END: there is none. */
+enum hw_status hw_request_step(struct hw_capture *capture, struct hw_error *err) HW_MUST_CHECK;
+void hw_request_answer(struct hw_capture *capture, uint32_t slot, enum hw_status status,
+                       uint64_t result, const struct hw_error *failure);
+
+/* ----------------------------------------------------------------------------------- gate.c */
+
+/* The process's own handle of the database and the header of its wal-index. */
+enum hw_status hw_gate_open(struct hw_capture *capture, bool with_index,
+                            struct hw_error *err) HW_MUST_CHECK;
+void hw_gate_close(struct hw_capture *capture);
+enum hw_status hw_gate_header(struct hw_capture *capture, struct hw_wal_index_header *out);
+enum hw_status hw_base_open(struct hw_capture *capture, sqlite3_file **out,
+                            struct hw_error *err) HW_MUST_CHECK;
+void hw_base_close(sqlite3_file *file);
+
+#endif

@@ -1,0 +1,638 @@
+/* The worker of capture/internal.h: its role, its handles, and what one step does. */
+#include <assert.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "capture/internal.h"
+
+enum { YIELD_TIMEOUT_MS = 3000, HEADER_RETRY_NS = 1000000, PROBE_SIZE = 1 << 20 };
+
+static const char *const state_names[] = {"starting", "checking", "running", "stalled", "released"};
+
+static const unsigned state_moves[] = {
+    [WORKER_IDLE] = 1U << WORKER_IDLE | 1U << WORKER_CHECKING | 1U << WORKER_RUNNING,
+    [WORKER_CHECKING] =
+        1U << WORKER_IDLE | 1U << WORKER_CHECKING | 1U << WORKER_RUNNING | 1U << WORKER_STALLED,
+    [WORKER_RUNNING] = 1U << WORKER_IDLE | 1U << WORKER_CHECKING | 1U << WORKER_STALLED,
+    [WORKER_STALLED] = 1U << WORKER_IDLE | 1U << WORKER_RELEASED,
+    [WORKER_RELEASED] = 1U << WORKER_IDLE | 1U << WORKER_CHECKING,
+};
+
+void hw_worker_set_state(struct hw_capture *capture, enum worker_state state)
+{
+    struct hw_worker *worker = &capture->worker;
+
+    assert(state_moves[worker->state] >> state & 1);
+    if (worker->state != state)
+        hw_env_log(capture->env, HW_LOG_DEBUG, "event=worker_state db=%s from=%s to=%s",
+                   capture->path, state_names[worker->state], state_names[state]);
+    worker->state = state;
+}
+
+void hw_worker_alarm(struct hw_capture *capture, const char *format, ...)
+{
+    char text[HW_SHARED_TEXT_SIZE];
+    va_list args;
+
+    va_start(args, format);
+    (void)vsnprintf(text, sizeof(text), format, args); /* cut is fine */
+    va_end(args);
+    if (!capture->worker.alarmed || text[0] != '\0')
+        hw_env_log(capture->env, HW_LOG_ERROR, "event=alarm db=%s text=\"%s\"", capture->path,
+                   text);
+    capture->worker.alarmed = true;
+    hw_shared_set_alarm(capture->shared, text);
+}
+
+static void alarm_clear(struct hw_capture *capture)
+{
+    if (!capture->worker.alarmed)
+        return;
+    capture->worker.alarmed = false;
+    hw_shared_set_alarm(capture->shared, "");
+    hw_env_log(capture->env, HW_LOG_INFO, "event=alarm_over db=%s", capture->path);
+}
+
+/* ------------------------------------------------------------------------------------ role */
+
+/* The page size of the log, from its genesis. */
+static enum hw_status read_genesis(struct hw_worker *worker, struct hw_error *err)
+{
+    struct hw_entry_header header;
+    struct hw_genesis genesis;
+    struct hw_cursor cursor;
+    enum hw_status status = hw_core_read(worker->core, 0, &worker->block, err);
+
+    if (status != HW_OK)
+        return status;
+    cursor = hw_cursor(worker->block.bytes, worker->block.size);
+    status = hw_entry_header_decode(&cursor, 0, &header);
+    if (status == HW_OK)
+        status =
+            header.type == HW_ENTRY_GENESIS ? hw_genesis_decode(&cursor, &genesis) : HW_ECORRUPT;
+    if (status != HW_OK)
+        return hw_fail(err, status, "block 0 is not the genesis of a hyperwal log");
+    worker->log_page_size = genesis.page_size;
+    return HW_OK;
+}
+
+static enum hw_status open_core(struct hw_capture *capture, struct hw_error *err)
+{
+    struct hw_worker *worker = &capture->worker;
+    enum hw_status status;
+
+    worker->log_page_size = 0;
+    worker->note =
+        (struct hw_note){.seq = UINT64_MAX, .snapshot_seq = UINT64_MAX, .label_seq = UINT64_MAX};
+    if (capture->memory) {
+        status = hw_core_create(capture->env, NULL, &worker->core, err);
+    } else {
+        status = hw_core_open(capture->env, capture->log_dir, HW_CORE_WRITE, UINT64_MAX,
+                              &worker->core, err);
+        if (status == HW_ENOTFOUND)
+            status = hw_core_create(capture->env, capture->log_dir, &worker->core, err);
+    }
+    if (status != HW_OK || hw_core_length(worker->core) == 0)
+        return status;
+    status = hw_note_decode(hw_core_note(worker->core), &worker->note);
+    if (status != HW_OK)
+        status =
+            hw_fail(err, status, "%s: the note of the last batch cannot be read", capture->log_dir);
+    if (status == HW_OK)
+        status = read_genesis(worker, err);
+    return status;
+}
+
+static void close_core(struct hw_worker *worker)
+{
+    hw_core_close(worker->core);
+    worker->core = NULL;
+}
+
+/* Nobody may rely on the log reaching anything: not adopted, or being checked. */
+static void publish_nothing(struct hw_capture *capture)
+{
+    struct hw_shared_position nothing = {.seq = UINT64_MAX};
+
+    hw_shared_set_position(capture->shared, &nothing);
+}
+
+enum hw_status hw_worker_take_role(struct hw_capture *capture, struct hw_error *err)
+{
+    struct hw_worker *worker = &capture->worker;
+    enum hw_status status = HW_OK;
+
+    if (worker->has_role)
+        return HW_OK;
+    if (!capture->memory)
+        status = capture->env->ops->lock(capture->lock_file, false, err);
+    if (status != HW_OK)
+        return status;
+    if (!capture->memory || worker->core == NULL)
+        status = open_core(capture, err);
+    if (status != HW_OK) {
+        close_core(worker);
+        if (!capture->memory)
+            capture->env->ops->unlock(capture->lock_file);
+        return status;
+    }
+    worker->has_role = true;
+    publish_nothing(capture);
+    hw_shared_set_durable_length(capture->shared, hw_core_length(worker->core));
+    hw_shared_set_worker(capture->shared, capture->process_id);
+    hw_mailbox_repost(capture->shared);
+    hw_env_log(capture->env, HW_LOG_INFO, "event=worker_started db=%s length=%llu", capture->path,
+               (unsigned long long)hw_core_length(worker->core));
+    return HW_OK;
+}
+
+void hw_worker_let_go(struct hw_capture *capture)
+{
+    struct hw_worker *worker = &capture->worker;
+
+    hw_snapshot_reset(worker);
+    if (worker->has_role && worker->state != WORKER_IDLE) {
+        hw_worker_set_state(capture, WORKER_IDLE);
+        publish_nothing(capture);
+    }
+    hw_wal_index_free(worker->index);
+    hw_wal_index_free(worker->private_index);
+    worker->index = worker->private_index = NULL;
+    worker->private_header = (struct hw_wal_index_header){0};
+    capture->env->ops->close(worker->wal);
+    worker->wal = NULL;
+    worker->frames_count = 0;
+}
+
+static void release_buffers(struct hw_worker *worker)
+{
+    hw_sums_close(worker->sums);
+    hw_transaction_encoder_free(worker->encoder);
+    hw_group_coder_free(worker->coder);
+    hw_buffer_release(&worker->block);
+    hw_buffer_release(&worker->note_bytes);
+    hw_free(worker->frames);
+    hw_free(worker->old_page);
+    hw_free(worker->group_pages);
+    worker->sums = NULL;
+    worker->encoder = NULL;
+    worker->coder = NULL;
+    worker->frames = worker->old_page = worker->group_pages = NULL;
+    worker->page_size = 0;
+}
+
+void hw_worker_drop_role(struct hw_capture *capture)
+{
+    struct hw_worker *worker = &capture->worker;
+
+    hw_worker_let_go(capture);
+    release_buffers(worker);
+    if (!worker->has_role)
+        return;
+    hw_shared_set_worker(capture->shared, 0);
+    close_core(worker);
+    worker->has_role = false;
+    worker->state = WORKER_IDLE;
+    if (!capture->memory)
+        capture->env->ops->unlock(capture->lock_file);
+    hw_shared_wake(capture->shared);
+}
+
+/* --------------------------------------------------------------------------------- handles */
+
+enum hw_status hw_worker_prepare(struct hw_capture *capture, uint32_t page_size,
+                                 struct hw_error *err)
+{
+    struct hw_worker *worker = &capture->worker;
+    size_t frame_size = HW_WAL_FRAME_HEADER_SIZE + (size_t)page_size;
+    enum hw_status status;
+
+    if (worker->page_size == page_size)
+        return HW_OK;
+    release_buffers(worker);
+    worker->frames_capacity = frame_size > FRAME_BUFFER_SIZE ? frame_size : FRAME_BUFFER_SIZE;
+    worker->frames = hw_alloc(worker->frames_capacity);
+    worker->old_page = hw_alloc(page_size);
+    worker->group_pages = hw_alloc((size_t)HW_GROUP_PAGES * page_size);
+    if (worker->frames == NULL || worker->old_page == NULL || worker->group_pages == NULL)
+        status = hw_fail(err, HW_ENOMEM, "%s: no memory for pages of %u bytes", capture->path,
+                         page_size);
+    else
+        status = hw_sums_open(capture->env, capture->log_dir, page_size, &worker->sums, err);
+    if (status == HW_OK)
+        status = hw_transaction_encoder_new(page_size, &worker->encoder, err);
+    if (status == HW_OK)
+        status = hw_group_coder_new(&worker->coder, err);
+    if (status != HW_OK) {
+        release_buffers(worker);
+        return status;
+    }
+    worker->page_size = page_size;
+    return HW_OK;
+}
+
+struct hw_wal_index *hw_worker_index(struct hw_worker *worker)
+{
+    return worker->private_index != NULL ? worker->private_index : worker->index;
+}
+
+enum hw_status hw_worker_header(struct hw_capture *capture, struct hw_wal_index_header *out,
+                                struct hw_error *err)
+{
+    struct hw_worker *worker = &capture->worker;
+
+    if (worker->private_index != NULL) {
+        *out = worker->private_header;
+        return HW_OK;
+    }
+    return hw_wal_index_read(worker->index, out, err);
+}
+
+enum hw_status hw_worker_open_wal(struct hw_capture *capture, struct hw_error *err)
+{
+    struct hw_worker *worker = &capture->worker;
+    struct hw_env *env = capture->env;
+    struct hw_file_stat stat;
+    enum hw_status status = env->ops->stat(env, capture->wal_path, &stat, err);
+
+    if (status != HW_OK)
+        return status;
+    if (worker->wal != NULL && stat.inode == worker->wal_stat.inode &&
+        stat.device == worker->wal_stat.device)
+        return HW_OK;
+    env->ops->close(worker->wal);
+    worker->wal = NULL;
+    worker->frames_count = 0;
+    status =
+        env->ops->open(env, capture->wal_path, HW_OPEN_READ | HW_OPEN_WRITE, &worker->wal, err);
+    if (status != HW_OK)
+        return status;
+    return env->ops->stat_file(worker->wal, &worker->wal_stat, err);
+}
+
+enum hw_status hw_worker_read_page(struct hw_capture *capture, uint32_t page_number,
+                                   uint32_t max_frame, void *content, bool *from_file,
+                                   struct hw_error *err)
+{
+    struct hw_worker *worker = &capture->worker;
+
+    return hw_wal_read_page(capture->database, hw_worker_index(worker), worker->wal,
+                            worker->page_size, page_number, max_frame, content, from_file, err);
+}
+
+/* --------------------------------------------------------------------------------- entries */
+
+int64_t hw_worker_time(struct hw_capture *capture)
+{
+    int64_t now = capture->env->ops->realtime_ms(capture->env);
+
+    return now > capture->worker.note.time_ms ? now : capture->worker.note.time_ms;
+}
+
+struct hw_entry_header hw_worker_entry(struct hw_capture *capture, enum hw_entry_type type)
+{
+    const struct hw_note *note = &capture->worker.note;
+
+    return (struct hw_entry_header){
+        .type = type,
+        .starts = true,
+        .ends = true,
+        .time_ms = hw_worker_time(capture),
+        .snapshot_seq = note->snapshot_seq,
+        .label_seq = note->label_seq,
+    };
+}
+
+void hw_worker_publish(struct hw_capture *capture)
+{
+    const struct hw_note *note = &capture->worker.note;
+    struct hw_shared_position position = {.frame = note->at.frame, .seq = note->seq};
+
+    memcpy(position.salts, note->at.salts, sizeof(position.salts));
+    hw_shared_set_position(capture->shared, &position);
+    hw_shared_set_durable_length(capture->shared, hw_core_length(capture->worker.core));
+}
+
+enum hw_status hw_worker_commit(struct hw_capture *capture, const struct hw_note *note,
+                                struct hw_error *err)
+{
+    struct hw_worker *worker = &capture->worker;
+    enum hw_status status = HW_OK;
+
+    hw_note_encode(note, &worker->note_bytes);
+    if (worker->note_bytes.failed)
+        status = hw_fail(err, HW_ENOMEM, "%s: no memory for a note", capture->path);
+    if (status == HW_OK)
+        status = hw_core_batch_commit(worker->core, worker->note_bytes.bytes,
+                                      worker->note_bytes.size, err);
+    if (status != HW_OK) {
+        hw_core_batch_abort(worker->core);
+        return status;
+    }
+    worker->note = *note;
+    worker->last_sync_ns = capture->env->ops->monotonic_ns(capture->env);
+    if (worker->sums != NULL && hw_sums_commit(worker->sums, note->seq, err) != HW_OK)
+        hw_env_log(capture->env, HW_LOG_WARN, /* a cache: the next open computes it again */
+                   "event=sums_not_written db=%s error=\"%s\"", capture->path, err->message);
+    hw_worker_publish(capture);
+    return HW_OK;
+}
+
+/* ------------------------------------------------------------------------------------ step */
+
+static uint64_t now_ns(struct hw_capture *capture)
+{
+    return capture->env->ops->monotonic_ns(capture->env);
+}
+
+/* The log cannot be written: keep the WAL, raise the alarm, and begin anew from what is durable. */
+static void stall(struct hw_capture *capture, const struct hw_error *err)
+{
+    struct hw_worker *worker = &capture->worker;
+
+    hw_worker_alarm(capture, "the log cannot be written: %s", err->message);
+    if (worker->state == WORKER_CHECKING || worker->state == WORKER_RUNNING)
+        hw_worker_set_state(capture, WORKER_STALLED);
+    worker->retry_ns = now_ns(capture) + RETRY_NS;
+}
+
+/* Is there room again?  A file as large as a batch, synced, beside the log. */
+static enum hw_status probe(struct hw_capture *capture, struct hw_error *err)
+{
+    struct hw_env *env = capture->env;
+    struct hw_file *file = NULL;
+    uint8_t *zeros;
+    char *path;
+    enum hw_status status;
+
+    if (capture->memory)
+        return HW_OK;
+    path = hw_format("%s/probe", capture->log_dir);
+    zeros = hw_zalloc(PROBE_SIZE);
+    if (path == NULL || zeros == NULL) {
+        status = hw_fail(err, HW_ENOMEM, "%s: no memory to probe the disk", capture->log_dir);
+        goto done;
+    }
+    status = env->ops->open(env, path, HW_OPEN_READ | HW_OPEN_WRITE | HW_OPEN_CREATE, &file, err);
+    if (status != HW_OK)
+        goto done;
+    status = env->ops->write_at(file, 0, zeros, PROBE_SIZE, err);
+    if (status == HW_OK)
+        status = env->ops->sync(file, err);
+    env->ops->close(file);
+    (void)env->ops->remove(env, path, NULL); /* overwritten the next time */
+done:
+    hw_free(path);
+    hw_free(zeros);
+    return status;
+}
+
+/* STALLED and RELEASED: look whether the log can be written again, and let go of a WAL too long. */
+static enum hw_status step_stalled(struct hw_capture *capture, uint64_t *deadline_ns,
+                                   struct hw_error *err)
+{
+    struct hw_worker *worker = &capture->worker;
+    struct hw_wal_index_header header;
+    enum hw_status status;
+
+    if (now_ns(capture) < worker->retry_ns) {
+        *deadline_ns = worker->retry_ns;
+        return HW_END;
+    }
+    status = probe(capture, err);
+    if (status == HW_OK && !capture->memory) {
+        close_core(worker); /* a poisoned core says nothing any more: what is durable counts */
+        status = open_core(capture, err);
+    }
+    if (status == HW_OK && worker->core != NULL) {
+        if (worker->state == WORKER_STALLED) {
+            hw_worker_let_go(capture);
+            alarm_clear(capture);
+            return HW_OK;
+        }
+        return hw_check_begin(capture, "the log could not be written, and the WAL outgrew its cap",
+                              err);
+    }
+    worker->retry_ns = now_ns(capture) + RETRY_NS;
+    *deadline_ns = worker->retry_ns;
+    if (worker->state == WORKER_STALLED && hw_worker_index(worker) != NULL &&
+        hw_worker_header(capture, &header, NULL) == HW_OK &&
+        (uint64_t)header.max_frame * (HW_WAL_FRAME_HEADER_SIZE + header.page_size) >
+            capture->wal_cap) {
+        struct hw_shared_position open_gate = {.frame = UINT32_MAX, .seq = UINT64_MAX};
+
+        hw_worker_set_state(capture, WORKER_RELEASED);
+        hw_shared_set_position(capture->shared, &open_gate);
+        hw_worker_alarm(capture,
+                        "the WAL passed its cap of %llu bytes while the log could not be written: "
+                        "commits from now on are not in the log; a gap will name them (%s)",
+                        (unsigned long long)capture->wal_cap, err->message);
+    }
+    return HW_END;
+}
+
+/* The WAL began a new round.  Through the gate: just follow.  Past it: nothing is known. */
+static enum hw_status follow_round(struct hw_capture *capture,
+                                   const struct hw_wal_index_header *header, struct hw_error *err)
+{
+    struct hw_worker *worker = &capture->worker;
+    struct hw_shared_position restart = hw_shared_restart(capture->shared);
+    uint8_t bytes[HW_WAL_HEADER_SIZE];
+    bool allowed = atomic_load(&capture->exclusive) || /* door 2 alone decides there */
+                   (restart.frame == worker->note.at.frame &&
+                    memcmp(restart.salts, worker->note.at.salts, 8) == 0 &&
+                    hw_get_be32(header->salts) == hw_get_be32(restart.salts) + 1);
+    enum hw_status status = hw_worker_open_wal(capture, err);
+
+    if (status != HW_OK)
+        return status;
+    if (!allowed)
+        return hw_check_begin(capture, "the WAL was restarted by a program without hyperwal", err);
+    status = capture->env->ops->read_at(worker->wal, 0, bytes, sizeof(bytes), err);
+    if (status != HW_OK)
+        return status == HW_END ? HW_AGAIN : status;
+    if (hw_wal_header_decode(bytes, &worker->wal_header) != HW_OK ||
+        !hw_header_same_round(header, worker->wal_header.salts))
+        return HW_AGAIN; /* it is being restarted again */
+    memcpy(worker->note.at.salts, header->salts, sizeof(worker->note.at.salts));
+    worker->note.at.frame = 0;
+    memcpy(worker->note.at.checksum, worker->wal_header.checksum, sizeof(worker->note.at.checksum));
+    worker->frames_count = 0;
+    return HW_OK;
+}
+
+/* What is committed and not logged; also follows the WAL into a new round. */
+static enum hw_status pending_frames(struct hw_capture *capture, struct hw_wal_index_header *header,
+                                     uint32_t *pending, struct hw_error *err)
+{
+    struct hw_worker *worker = &capture->worker;
+    enum hw_status status = hw_worker_header(capture, header, err);
+
+    *pending = 0;
+    if (status != HW_OK || header->max_frame == 0)
+        return status;
+    if (!hw_header_same_round(header, worker->note.at.salts)) {
+        status = follow_round(capture, header, err);
+        if (status != HW_OK || worker->state != WORKER_RUNNING)
+            return status;
+    }
+    if (header->max_frame < worker->note.at.frame)
+        return hw_check_begin(capture, "the WAL became shorter", err);
+    *pending = header->max_frame - worker->note.at.frame;
+    if (*pending > 0)
+        status = hw_worker_open_wal(capture, err);
+    return status;
+}
+
+static bool is_due(const struct hw_capture *capture, uint32_t pending, uint64_t now)
+{
+    const struct hw_worker *worker = &capture->worker;
+
+    return worker->urgent || now - worker->last_sync_ns >= SYNC_INTERVAL_NS ||
+           (uint64_t)pending * worker->page_size >= BATCH_BYTES;
+}
+
+/* A failure while running: disagreement is checked, anything else stalls the log. */
+static enum hw_status settle(struct hw_capture *capture, enum hw_status status,
+                             struct hw_error *err)
+{
+    if (status >= 0)
+        return status;
+    if (status == HW_ECORRUPT) {
+        struct hw_error reason = *err;
+
+        return hw_check_begin(capture, reason.message, err);
+    }
+    stall(capture, err);
+    return HW_OK;
+}
+
+static enum hw_status step_running(struct hw_capture *capture, uint64_t *deadline_ns,
+                                   struct hw_error *err)
+{
+    struct hw_worker *worker = &capture->worker;
+    struct hw_wal_index_header header;
+    uint64_t now = now_ns(capture);
+    uint32_t pending = 0;
+    enum hw_status status = pending_frames(capture, &header, &pending, err);
+
+    if (status == HW_AGAIN) {
+        *deadline_ns = now + HEADER_RETRY_NS;
+        return HW_END;
+    }
+    if (status != HW_OK || worker->state != WORKER_RUNNING)
+        return settle(capture, status, err);
+    worker->urgent = hw_shared_take_urgent(capture->shared) || worker->urgent ||
+                     hw_shared_is_wanted(capture->shared) || hw_mailbox_is_posted(capture->shared);
+    if (pending > 0 && is_due(capture, pending, now)) {
+        status = hw_batch_run(capture, &header, err);
+        return status == HW_AGAIN ? HW_OK : settle(capture, status, err);
+    }
+    if (pending == 0) {
+        worker->urgent = false;
+        status = hw_request_step(capture, err);
+        if (status != HW_END)
+            return settle(capture, status, err);
+    }
+    status = hw_snapshot_step(capture, err);
+    if (status != HW_END)
+        return settle(capture, status, err);
+    if (pending == 0) { /* idle: a descriptor less */
+        capture->env->ops->close(worker->wal);
+        worker->wal = NULL;
+        worker->frames_count = 0;
+    }
+    *deadline_ns = pending > 0 ? worker->last_sync_ns + SYNC_INTERVAL_NS : UINT64_MAX;
+    return HW_END;
+}
+
+/* Somebody else asks for the role: let it go and stand back, but not for ever. */
+static bool yields(struct hw_capture *capture, uint64_t *deadline_ns)
+{
+    struct hw_worker *worker = &capture->worker;
+    uint32_t asker = hw_shared_yield(capture->shared);
+    uint64_t now = now_ns(capture);
+
+    if (asker == 0 || asker == capture->process_id) {
+        worker->yield_since_ns = 0;
+        return false;
+    }
+    if (worker->yield_since_ns == 0)
+        worker->yield_since_ns = now;
+    if (now - worker->yield_since_ns > YIELD_TIMEOUT_MS * 1000000ULL) {
+        hw_shared_set_yield(capture->shared, 0); /* the asker died */
+        worker->yield_since_ns = 0;
+        return false;
+    }
+    hw_worker_drop_role(capture);
+    *deadline_ns = now + RETRY_NS / 4;
+    return true;
+}
+
+static enum hw_status step_idle(struct hw_capture *capture, struct hw_error *err)
+{
+    struct hw_worker *worker = &capture->worker;
+    enum hw_status status = HW_OK;
+
+    if (!atomic_load(&capture->ready) && !atomic_load(&capture->exclusive))
+        return HW_END;
+    if (atomic_load(&capture->exclusive) && !atomic_load(&capture->exclusive_has_shm)) {
+        status = hw_exclusive_scan(capture, err);
+    } else if (worker->index == NULL) {
+        hw_mutex_lock(&capture->gate_mutex);
+        status = capture->database == NULL
+                     ? HW_END
+                     : hw_wal_index_shared(capture->database, &worker->index, err);
+        hw_mutex_unlock(&capture->gate_mutex);
+    }
+    return status == HW_OK ? hw_reconcile_begin(capture, err) : status;
+}
+
+enum hw_status hw_worker_step(struct hw_capture *capture, uint64_t *deadline_ns,
+                              struct hw_error *err)
+{
+    struct hw_worker *worker = &capture->worker;
+    struct hw_error local;
+    enum hw_status status;
+
+    if (err == NULL)
+        err = &local;
+    *deadline_ns = UINT64_MAX;
+    if (hw_capture_is_forked(capture))
+        return HW_END;
+    if (yields(capture, deadline_ns))
+        return HW_END;
+    status = hw_worker_take_role(capture, err);
+    if (status == HW_EBUSY)
+        return HW_END;
+    if (status == HW_OK) {
+        switch (worker->state) {
+        case WORKER_IDLE:
+            status = step_idle(capture, err);
+            break;
+        case WORKER_CHECKING:
+            status = hw_check_step(capture, err);
+            if (status < 0) {
+                stall(capture, err);
+                status = HW_OK;
+            }
+            break;
+        case WORKER_RUNNING:
+            return step_running(capture, deadline_ns, err);
+        case WORKER_STALLED:
+        case WORKER_RELEASED:
+            return step_stalled(capture, deadline_ns, err);
+        }
+    }
+    if (status == HW_AGAIN) {
+        *deadline_ns = now_ns(capture) + HEADER_RETRY_NS;
+        return HW_END;
+    }
+    if (status < 0) {
+        hw_worker_alarm(capture, "the log is not kept: %s", err->message);
+        *deadline_ns = now_ns(capture) + RETRY_NS;
+    }
+    return status;
+}
