@@ -215,6 +215,7 @@ static int shim_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *sqlite_fi
     file->below = (sqlite3_file *)(file + 1);
     if (main != NULL)
         return open_wal(shim, name, file, main, flags, out_flags);
+    last_error[0] = '\0';
     return open_main(shim, name, file, flags, out_flags);
 }
 
