@@ -286,9 +286,8 @@ void hw_shim_database_wal_deleted(struct hw_shim *shim, const char *wal_name)
 {
     struct hw_shim_file *file = hw_shim_database_of_wal(shim, wal_name);
 
-    /* With shared memory capture was told before that was given up. */
-    if (file != NULL && file->lock == SQLITE_LOCK_EXCLUSIVE && !file->shm_mapped)
-        hw_capture_wal_deleted(file->capture);
+    if (file != NULL && file->lock == SQLITE_LOCK_EXCLUSIVE)
+        hw_shim_wal_deleted(file);
 }
 
 void hw_shim_database_leave(struct hw_shim_file *file)

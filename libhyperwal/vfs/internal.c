@@ -1,7 +1,6 @@
 /* Implements the short-lived connections of vfs/shim.h: what only SQLite itself may do to a file. */
 #include <string.h>
 
-#include "base/bytes.h"
 #include "vfs/shim.h"
 
 enum { HEADER_SIZE = 100, BUSY_TIMEOUT_MS = 50 };

@@ -15,7 +15,6 @@
  */
 #include <string.h>
 
-#include "base/bytes.h"
 #include "vfs/shim.h"
 #include "wal/wal.h"
 
@@ -129,6 +128,7 @@ static int frame_alone(struct hw_shim_file *main)
         main->exclusive_wanted = true;
     }
     main->frames_alone = true;
+    main->wal_deleted = false;
     return SQLITE_OK;
 }
 
@@ -143,19 +143,14 @@ int hw_shim_wal_write(struct hw_shim_file *wal, const uint8_t *bytes, int size, 
         if (code != SQLITE_OK)
             return code;
     }
-    if (size == HW_WAL_FRAME_HEADER_SIZE && begin >= HW_WAL_HEADER_SIZE) {
-        if (memcmp(wal->wal_salts, bytes + 8, sizeof(wal->wal_salts)) != 0) {
-            memcpy(wal->wal_salts, bytes + 8, sizeof(wal->wal_salts));
-            wal->wal_end = end;
-        } else if (begin == wal->wal_end || wal->wal_end == 0) {
-            wal->wal_end = end;
-        } else if (begin > wal->wal_end) {
-            wal->wal_end = end; /* others wrote in between, and their commits are whole */
-        }
+    if (begin < HW_WAL_HEADER_SIZE) {
+        wal->wal_end = 0; /* a new round */
+    } else if (size == HW_WAL_FRAME_HEADER_SIZE) {
+        if (memcmp(wal->wal_salts, bytes + 8, sizeof(wal->wal_salts)) != 0 || begin >= wal->wal_end)
+            wal->wal_end = end; /* what others wrote in between are whole commits */
+        memcpy(wal->wal_salts, bytes + 8, sizeof(wal->wal_salts));
     } else if (begin == wal->wal_end) {
         wal->wal_end = end; /* the page after its header, or the rest of a split write */
-    } else if (begin == 0) {
-        wal->wal_end = 0; /* a new round */
     }
     return SQLITE_OK;
 }
@@ -176,6 +171,7 @@ int hw_shim_file_shm_map(sqlite3_file *sqlite_file, int region, int size, int ex
     if (hw_shim_is_forked(file))
         return SQLITE_IOERR;
     file->shm_mapped = true;
+    file->wal_deleted = false;
     return file->below->pMethods->xShmMap(file->below, region, size, extend, memory);
 }
 
@@ -190,11 +186,20 @@ int hw_shim_file_shm_unmap(sqlite3_file *sqlite_file, int delete_flag)
     if (file->role == HW_SHIM_PRIMARY) {
         hw_shim_checkpoint_end(file);
         if (delete_flag)
-            hw_capture_wal_deleted(file->capture);
+            hw_shim_wal_deleted(file);
     }
     file->shm_mapped = false;
     file->ready = false;
     return file->below->pMethods->xShmUnmap(file->below, delete_flag);
+}
+
+void hw_shim_wal_deleted(struct hw_shim_file *file)
+{
+    if (file->wal_deleted)
+        return;
+    file->wal_deleted = true;
+    hw_shim_checkpoint_end(file);
+    hw_capture_wal_deleted(file->capture);
 }
 
 void hw_shim_checkpoint_end(struct hw_shim_file *file)

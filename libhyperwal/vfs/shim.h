@@ -82,6 +82,7 @@ struct hw_shim_file {
     bool exclusive_wanted;     /* the last PRAGMA locking_mode said exclusive */
     bool frames_alone;         /* WAL frames were written without shm locks since the last commit */
     bool checkpoint_wrote;     /* since the last hw_capture_checkpointed() */
+    bool wal_deleted;          /* capture was told, and no WAL was begun since */
     bool checkpoint_refused;   /* door 2 failed: the next xFileSize fails */
     enum hw_durability durability;
     uint64_t timeout_ms;
@@ -134,7 +135,7 @@ void hw_shim_database_join(struct hw_shim_database *database, struct hw_shim_fil
 struct hw_shim_file *hw_shim_database_of_wal(struct hw_shim *shim, const char *wal_name);
 /* Drop the reference of `file`, and leave the list of files. */
 void hw_shim_database_leave(struct hw_shim_file *file);
-/* SQLite deletes the WAL of a connection that had its wal-index on the heap. */
+/* SQLite deletes a WAL; of a wal-index on the heap nothing else tells that. */
 void hw_shim_database_wal_deleted(struct hw_shim *shim, const char *wal_name);
 
 /* ------------------------------------------------------------------------------ file.c */
@@ -152,6 +153,8 @@ int hw_shim_file_shm_lock(sqlite3_file *file, int first, int count, int flags);
 int hw_shim_file_shm_unmap(sqlite3_file *file, int delete_flag);
 /* The checkpoint that door 2 let in is over, if there was one. */
 void hw_shim_checkpoint_end(struct hw_shim_file *file);
+/* SQLite is about to delete the WAL, with EXCLUSIVE held. */
+void hw_shim_wal_deleted(struct hw_shim_file *file);
 /* PRAGMA locking_mode = exclusive (or normal): HW_EBUSY, HW_EMISUSE. */
 enum hw_status hw_shim_exclusive(struct hw_shim_file *file, bool wanted,
                                  struct hw_error *err) HW_MUST_CHECK;
