@@ -241,8 +241,11 @@ static bool worker_is_needed(void *ctx)
 /* Wait for the lock as long as it takes: a holder that dies wakes us through the kernel. */
 static void wait_for_role(struct hw_capture *capture)
 {
+    uint32_t asker = hw_shared_yield(capture->shared);
     bool has_role;
 
+    if (asker != 0 && asker != capture->process_id)
+        return; /* it is somebody else's turn: the step stands back */
     hw_mutex_lock(&capture->step_mutex);
     has_role = capture->worker.has_role;
     hw_mutex_unlock(&capture->step_mutex);

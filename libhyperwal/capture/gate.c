@@ -8,6 +8,8 @@
 #include "base/alloc.h"
 #include "capture/internal.h"
 
+enum { CHECKPOINT_FRAMES = 1000 }; /* a writer tries again when the WAL has grown so much */
+
 enum hw_status hw_base_open(struct hw_capture *capture, sqlite3_file **out, struct hw_error *err)
 {
     sqlite3_file *file = hw_zalloc((size_t)capture->base->szOsFile);
@@ -173,9 +175,19 @@ bool hw_gate_restart(struct hw_capture *capture, sqlite3_file *connection, bool 
                                 SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE); /* cannot fail */
     }
     position = hw_shared_position(capture->shared);
-    if (!is_released(&position))
+    if (!is_released(&position)) {
+        position.seq = hw_get_be32(header.salts) + 1; /* SQLite counts the first salt up */
         hw_shared_set_restart(capture->shared, &position);
+    }
     return true;
+}
+
+bool hw_gate_restarted(const struct hw_shared_position *restart, const struct hw_wal_position *at,
+                       const uint8_t salts[8])
+{
+    return restart->seq != UINT64_MAX && restart->frame == at->frame &&
+           memcmp(restart->salts, at->salts, sizeof(at->salts)) == 0 &&
+           hw_get_be32(salts) == (uint32_t)restart->seq;
 }
 
 bool hw_gate_checkpoint_locked(struct hw_capture *capture, sqlite3_file *connection)
@@ -210,13 +222,17 @@ static void checkpoint_passive(struct hw_capture *capture)
 void hw_gate_write_lock(struct hw_capture *capture)
 {
     struct hw_wal_index_header header;
+    uint32_t tried;
     uint64_t bytes;
 
     if (!atomic_load(&capture->ready) || hw_gate_header(capture, &header) != HW_OK)
         return;
     bytes = (uint64_t)header.max_frame * (HW_WAL_FRAME_HEADER_SIZE + header.page_size);
-    if (bytes <= capture->wal_limit)
-        return;
+    tried = atomic_load(&capture->checkpoint_frame);
+    if (bytes <= capture->wal_limit ||
+        (header.max_frame >= tried && header.max_frame - tried < CHECKPOINT_FRAMES))
+        return; /* short enough; or a reader held the last try back, a little ago */
+    atomic_store(&capture->checkpoint_frame, header.max_frame);
     if (!wait_logged(capture))
         return; /* the log cannot keep up: the application goes on, the WAL grows to its cap */
     if (hw_gate_header(capture, &header) == HW_OK) {

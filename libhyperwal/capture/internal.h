@@ -178,6 +178,7 @@ struct hw_capture {
     uint64_t wal_limit, wal_cap;
     uint32_t process_id; /* of the opener: another one means a fork */
     bool memory, threaded;
+    atomic_uint checkpoint_frame;  /* the WAL's length when a checkpoint of ours was tried */
     struct hw_shared_page *shared; /* owned */
     struct hw_file *lock_file;     /* owned: worker.lock, open for life; NULL in memory mode */
 
@@ -224,6 +225,7 @@ struct hw_wal_index *hw_worker_index(struct hw_worker *worker);
 void hw_worker_publish(struct hw_capture *capture); /* durable length and position */
 void hw_worker_alarm(struct hw_capture *capture, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
+void hw_worker_alarm_over(struct hw_capture *capture);
 /* Exclusive mode without shm: index what was committed since the last scan. */
 enum hw_status hw_exclusive_scan(struct hw_capture *capture, struct hw_error *err) HW_MUST_CHECK;
 bool hw_header_same_round(const struct hw_wal_index_header *header, const uint8_t salts[8]);
@@ -278,6 +280,12 @@ enum hw_status hw_gate_open(struct hw_capture *capture, bool with_index,
                             struct hw_error *err) HW_MUST_CHECK;
 void hw_gate_close(struct hw_capture *capture);
 enum hw_status hw_gate_header(struct hw_capture *capture, struct hw_wal_index_header *out);
+/*
+ * Did the WAL come from the end of the log at `at` to the round with `salts` through door 3?  The
+ * door noted the end of the log, and as its seq the first salt that the next round will have.
+ */
+bool hw_gate_restarted(const struct hw_shared_position *restart, const struct hw_wal_position *at,
+                       const uint8_t salts[8]);
 enum hw_status hw_base_open(struct hw_capture *capture, sqlite3_file **out,
                             struct hw_error *err) HW_MUST_CHECK;
 void hw_base_close(sqlite3_file *file);

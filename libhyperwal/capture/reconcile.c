@@ -59,10 +59,7 @@ static bool round_is_known(struct hw_capture *capture, const struct hw_wal_index
     struct hw_shared_position restart = hw_shared_restart(capture->shared);
     const struct hw_wal_position *at = &capture->worker.note.at;
 
-    if (restart.frame == at->frame && memcmp(restart.salts, at->salts, 8) == 0 &&
-        hw_get_be32(header->salts) == hw_get_be32(at->salts) + 1)
-        return true; /* restarted through the gate, in this boot */
-    return closed_clean;
+    return closed_clean || hw_gate_restarted(&restart, at, header->salts);
 }
 
 /* Go on from the beginning of the round that the WAL is in. */
@@ -170,6 +167,7 @@ enum hw_status hw_reconcile_begin(struct hw_capture *capture, struct hw_error *e
     hw_worker_set_state(capture, WORKER_RUNNING);
     hw_position_note(capture, false);
     hw_worker_publish(capture);
+    hw_worker_alarm_over(capture);
     return HW_OK;
 }
 
@@ -368,7 +366,7 @@ static enum hw_status conclude(struct hw_capture *capture, struct hw_error *err)
     hw_worker_set_state(capture, WORKER_RUNNING);
     hw_position_note(capture, false);
     hw_worker_publish(capture);
-    hw_worker_alarm(capture, "%s", "");
+    hw_worker_alarm_over(capture);
     return HW_OK;
 }
 

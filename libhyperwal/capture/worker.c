@@ -33,20 +33,21 @@ void hw_worker_set_state(struct hw_capture *capture, enum worker_state state)
 
 void hw_worker_alarm(struct hw_capture *capture, const char *format, ...)
 {
-    char text[HW_SHARED_TEXT_SIZE];
+    char text[HW_SHARED_TEXT_SIZE], old[HW_SHARED_TEXT_SIZE];
     va_list args;
 
     va_start(args, format);
     (void)vsnprintf(text, sizeof(text), format, args); /* cut is fine */
     va_end(args);
-    if (!capture->worker.alarmed || text[0] != '\0')
+    hw_shared_alarm(capture->shared, old);
+    if (!capture->worker.alarmed || strcmp(old, text) != 0) /* once, not at every retry */
         hw_env_log(capture->env, HW_LOG_ERROR, "event=alarm db=%s text=\"%s\"", capture->path,
                    text);
     capture->worker.alarmed = true;
     hw_shared_set_alarm(capture->shared, text);
 }
 
-static void alarm_clear(struct hw_capture *capture)
+void hw_worker_alarm_over(struct hw_capture *capture)
 {
     if (!capture->worker.alarmed)
         return;
@@ -189,15 +190,16 @@ void hw_worker_drop_role(struct hw_capture *capture)
 
     hw_worker_let_go(capture);
     release_buffers(worker);
-    if (!worker->has_role)
-        return;
-    hw_shared_set_worker(capture->shared, 0);
-    close_core(worker);
-    worker->has_role = false;
-    worker->state = WORKER_IDLE;
-    if (!capture->memory)
+    if (worker->has_role) {
+        hw_shared_set_worker(capture->shared, 0);
+        close_core(worker);
+        worker->has_role = false;
+        worker->state = WORKER_IDLE;
+    }
+    if (capture->lock_file != NULL) /* the thread may have it without having the role yet */
         capture->env->ops->unlock(capture->lock_file);
-    hw_shared_wake(capture->shared);
+    if (capture->shared != NULL)
+        hw_shared_wake(capture->shared);
 }
 
 /* --------------------------------------------------------------------------------- handles */
@@ -409,7 +411,6 @@ static enum hw_status step_stalled(struct hw_capture *capture, uint64_t *deadlin
     if (status == HW_OK && worker->core != NULL) {
         if (worker->state == WORKER_STALLED) {
             hw_worker_let_go(capture);
-            alarm_clear(capture);
             return HW_OK;
         }
         return hw_check_begin(capture, "the log could not be written, and the WAL outgrew its cap",
@@ -441,9 +442,7 @@ static enum hw_status follow_round(struct hw_capture *capture,
     struct hw_shared_position restart = hw_shared_restart(capture->shared);
     uint8_t bytes[HW_WAL_HEADER_SIZE];
     bool allowed = atomic_load(&capture->exclusive) || /* door 2 alone decides there */
-                   (restart.frame == worker->note.at.frame &&
-                    memcmp(restart.salts, worker->note.at.salts, 8) == 0 &&
-                    hw_get_be32(header->salts) == hw_get_be32(restart.salts) + 1);
+                   hw_gate_restarted(&restart, &worker->note.at, header->salts);
     enum hw_status status = hw_worker_open_wal(capture, err);
 
     if (status != HW_OK)

@@ -70,7 +70,7 @@ struct hw_shared_position {
 struct hw_shared_position hw_shared_position(struct hw_shared_page *page);
 void hw_shared_set_position(struct hw_shared_page *page, const struct hw_shared_position *position);
 
-/* A restart of the WAL that the gate allowed: from this position, which was the end of the log. */
+/* A restart of the WAL that the gate allowed: the end of the log then; seq: the next first salt. */
 struct hw_shared_position hw_shared_restart(struct hw_shared_page *page);
 void hw_shared_set_restart(struct hw_shared_page *page, const struct hw_shared_position *position);
 
