@@ -17,11 +17,11 @@ static int fail(char **arguments, enum hw_status status, const struct hw_error *
     return answer(arguments, hw_vfs_code(status), sqlite3_mprintf("%s", error->message));
 }
 
-/* A row with the seq, or none if there is none. */
+/* No entry is -1: a row is needed, since clients expect the column of a PRAGMA to have a name. */
 static int answer_seq(char **arguments, uint64_t seq)
 {
     if (seq == UINT64_MAX)
-        return SQLITE_OK;
+        return answer(arguments, SQLITE_OK, sqlite3_mprintf("-1"));
     return answer(arguments, SQLITE_OK, sqlite3_mprintf("%llu", (unsigned long long)seq));
 }
 

@@ -7,6 +7,8 @@
 #include "base/alloc.h"
 #include "env/thread.h"
 
+static const char shim_magic[16] = "hyperwal shim 1"; /* with the zero byte */
+
 static struct hw_mutex registration = HW_MUTEX_INIT; /* one register or unregister at a time */
 
 /* A failed xOpen has no object left to ask, and SQLite asks from the same thread. */
@@ -344,7 +346,7 @@ static void fill_vfs(struct hw_shim *shim)
         .szOsFile = file_size > hw_past_file_size() ? file_size : hw_past_file_size(),
         .mxPathname = base->mxPathname,
         .zName = shim->name,
-        .pAppData = shim,
+        .pAppData = vfs, /* itself: so that another copy of this code may look behind it */
         .xOpen = shim_open,
         .xDelete = shim_delete,
         .xAccess = shim_access,
@@ -373,6 +375,13 @@ static bool is_ours(const sqlite3_vfs *vfs)
     return vfs != NULL && vfs->xOpen == shim_open;
 }
 
+/* Registered by another copy of this library: the extension in a program that links the library. */
+static bool is_hyperwal(const sqlite3_vfs *vfs)
+{
+    return vfs->pAppData == vfs &&
+           memcmp(((const struct hw_shim *)vfs)->magic, shim_magic, sizeof(shim_magic)) == 0;
+}
+
 static enum hw_status register_new(const struct hw_vfs_options *options, const char *name,
                                    struct hw_error *err)
 {
@@ -389,6 +398,7 @@ static enum hw_status register_new(const struct hw_vfs_options *options, const c
     shim = hw_zalloc(sizeof(*shim));
     if (shim == NULL)
         return hw_fail(err, HW_ENOMEM, "no memory to register the VFS");
+    memcpy(shim->magic, shim_magic, sizeof(shim_magic));
     shim->base = base;
     shim->env = options->env;
     shim->threaded = options->threaded;
@@ -409,13 +419,11 @@ enum hw_status hw_vfs_register(const struct hw_vfs_options *options, struct hw_e
     enum hw_status status = HW_OK;
     sqlite3_vfs *found;
 
-    if (sqlite3_initialize() != SQLITE_OK)
-        return hw_fail(err, HW_ENOMEM, "SQLite cannot be initialized");
     hw_mutex_lock(&registration);
-    found = sqlite3_vfs_find(name);
+    found = sqlite3_vfs_find(name); /* initializes SQLite, too */
     if (found == NULL)
         status = register_new(options, name, err);
-    else if (!is_ours(found))
+    else if (!is_ours(found) && !is_hyperwal(found))
         status = hw_fail(err, HW_EEXIST, "another VFS has the name '%s'", name);
     else if (options->make_default && sqlite3_vfs_register(found, 1) != SQLITE_OK)
         status = hw_fail(err, HW_ENOMEM, "SQLite refused to make '%s' the default VFS", name);

@@ -29,6 +29,7 @@
 
 struct hw_shim {
     sqlite3_vfs vfs;   /* first: what SQLite holds */
+    char magic[16];    /* second: tells a shim of another copy of this library */
     sqlite3_vfs *base; /* borrowed for ever */
     struct hw_env *env;
     bool threaded;
