@@ -121,8 +121,16 @@ void hw_replica_close(struct hw_replica *replica);
  * wrong state sum the next step repairs from a snapshot.
  */
 enum hw_status hw_replica_step(struct hw_replica *replica, struct hw_error *err) HW_MUST_CHECK;
-uint64_t hw_replica_seq(const struct hw_replica *replica); /* UINT64_MAX: empty */
+/*
+ * The last block that needs nothing more done: of the newest transaction that readers see, or of
+ * what follows it and changes no page.  UINT64_MAX: there is no database yet, or its state is not
+ * known.
+ */
+uint64_t hw_replica_seq(const struct hw_replica *replica);
 uint64_t hw_replica_sum(const struct hw_replica *replica);
+/* Remember where the log was found, for hw_replica_info(). */
+enum hw_status hw_replica_set_source(struct hw_replica *replica, const char *source,
+                                     struct hw_error *err) HW_MUST_CHECK;
 
 /* What `path`-hyper says without opening the replica.  HW_ENOTFOUND: not a replica. */
 struct hw_replica_info {

@@ -1,0 +1,551 @@
+/*
+ * A replica: open, step, close.
+ *
+ *                 ┌─────────── nothing in the log yet ──┐
+ *   UNBUILT ──────┴─▶ FOLLOWING ──▶ NEEDS REPAIR ───────┴─▶ FOLLOWING
+ *     restore          sum wrong, pruned, gap, unknown state at open
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "apply/replay.h"
+#include "apply/replica_internal.h"
+#include "base/alloc.h"
+
+enum { BINDING_SIZE_MAX = 1024 }; /* bytes of the file `replica` */
+
+/* ------------------------------------------------------------------------- whose replica */
+
+static char *file_in(const char *dir, const char *name)
+{
+    return hw_format("%s/%s", dir, name);
+}
+
+static bool exists(struct hw_env *env, const char *path)
+{
+    struct hw_file_stat stat;
+
+    return env->ops->stat(env, path, &stat, NULL) == HW_OK;
+}
+
+static bool key_parse(const char *hex, uint8_t key[HW_KEY_SIZE])
+{
+    for (int i = 0; i < 2 * HW_KEY_SIZE; i++) {
+        char c = hex[i];
+        int digit = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+        if (digit < 0)
+            return false;
+        key[i / 2] = (uint8_t)(i % 2 == 0 ? digit << 4 : key[i / 2] | digit);
+    }
+    return true;
+}
+
+/* The file `replica`: "hyperwal replica 1", "key HEX", "source DIR", a line each. */
+static enum hw_status binding_read(struct hw_env *env, const char *dir, struct hw_replica_info *out,
+                                   struct hw_error *err)
+{
+    static const char first[] = "hyperwal replica 1\nkey ";
+    char text[BINDING_SIZE_MAX + 1] = {0};
+    char *path = file_in(dir, "replica"), *source;
+    size_t size = 0;
+    enum hw_status status;
+
+    if (path == NULL)
+        return hw_fail(err, HW_ENOMEM, "replica: no memory");
+    status = hw_env_read_file(env, path, text, BINDING_SIZE_MAX, &size, err);
+    if (status == HW_OK &&
+        (strncmp(text, first, strlen(first)) != 0 || !key_parse(text + strlen(first), out->key)))
+        status =
+            hw_fail(err, HW_ECORRUPT,
+                    "%s: does not name the log of this replica: remove the replica and %s, and "
+                    "follow again",
+                    path, dir);
+    if (status == HW_OK) {
+        source = strstr(text, "\nsource ");
+        out->source[0] = 0;
+        if (source != NULL)
+            (void)snprintf(out->source, sizeof(out->source), "%.*s", (int)strcspn(source + 8, "\n"),
+                           source + 8);
+    }
+    hw_free(path);
+    return status;
+}
+
+static enum hw_status binding_write(struct hw_env *env, const char *dir, const uint8_t *key,
+                                    const char *source, struct hw_error *err)
+{
+    char hex[2 * HW_KEY_SIZE + 1];
+    char *path = file_in(dir, "replica"), *text;
+    enum hw_status status;
+
+    hw_key_format(key, hex);
+    text = hw_format("hyperwal replica 1\nkey %s\nsource %s\n", hex, source);
+    if (path == NULL || text == NULL)
+        status = hw_fail(err, HW_ENOMEM, "replica: no memory");
+    else
+        status = hw_env_replace_file(env, path, text, strlen(text), 0, err);
+    hw_free(text);
+    hw_free(path);
+    return status;
+}
+
+enum hw_status hw_replica_set_source(struct hw_replica *replica, const char *source,
+                                     struct hw_error *err)
+{
+    struct hw_replica_info info;
+    enum hw_status status = binding_read(replica->env, replica->dir, &info, err);
+
+    if (status != HW_OK || strcmp(info.source, source) == 0)
+        return status;
+    if (strchr(source, '\n') != NULL || strlen(source) >= sizeof(info.source))
+        return HW_OK; /* a name that cannot be told to people is not told */
+    return binding_write(replica->env, replica->dir, info.key, source, err);
+}
+
+enum hw_status hw_replica_info(struct hw_env *env, const char *path, struct hw_replica_info *out,
+                               struct hw_error *err)
+{
+    struct hw_replica_info info = {.seq = UINT64_MAX};
+    struct hw_replica_record record;
+    char *dir = hw_format("%s-hyper", path);
+    enum hw_status status;
+
+    if (dir == NULL)
+        return hw_fail(err, HW_ENOMEM, "replica: no memory");
+    status = binding_read(env, dir, &info, err);
+    if (status == HW_ENOTFOUND)
+        status = hw_fail(err, status, "%s: not a replica", path);
+    if (status == HW_OK)
+        status = hw_positions_peek(env, dir, &record, err);
+    if (status == HW_OK) {
+        info.seq = record.seq;
+        info.sum = record.sum;
+    }
+    hw_free(dir);
+    if (status < 0)
+        return status;
+    *out = info;
+    return HW_OK;
+}
+
+/* -------------------------------------------------------------------------------- opening */
+
+static enum hw_status full_path(sqlite3_vfs *base, const char *path, char **out,
+                                struct hw_error *err)
+{
+    char *full = hw_zalloc((size_t)base->mxPathname + 1);
+    int code;
+
+    if (full == NULL)
+        return hw_fail(err, HW_ENOMEM, "replica: no memory");
+    code = base->xFullPathname(base, path, base->mxPathname + 1, full);
+    if (code != SQLITE_OK && code != (SQLITE_OK | (2 << 8))) { /* SQLITE_OK_SYMLINK */
+        hw_free(full);
+        return hw_fail(err, HW_EIO, "%s: no full path (SQLite code %d)", path, code);
+    }
+    *out = full;
+    return HW_OK;
+}
+
+/* A database that is not ours, or a log's directory, is never touched. */
+static enum hw_status check_free(struct hw_replica *replica, struct hw_error *err)
+{
+    char *log = file_in(replica->dir, "log");
+    enum hw_status status = HW_OK;
+
+    if (log == NULL)
+        status = hw_fail(err, HW_ENOMEM, "replica: no memory");
+    else if (exists(replica->env, log))
+        status = hw_fail(err, HW_EEXIST, "%s: a database with a log of its own, not a replica",
+                         replica->path);
+    else if (exists(replica->env, replica->path))
+        status = hw_fail(err, HW_EEXIST,
+                         "%s: a database, but not a replica: choose another name or remove it",
+                         replica->path);
+    hw_free(log);
+    return status;
+}
+
+/* Make or check the binding, with the follower's lock held. */
+static enum hw_status bind(struct hw_replica *replica, struct hw_error *err)
+{
+    const uint8_t *key = hw_core_identity(replica->core)->key;
+    struct hw_replica_info info;
+    char hex[2 * HW_KEY_SIZE + 1];
+    enum hw_status status = binding_read(replica->env, replica->dir, &info, err);
+
+    if (status == HW_ENOTFOUND) {
+        status = check_free(replica, err);
+        return status == HW_OK ? binding_write(replica->env, replica->dir, key, "", err) : status;
+    }
+    if (status != HW_OK)
+        return status;
+    if (memcmp(info.key, key, HW_KEY_SIZE) != 0) {
+        hw_key_format(info.key, hex);
+        return hw_fail(err, HW_EFORK, "%s: the replica of another log, %s", replica->path, hex);
+    }
+    return HW_OK;
+}
+
+static enum hw_status dir_open(struct hw_replica *replica, struct hw_error *err)
+{
+    struct hw_env *env = replica->env;
+    char *path = file_in(replica->dir, "follower.lock");
+    enum hw_status status = HW_OK;
+
+    if (path == NULL)
+        return hw_fail(err, HW_ENOMEM, "replica: no memory");
+    if (!exists(env, replica->dir)) {
+        status = check_free(replica, err);
+        if (status == HW_OK)
+            status = env->ops->make_dir(env, replica->dir, err);
+        if (status == HW_EEXIST)
+            status = HW_OK;
+    }
+    if (status == HW_OK)
+        status = env->ops->open(env, path, HW_OPEN_READ | HW_OPEN_WRITE | HW_OPEN_CREATE,
+                                &replica->lock, err);
+    if (status == HW_OK && env->ops->lock(replica->lock, false, err) != HW_OK)
+        status = hw_fail(err, HW_EBUSY, "%s: another follower has it open", replica->path);
+    hw_free(path);
+    if (status == HW_OK)
+        status = bind(replica, err);
+    if (status == HW_OK)
+        status = hw_shared_page_open(env, replica->dir, true, &replica->shared, err);
+    if (status == HW_OK)
+        status = hw_positions_open(env, replica->dir, &replica->positions, err);
+    return status;
+}
+
+/* The genesis says how large pages are.  HW_END: the log is empty. */
+static enum hw_status genesis_read(struct hw_replica *replica, struct hw_error *err)
+{
+    struct hw_genesis genesis;
+    uint32_t capacity;
+    enum hw_status status;
+
+    if (replica->page_size != 0)
+        return HW_OK;
+    if (hw_core_length(replica->core) == 0)
+        return HW_END;
+    status = hw_block_genesis(replica->core, &genesis, err);
+    if (status != HW_OK)
+        return status;
+    capacity = HW_TRANSACTION_BYTES / genesis.page_size;
+    status = hw_overlay_new(genesis.page_size, capacity, &replica->overlay, err);
+    if (status == HW_OK) {
+        replica->scratch = hw_alloc(genesis.page_size);
+        if (replica->scratch == NULL)
+            status = hw_fail(err, HW_ENOMEM, "replica: no memory for a page");
+    }
+    if (status == HW_OK)
+        status = hw_transaction_decoder_new(&replica->decoder, err);
+    if (status == HW_OK) {
+        replica->page_size = genesis.page_size;
+        return HW_OK;
+    }
+    hw_overlay_free(replica->overlay);
+    hw_free(replica->scratch);
+    replica->overlay = NULL;
+    replica->scratch = NULL;
+    return status;
+}
+
+static void show_seq(struct hw_replica *replica)
+{
+    hw_shared_set_applied_seq(replica->shared, replica->shown_seq);
+}
+
+static enum hw_status database_open(struct hw_replica *replica, struct hw_error *err)
+{
+    struct hw_wal_index_header header;
+    enum hw_status status = hw_replica_database_open(
+        replica->env, replica->base, replica->path, replica->page_size, &replica->db, &header, err);
+
+    if (status == HW_OK)
+        status = hw_replica_locate(replica, &header, err);
+    if (status == HW_OK)
+        status = hw_replica_database_attach(replica->db, err);
+    if (status != HW_OK) {
+        hw_replica_database_close(replica->db);
+        replica->db = NULL;
+        return status;
+    }
+    replica->checkpoint_at = HW_REPLICA_CHECKPOINT_FRAMES;
+    replica->wal_limit = HW_REPLICA_WAL_LIMIT;
+    replica->round_recorded = false;
+    show_seq(replica);
+    return HW_OK;
+}
+
+/* Nobody has the database: a -wal or -shm beside it is of one that was removed. */
+static enum hw_status remove_leftovers(struct hw_replica *replica, struct hw_error *err)
+{
+    static const char *const suffixes[] = {"-wal", "-shm", "-journal"};
+    enum hw_status status = HW_OK;
+
+    for (size_t i = 0; i < sizeof(suffixes) / sizeof(*suffixes) && status == HW_OK; i++) {
+        char *path = hw_format("%s%s", replica->path, suffixes[i]);
+        if (path == NULL)
+            return hw_fail(err, HW_ENOMEM, "replica: no memory");
+        if (exists(replica->env, path))
+            status = replica->env->ops->remove(replica->env, path, err);
+        hw_free(path);
+    }
+    return status;
+}
+
+/* HW_END: there is nothing to build from yet.  HW_AGAIN: `progress` said to stop. */
+static enum hw_status build(struct hw_replica *replica, struct hw_error *err)
+{
+    struct hw_target target = {.kind = HW_TARGET_HEAD};
+    struct hw_replica_record record = {.flags = HW_RECORD_BASE};
+    struct hw_state state;
+    enum hw_status status = hw_state_resolve(replica->core, &target, &state, err);
+
+    if (status == HW_ENOTFOUND || status == HW_EFORK)
+        return HW_END;
+    if (status != HW_OK)
+        return status;
+    if (state.page_count == 0)
+        return HW_END;
+    status = remove_leftovers(replica, err);
+    if (status == HW_OK)
+        status = hw_positions_reset(replica->positions, err);
+    /* The record first: a file without one would have to be compared with the log. */
+    record.seq = state.seq;
+    record.sum = state.sum;
+    record.page_count = state.page_count;
+    if (status == HW_OK)
+        status = hw_positions_append(replica->positions, &record, err);
+    if (status == HW_OK)
+        status = hw_positions_sync(replica->positions, err);
+    target = (struct hw_target){.kind = HW_TARGET_SEQ, .seq = state.seq};
+    if (status == HW_OK)
+        status = hw_restore(replica->env, replica->base, replica->core, &target, replica->path,
+                            false, replica->progress, replica->progress_ctx, &state, err);
+    if (status == HW_ENOTFOUND || status == HW_EFORK)
+        return HW_END; /* no snapshot to build from yet */
+    if (status == HW_OK)
+        status = database_open(replica, err);
+    return status;
+}
+
+enum hw_status hw_replica_open(struct hw_env *env, sqlite3_vfs *base, struct hw_core *core,
+                               const char *path, hw_progress *progress, void *ctx,
+                               struct hw_replica **out, struct hw_error *err)
+{
+    struct hw_replica *replica = hw_zalloc(sizeof(*replica));
+    enum hw_status status;
+
+    if (replica == NULL)
+        return hw_fail(err, HW_ENOMEM, "%s: no memory to follow", path);
+    replica->env = env;
+    replica->base = base;
+    replica->core = core;
+    replica->progress = progress;
+    replica->progress_ctx = ctx;
+    replica->visible.seq = replica->next.seq = replica->shown_seq = UINT64_MAX;
+    status = full_path(base, path, &replica->path, err);
+    if (status == HW_OK) {
+        replica->dir = hw_format("%s-hyper", replica->path);
+        if (replica->dir == NULL)
+            status = hw_fail(err, HW_ENOMEM, "%s: no memory to follow", path);
+    }
+    if (status == HW_OK)
+        status = dir_open(replica, err);
+    if (status == HW_OK)
+        status = genesis_read(replica, err);
+    if (status == HW_OK)
+        status = exists(env, replica->path) ? database_open(replica, err) : build(replica, err);
+    if (status < 0) {
+        hw_replica_close(replica);
+        return status;
+    }
+    *out = replica;
+    return HW_OK;
+}
+
+void hw_replica_close(struct hw_replica *replica)
+{
+    bool complete;
+
+    if (replica == NULL)
+        return;
+    if (replica->db != NULL && replica->db->writer != NULL && !replica->needs_repair &&
+        hw_replica_abandon(replica, NULL) == HW_OK &&
+        hw_replica_record_now(replica, HW_RECORD_CLOSED, NULL) == HW_OK) {
+        /* Only for the next start's sake: what fails here is found again there. */
+        (void)!hw_replica_database_checkpoint(replica->db, &complete, NULL);
+    }
+    hw_replica_database_close(replica->db);
+    hw_positions_close(replica->positions);
+    hw_shared_page_close(replica->shared);
+    if (replica->lock != NULL)
+        replica->env->ops->close(replica->lock);
+    hw_overlay_free(replica->overlay);
+    hw_transaction_decoder_free(replica->decoder);
+    hw_buffer_release(&replica->block);
+    hw_free(replica->scratch);
+    hw_free(replica->dir);
+    hw_free(replica->path);
+    hw_free(replica);
+}
+
+uint64_t hw_replica_seq(const struct hw_replica *replica)
+{
+    return replica->shown_seq;
+}
+
+uint64_t hw_replica_sum(const struct hw_replica *replica)
+{
+    return replica->visible.sum;
+}
+
+/* ------------------------------------------------------------------------------- the WAL */
+
+static uint32_t wal_frames(const struct hw_replica *replica)
+{
+    return hw_wal_writer_position(replica->db->writer).frame;
+}
+
+/* Checkpoint, and start the WAL over if all of it is in the file and nobody reads it. */
+static enum hw_status shorten(struct hw_replica *replica, struct hw_error *err)
+{
+    bool complete;
+    enum hw_status status = hw_positions_sync(replica->positions, err);
+
+    if (status == HW_OK)
+        status = hw_replica_database_checkpoint(replica->db, &complete, err);
+    if (status == HW_OK)
+        status = complete ? hw_wal_writer_restart(replica->db->writer, err) : HW_AGAIN;
+    if (status == HW_OK) {
+        replica->round_recorded = false;
+        replica->checkpoint_at = HW_REPLICA_CHECKPOINT_FRAMES;
+        if (replica->wal_limit != HW_REPLICA_WAL_LIMIT)
+            hw_shared_set_alarm(replica->shared, "");
+        replica->wal_limit = HW_REPLICA_WAL_LIMIT;
+        replica->pause_end_ns = 0;
+    }
+    return status;
+}
+
+/* HW_AGAIN: publishing pauses, so that readers leave the WAL. */
+static enum hw_status keep_wal_short(struct hw_replica *replica, struct hw_error *err)
+{
+    uint64_t now = replica->env->ops->monotonic_ns(replica->env);
+    uint32_t frames = wal_frames(replica);
+    enum hw_status status;
+
+    if (frames < replica->checkpoint_at && frames < replica->wal_limit)
+        return HW_OK;
+    status = shorten(replica, err);
+    if (status != HW_AGAIN)
+        return status;
+    replica->checkpoint_at = frames + HW_REPLICA_CHECKPOINT_FRAMES;
+    if (frames < replica->wal_limit)
+        return HW_OK;
+    if (replica->pause_end_ns == 0)
+        replica->pause_end_ns = now + HW_REPLICA_PAUSE_MS * 1000000ULL;
+    if (now < replica->pause_end_ns)
+        return HW_AGAIN;
+    /* The readers stay: going on matters more than the size of the file. */
+    replica->pause_end_ns = 0;
+    replica->wal_limit = frames + HW_REPLICA_WAL_LIMIT;
+    hw_env_log(replica->env, HW_LOG_WARN, "event=replica_wal_long path=%s frames=%u", replica->path,
+               (unsigned)frames);
+    hw_shared_set_alarm(replica->shared,
+                        "the replica's WAL grows: a reader has been in a transaction for long");
+    return HW_OK;
+}
+
+/* ------------------------------------------------------------------------------- one step */
+
+/* Fill the batch.  HW_OK: there is no more, or it is full. */
+static enum hw_status fill(struct hw_replica *replica, struct hw_error *err)
+{
+    uint32_t enough = HW_REPLICA_BATCH_BYTES / replica->page_size;
+    uint64_t length = hw_core_length(replica->core);
+
+    for (uint32_t blocks = 0;; blocks++) {
+        enum hw_status status;
+
+        if (replica->next_block >= length)
+            return HW_OK;
+        if (!replica->in_entry &&
+            (blocks >= HW_REPLICA_BATCH_BLOCKS || hw_overlay_count(replica->overlay) >= enough))
+            return HW_OK;
+        status = hw_replica_take_block(replica, err);
+        if (status == HW_AGAIN)
+            return HW_OK;
+        if (status != HW_OK)
+            return status;
+    }
+}
+
+static enum hw_status repair(struct hw_replica *replica, struct hw_error *err)
+{
+    enum hw_status status = hw_replica_repair(replica, err);
+
+    if (status == HW_OK)
+        show_seq(replica);
+    return status;
+}
+
+/* A block could not be taken with an empty batch. */
+static enum hw_status give_way(struct hw_replica *replica, enum hw_status status,
+                               struct hw_error *err)
+{
+    if (status != HW_END && status != HW_EPRUNED && status != HW_ECORRUPT)
+        return status;
+    hw_env_log(replica->env, HW_LOG_WARN, "event=replica_repair_due path=%s block=%llu reason=%s",
+               replica->path, (unsigned long long)replica->next_block, hw_status_name(status));
+    replica->needs_repair = true;
+    replica->repair_from = status == HW_ECORRUPT ? 0 : replica->next_block;
+    return status == HW_ECORRUPT ? hw_prefix(err, status, "%s", replica->path)
+                                 : repair(replica, err);
+}
+
+static enum hw_status advance(struct hw_replica *replica, struct hw_error *err)
+{
+    uint64_t before = replica->shown_seq;
+    enum hw_status status = fill(replica, err), undone;
+
+    if (status != HW_OK || replica->in_entry) {
+        /* Entries before the one in question are whole: they may be seen. */
+        if (status != HW_OK && !replica->in_entry && replica->next_block > before + 1) {
+            status = hw_replica_flush(replica, err);
+        } else {
+            undone = hw_replica_abandon(replica, err);
+            if (undone != HW_OK)
+                return undone;
+            return status == HW_OK ? HW_END : give_way(replica, status, err);
+        }
+    } else {
+        status = hw_replica_flush(replica, err);
+    }
+    if (status != HW_OK) {
+        undone = hw_replica_abandon(replica, NULL);
+        return undone == HW_OK ? hw_prefix(err, status, "%s", replica->path) : undone;
+    }
+    if (replica->shown_seq == before)
+        return HW_END;
+    show_seq(replica);
+    return HW_OK;
+}
+
+enum hw_status hw_replica_step(struct hw_replica *replica, struct hw_error *err)
+{
+    enum hw_status status = genesis_read(replica, err);
+
+    if (status != HW_OK)
+        return status;
+    if (replica->db == NULL)
+        return build(replica, err);
+    if (replica->needs_repair)
+        return repair(replica, err);
+    status = keep_wal_short(replica, err);
+    if (status != HW_OK)
+        return status;
+    return advance(replica, err);
+}
