@@ -158,7 +158,7 @@ def run_plan(name, arguments, results):
     plan = PLANS[name]
     build = os.path.join(ROOT, "build", plan["preset"])
     steps = [["cmake", "--preset", plan["preset"], "-DHW_WERROR=ON"],
-             ["cmake", "--build", build, "-j", str(arguments.jobs)]]
+             ["cmake", "--build", build, "-j", str(arguments.jobs), "--", "-k", "0"]]
     for step in steps:
         result = single(f"{name}: build", f"build {name}", step)
         if result.failed:

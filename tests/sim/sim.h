@@ -20,8 +20,8 @@
  * processes only: the page cache survives, their locks do not.  Calls on a dead handle fail with
  * EIO, and closing it works.
  *
- * One thread at a time.  The simulator takes its own memory from malloc, so that a failed hw_alloc is
- * never its own.
+ * One thread at a time.  The simulator takes its own memory from malloc, so that a failed hw_alloc
+ * is never its own.
  */
 #ifndef SIM_SIM_H
 #define SIM_SIM_H

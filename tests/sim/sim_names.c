@@ -263,7 +263,7 @@ static void names_drop_orphans(struct sim_names *names)
     }
 }
 
-/* File systems keep the order of the changes in one directory: a crash keeps a beginning of them. */
+/* File systems keep the order of changes in one directory: a crash keeps a beginning of them. */
 static bool change_survives(struct sim *sim, size_t index, const size_t *limits)
 {
     char mine[SIM_PATH_SIZE], other[SIM_PATH_SIZE];
