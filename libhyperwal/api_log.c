@@ -265,6 +265,42 @@ const char *hyperwal_log_dir(hyperwal_log *log)
     return log->dir;
 }
 
+int hyperwal_log_adopt(const char *src, char **error)
+{
+    struct hw_env *env = hw_env_posix();
+    struct hw_file *lock = NULL; /* of the worker: nobody writes the log meanwhile */
+    struct hw_error err = {0};
+    char *dir = NULL, *path = NULL;
+    enum hw_status status;
+
+    if (error != NULL)
+        *error = NULL;
+    if (src == NULL)
+        return SQLITE_MISUSE;
+    status = log_dir_find(env, src, &dir, &err);
+    if (status != HW_OK)
+        goto done;
+    path = hw_format("%s/worker.lock", dir);
+    if (path == NULL) {
+        status = hw_fail(&err, HW_ENOMEM, "no memory to adopt a log");
+        goto done;
+    }
+    status = env->ops->open(env, path, HW_OPEN_READ | HW_OPEN_WRITE | HW_OPEN_CREATE, &lock, &err);
+    if (status == HW_OK)
+        status = env->ops->lock(lock, false, &err);
+    if (status == HW_OK)
+        status = hw_core_adopt(env, dir, &err);
+    else if (status == HW_EBUSY)
+        (void)hw_prefix(&err, status, "%s: a program writes this log", dir);
+done:
+    if (status != HW_OK)
+        hw_api_tell(error, &err);
+    env->ops->close(lock);
+    hw_free(path);
+    hw_free(dir);
+    return hw_api_code(status);
+}
+
 /* --------------------------------------------------------------------------------- head */
 
 /* Header of block `seq`, and for block 0 the genesis (may be NULL). */

@@ -150,6 +150,8 @@ static enum served_result served_open(struct served_list *list, struct served *s
 
     if (code == SQLITE_OK) {
         code = database_begin(served->db);
+        if (code == SQLITE_OK)
+            code = sidecar_open(&served->sidecar, served->path);
         if (code != SQLITE_OK)
             error = sqlite3_mprintf("%s: %s", served->path, sqlite3_errmsg(served->db));
     }
@@ -206,6 +208,7 @@ enum served_result served_add(struct served_list *list, const char *path, bool i
     added = served_open(list, &served, is_json, result);
 done:
     if (added != SERVED_ADDED) {
+        sidecar_close(&served.sidecar);
         sqlite3_close_v2(served.db);
         free(served.path);
     }
@@ -216,6 +219,7 @@ void served_remove(struct served_list *list, struct served *served)
 {
     size_t at = (size_t)(served - list->items);
 
+    sidecar_close(&served->sidecar);
     sqlite3_close_v2(served->db);
     free(served->path);
     list->count--;

@@ -12,10 +12,13 @@
 #include <stddef.h>
 #include <sys/types.h>
 
+#include "sidecar.h"
+
 struct served {
     char *path; /* full, owned */
     char name[64];
-    sqlite3 *db;  /* owned */
+    sqlite3 *db; /* owned */
+    struct sidecar sidecar;
     dev_t device; /* which file it was when it was opened */
     ino_t inode;
 };

@@ -6,10 +6,11 @@
 #include "program.h"
 #include "report.h"
 
-enum { OPTION_JSON = 1 };
+enum { OPTION_JSON = 1, OPTION_ADOPT };
 enum { WAIT_MS = 100 }; /* between two looks at the alarm and at signals, while blocks arrive */
 
 static const struct option options[] = {
+    {"adopt", no_argument, NULL, OPTION_ADOPT},
     {"json", no_argument, NULL, OPTION_JSON},
     {"help", no_argument, NULL, 'h'},
     {NULL, 0, NULL, 0},
@@ -98,7 +99,22 @@ static int adopt(const char *path, sqlite3 *db, bool is_json)
     return DONE;
 }
 
-static int init(const char *path, bool is_json)
+/* The log beside the database is a copy, and the one that shall go on. */
+static int take_over(const char *path)
+{
+    char *error = NULL;
+    int code, result = DONE;
+
+    if (!database_has_log(path))
+        return failure("%s: has no log to adopt; without --adopt one is made", path);
+    code = hyperwal_log_adopt(path, &error);
+    if (code != SQLITE_OK)
+        result = failure_code(code, error);
+    sqlite3_free(error);
+    return result;
+}
+
+static int init(const char *path, bool is_copy, bool is_json)
 {
     sqlite3 *db = NULL;
     char *error = NULL;
@@ -106,9 +122,11 @@ static int init(const char *path, bool is_json)
 
     if (database_is_replica(path))
         return failure("%s: a replica; it has the log of its primary", path);
-    if (database_has_log(path))
+    if (database_has_log(path) && !is_copy)
         return failure("%s: has a log already, %s-hyper; `hyperwal status` shows it", path, path);
     result = database_check(path);
+    if (result == DONE && is_copy)
+        result = take_over(path);
     if (result != DONE)
         return result;
     code = hyperwal_open(path, 0, &db, &error);
@@ -120,23 +138,26 @@ static int init(const char *path, bool is_json)
 
 static int run(int argc, char **argv)
 {
-    bool is_json = false;
+    bool is_json = false, is_copy = false;
     int c;
 
     while ((c = option_next(&verb_init, argc, argv, options)) != -1) {
         if (c == OPTION_HELP || c == OPTION_BAD)
             return option_exit(c);
-        is_json = true;
+        if (c == OPTION_ADOPT)
+            is_copy = true;
+        else
+            is_json = true;
     }
     if (argc - optind != 1)
         return usage_error(&verb_init, "needs one DB");
     stop_watch();
-    return init(argv[optind], is_json);
+    return init(argv[optind], is_copy, is_json);
 }
 
 const struct verb verb_init = {
     .name = "init",
-    .synopsis = "DB [--json]",
+    .synopsis = "DB [--adopt] [--json]",
     .summary = "make the log of a database",
     .help =
         "Makes the directory DB-hyper with a new key pair and puts the whole database into the "

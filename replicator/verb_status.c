@@ -62,7 +62,7 @@ static void print_json(const struct facts *facts)
         json_number(&json, "first_kept", head->first_kept);
         json_number(&json, "log_bytes", head->stored_bytes);
         json_number(&json, "worker_pid", head->worker_pid);
-        json_text(&json, "alarm", head->alarm[0] != '\0' ? head->alarm : NULL);
+        json_text(&json, "alarm", head->alarm);
     }
     if (facts->is_replica && facts->has_head) {
         json_seq(&json, "head_seq", head->seq);

@@ -137,6 +137,12 @@ HYPERWAL_API int hyperwal_log_next(hyperwal_log *log, uint64_t *seq, hyperwal_en
 /* Wait until the log is longer than `length` blocks; SQLITE_BUSY after timeout_ms. */
 HYPERWAL_API int hyperwal_log_wait(hyperwal_log *log, uint64_t length, unsigned timeout_ms);
 
+/*
+ * A log's directory that was copied, or came back from a backup, is not written to, lest one key signs
+ * two histories.  Adopt: this copy is the one that goes on, as a new fork.  SQLITE_BUSY: it is in use.
+ */
+HYPERWAL_API int hyperwal_log_adopt(const char *src, char **error);
+
 /* Return 0 to stop; done and total in one unit (bytes or blocks). */
 typedef int (*hyperwal_progress)(void *ctx, uint64_t done, uint64_t total);
 

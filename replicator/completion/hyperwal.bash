@@ -14,6 +14,7 @@ _hyperwal() {
     case $verb in
     help) words=$verbs ;;
     follow) words='--once --json --help' ;;
+    init) words="--adopt --json --help" ;;
     restore) words='--seq --time --label --force --json --help' ;;
     log) words='--from --to --json --help' ;;
     verify) words='--deep --json --help' ;;

@@ -1,0 +1,42 @@
+/*
+ * sidecar.h - protect the log of a database whose programs do not use the VFS
+ *
+ * Such a program asks no gate before it checkpoints the WAL or writes it again from its start.  What
+ * holds it back are SQLite's own read marks: frames above the oldest mark are not copied into the
+ * database, and a WAL with a mark in it is not restarted.  So a read transaction is kept open at or
+ * below the end of the log, and moved up as the log grows:
+ *
+ *       WAL  ──────────┬───────────────┬────────────▶ commits of others
+ *                      │ old mark      │ new mark
+ *       log  ━━━━━━━━━━━━━━━━▶         then the log reaches the new mark, and the old one goes
+ *
+ * Marks alone would let the WAL grow for ever.  When it passes WAL_LIMIT we take the write lock for
+ * a moment, copy what is left, and write the first frame of the next round ourselves: a commit that
+ * sets user_version to what it is.  That restart goes through the gate of the VFS, so the log knows
+ * of it.  All the while one of the two connections has a mark, or holds READ(0), where nothing can be
+ * copied at all.
+ */
+#ifndef HYPERWAL_SIDECAR_H
+#define HYPERWAL_SIDECAR_H
+
+#include <hyperwal.h>
+#include <stdbool.h>
+
+struct sidecar {
+    sqlite3 *marks[2]; /* owned; marks[0] has the read transaction that counts */
+    double moved;      /* when, in seconds_now() */
+    bool is_due;       /* somebody wrote to the WAL since */
+    int tried_frames;  /* length of the WAL when a restart was tried; 0: not in this round */
+};
+
+/* Take the first mark.  The database is in WAL mode, and its log is being written. */
+int sidecar_open(struct sidecar *sidecar, const char *path);
+void sidecar_close(struct sidecar *sidecar);
+/*
+ * Move the mark up to the end of the WAL, and restart the WAL if it has grown too long.  `db` is a
+ * third connection through the VFS, without a transaction.  Waits for the log, bounded.
+ * SQLITE_BUSY: another program was in the way, the old mark stands.
+ */
+int sidecar_move(struct sidecar *sidecar, sqlite3 *db);
+
+#endif
