@@ -83,7 +83,8 @@ enum hw_status hw_core_open(struct hw_env *env, const char *dir, enum hw_core_mo
                             struct hw_error *err) HW_MUST_CHECK;
 
 /* Take over a copied directory: record this machine's identity and raise the fork above all seen. */
-enum hw_status hw_core_adopt(struct hw_env *env, const char *dir, struct hw_error *err) HW_MUST_CHECK;
+enum hw_status hw_core_adopt(struct hw_env *env, const char *dir,
+                             struct hw_error *err) HW_MUST_CHECK;
 
 void hw_core_close(struct hw_core *core); /* NULL does nothing */
 

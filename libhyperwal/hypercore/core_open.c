@@ -1,0 +1,390 @@
+/* Implements create, open, adopt and close of hypercore/hypercore.h. */
+#include <string.h>
+
+#include "base/alloc.h"
+#include "hypercore/core_internal.h"
+#include "hypercore/storage_memory.h"
+
+/* --------------------------------------------------------------------------- small things */
+
+const struct hw_core_identity *hw_core_identity(const struct hw_core *core)
+{
+    return &core->identity;
+}
+
+struct hw_core_head hw_core_head(const struct hw_core *core)
+{
+    struct hw_core_head head = {
+        .length = core->roots.length,
+        .byte_length = core->roots.byte_length,
+        .fork = core->fork,
+    };
+
+    memcpy(head.tree_hash, core->tree_hash, HW_KEY_SIZE);
+    return head;
+}
+
+uint64_t hw_core_length(const struct hw_core *core)
+{
+    return core->roots.length;
+}
+
+uint64_t hw_core_first_kept(const struct hw_core *core)
+{
+    return core->log.first_kept;
+}
+
+struct hw_slice hw_core_note(const struct hw_core *core)
+{
+    return (struct hw_slice){core->note, core->note_size};
+}
+
+static uint64_t file_size(struct hw_env *env, char *path)
+{
+    struct hw_file_stat stat;
+    uint64_t size = 0;
+
+    if (path != NULL && env->ops->stat(env, path, &stat, NULL) == HW_OK)
+        size = stat.size;
+    hw_free(path);
+    return size;
+}
+
+uint64_t hw_core_stored_bytes(const struct hw_core *core)
+{
+    struct hw_segment_list list = {0};
+    uint64_t sum = file_size(core->env, hw_format("%s/tree", core->dir));
+
+    sum += file_size(core->env, hw_format("%s/log", core->dir));
+    sum += file_size(core->env, hw_format("%s/key", core->dir));
+    if (hw_segment_list(core->env, core->dir, &list, NULL) != HW_OK)
+        return sum; /* a figure for people: less is better than nothing */
+    for (size_t i = 0; i < list.count; i++) {
+        if (list.identities[i] == core->end.segment)
+            sum += core->end.offset; /* without what is only reserved */
+        else
+            sum += file_size(core->env, hw_segment_path(core->dir, list.identities[i]));
+    }
+    hw_segment_list_release(&list);
+    return sum;
+}
+
+void hw_core_drop_old(struct hw_core *core)
+{
+    core->env->ops->close(core->old);
+    core->old = NULL;
+    core->old_identity = 0;
+}
+
+static void core_free(struct hw_core *core)
+{
+    if (core == NULL)
+        return;
+    core->env->ops->close(core->segment);
+    hw_core_drop_old(core);
+    hw_tree_file_close(&core->tree);
+    hw_segment_scan_release(&core->scan);
+    hw_buffer_release(&core->batch.record);
+    hw_buffer_release(&core->batch.sizes);
+    hw_buffer_release(&core->batch.leaves);
+    hw_buffer_release(&core->scratch);
+    hw_storage_memory_free(core->memory);
+    hw_free(core->dir);
+    hw_wipe(core->secret_key, sizeof(core->secret_key));
+    hw_free(core);
+}
+
+static enum hw_status core_new(struct hw_env *env, const char *dir, enum hw_core_mode mode,
+                               struct hw_core **out, struct hw_error *err)
+{
+    struct hw_core *core = hw_zalloc(sizeof(*core));
+
+    hw_crypto_init();
+    if (core == NULL)
+        return hw_fail(err, HW_ENOMEM, "log: no memory to open it");
+    core->mode = mode;
+    core->env = env;
+    core->limit = UINT64_MAX;
+    core->segment_size = dir == NULL ? HW_CORE_MEMORY_SEGMENT_SIZE : HW_CORE_SEGMENT_SIZE;
+    if (dir == NULL) {
+        core->memory = hw_storage_memory_new(env);
+        core->env = core->memory == NULL ? env : core->memory;
+    }
+    core->dir = hw_strdup(dir == NULL ? "memory" : dir);
+    if (core->dir == NULL || (dir == NULL && core->memory == NULL)) {
+        core_free(core);
+        return hw_fail(err, HW_ENOMEM, "log: no memory to open it");
+    }
+    hw_roots_hash(&core->roots, core->tree_hash);
+    *out = core;
+    return HW_OK;
+}
+
+/* Key pair, manifest and keys from the seed, for a new log. */
+static enum hw_status make_identity(struct hw_core *core, const uint8_t seed[HW_SEED_SIZE],
+                                    struct hw_error *err)
+{
+    struct hw_manifest manifest;
+    struct hw_buffer encoded = {0};
+
+    hw_key_pair_from_seed(seed, core->public_key, core->secret_key);
+    hw_manifest_default(core->public_key, &manifest);
+    hw_manifest_encode(&manifest, &encoded);
+    if (encoded.failed) {
+        hw_buffer_release(&encoded);
+        return hw_fail(err, HW_ENOMEM, "%s: no memory for the manifest", core->dir);
+    }
+    memcpy(core->log.manifest, encoded.bytes, encoded.size);
+    core->log.manifest_size = encoded.size;
+    hw_manifest_key((struct hw_slice){encoded.bytes, encoded.size}, core->log.key);
+    hw_buffer_release(&encoded);
+    memcpy(core->identity.key, core->log.key, HW_KEY_SIZE);
+    hw_discovery_key(core->identity.key, core->identity.discovery_key);
+    return HW_OK;
+}
+
+/* Keys from the log file, for one that exists. */
+static enum hw_status load_identity(struct hw_core *core, struct hw_error *err)
+{
+    struct hw_manifest manifest;
+    enum hw_status status = hw_log_file_read(core->env, core->dir, &core->log, err);
+
+    if (status != HW_OK)
+        return status;
+    status = hw_manifest_decode((struct hw_slice){core->log.manifest, core->log.manifest_size},
+                                &manifest, err);
+    if (status != HW_OK)
+        return hw_prefix(err, status == HW_EPROTOCOL ? HW_ECORRUPT : status, "%s/log", core->dir);
+    if (manifest.version != 1 || manifest.signer_count != 1 || manifest.quorum != 1)
+        return hw_fail(err, HW_EVERSION, "%s/log: not a manifest of version 1 with one signer",
+                       core->dir);
+    memcpy(core->public_key, manifest.signers[0].public_key, HW_PUBLIC_KEY_SIZE);
+    memcpy(core->identity.key, core->log.key, HW_KEY_SIZE);
+    hw_discovery_key(core->identity.key, core->identity.discovery_key);
+    return HW_OK;
+}
+
+static enum hw_status load_secret_key(struct hw_core *core, struct hw_error *err)
+{
+    uint8_t seed[HW_SEED_SIZE], public_key[HW_PUBLIC_KEY_SIZE];
+    enum hw_status status = hw_key_file_read(core->env, core->dir, seed, err);
+
+    if (status == HW_OK) {
+        hw_key_pair_from_seed(seed, public_key, core->secret_key);
+        if (memcmp(public_key, core->public_key, sizeof(public_key)) != 0)
+            status = hw_fail(err, HW_EREADONLY, "%s/key: not the key of this log", core->dir);
+    }
+    hw_wipe(seed, sizeof(seed));
+    return status;
+}
+
+/* Is this the directory, on the machine, where the log was last written? */
+static enum hw_status check_place(struct hw_core *core, struct hw_error *err)
+{
+    struct hw_log_file here;
+    enum hw_status status = hw_log_file_locate(core->env, core->dir, &here, err);
+
+    if (status != HW_OK)
+        return status;
+    if (memcmp(here.machine_id, core->log.machine_id, sizeof(here.machine_id)) != 0 ||
+        here.device != core->log.device || here.inode != core->log.inode)
+        return hw_fail(err, HW_EFORK,
+                       "%s: the log is a copy, or was moved here: writing both would make two "
+                       "histories; adopt it if the original is gone",
+                       core->dir);
+    return HW_OK;
+}
+
+/* --------------------------------------------------------------------------------- create */
+
+/* A directory with segments and no log file lost something: do not cover it up. */
+static enum hw_status check_empty(struct hw_core *core, struct hw_error *err)
+{
+    struct hw_segment_list list = {0};
+    struct hw_file_stat stat;
+    char *path = hw_format("%s/log", core->dir);
+    enum hw_status status;
+
+    if (path == NULL)
+        return hw_fail(err, HW_ENOMEM, "%s: no memory to make a log", core->dir);
+    status = core->env->ops->stat(core->env, path, &stat, err);
+    hw_free(path);
+    if (status == HW_OK)
+        return hw_fail(err, HW_EEXIST, "%s: there is a log already", core->dir);
+    if (status != HW_ENOTFOUND)
+        return status;
+    status = hw_segment_list(core->env, core->dir, &list, err);
+    if (status == HW_OK && list.count > 0)
+        status = hw_fail(err, HW_EEXIST,
+                         "%s: there are segments without their log file: restore "
+                         "the file `log`, or move them away",
+                         core->dir);
+    hw_segment_list_release(&list);
+    return status;
+}
+
+static enum hw_status create_files(struct hw_core *core, struct hw_error *err)
+{
+    const struct hw_env_ops *ops = core->env->ops;
+    uint8_t seed[HW_SEED_SIZE];
+    enum hw_status status;
+
+    ops->random(core->env, seed, sizeof(seed));
+    status = make_identity(core, seed, err);
+    if (status == HW_OK)
+        status = hw_key_file_write(core->env, core->dir, seed, err);
+    hw_wipe(seed, sizeof(seed));
+    if (status == HW_OK)
+        status = hw_tree_file_open(core->env, core->dir, true, &core->tree, err);
+    if (status == HW_OK)
+        status = ops->truncate(core->tree.file, 0, err); /* a crash may have left one */
+    if (status == HW_OK)
+        status = hw_log_file_locate(core->env, core->dir, &core->log, err);
+    /* Last: with this file the directory holds a log. */
+    if (status == HW_OK)
+        status = hw_log_file_write(core->env, core->dir, &core->log, err);
+    return status;
+}
+
+enum hw_status hw_core_create(struct hw_env *env, const char *dir, struct hw_core **out,
+                              struct hw_error *err)
+{
+    struct hw_core *core = NULL;
+    enum hw_status status = core_new(env, dir, HW_CORE_WRITE, &core, err);
+
+    if (status != HW_OK)
+        return status;
+    status = core->env->ops->make_dir(core->env, core->dir, err);
+    if (status == HW_EEXIST)
+        status = HW_OK;
+    if (status == HW_OK)
+        status = check_empty(core, err);
+    if (status == HW_OK)
+        status = create_files(core, err);
+    if (status != HW_OK) {
+        core_free(core);
+        return status;
+    }
+    *out = core;
+    return HW_OK;
+}
+
+/* ----------------------------------------------------------------------------------- open */
+
+static bool remove_aside(void *ctx, const char *name)
+{
+    struct hw_core *core = ctx;
+    size_t size = strlen(name);
+    char *path;
+
+    if (size < 8 || strcmp(name + size - 8, ".seg.tmp") != 0)
+        return true;
+    path = hw_format("%s/%s", core->dir, name);
+    if (path != NULL)
+        (void)core->env->ops->remove(core->env, path, NULL); /* only room is lost */
+    hw_free(path);
+    return true;
+}
+
+/* Make the log on disk what the walk found: nothing torn behind it, all of it durable. */
+static enum hw_status settle(struct hw_core *core, struct hw_error *err)
+{
+    const struct hw_env_ops *ops = core->env->ops;
+    struct hw_file_stat stat;
+    enum hw_status status = ops->list(core->env, core->dir, remove_aside, core, err);
+
+    if (status != HW_OK || core->segment == NULL)
+        return status;
+    status = ops->stat_file(core->segment, &stat, err);
+    if (status != HW_OK)
+        return status;
+    if (stat.size > core->end.offset)
+        status = ops->truncate(core->segment, core->end.offset, err);
+    core->allocated = core->end.offset;
+    if (status == HW_OK)
+        status = ops->sync(core->segment, err);
+    if (status == HW_OK)
+        status = hw_tree_file_flush(&core->tree, err);
+    return status;
+}
+
+static enum hw_status open_parts(struct hw_core *core, bool adopt, struct hw_error *err)
+{
+    bool writable = core->mode == HW_CORE_WRITE;
+    enum hw_status status = load_identity(core, err);
+
+    if (status == HW_OK && writable)
+        status = load_secret_key(core, err);
+    if (status == HW_OK && writable && !adopt)
+        status = check_place(core, err);
+    if (status != HW_OK)
+        return status;
+    status = hw_tree_file_open(core->env, core->dir, writable, &core->tree, err);
+    if (status == HW_ENOTFOUND)
+        return hw_fail(err, HW_ECORRUPT,
+                       "%s/tree: missing; opening the log for writing makes it "
+                       "anew from the segments",
+                       core->dir);
+    if (status != HW_OK)
+        return status;
+    status = hw_core_find_end(core, adopt, err);
+    if (status == HW_OK && writable)
+        status = settle(core, err);
+    return status;
+}
+
+static enum hw_status core_open(struct hw_env *env, const char *dir, enum hw_core_mode mode,
+                                uint64_t limit, bool adopt, struct hw_core **out,
+                                struct hw_error *err)
+{
+    struct hw_core *core = NULL;
+    enum hw_status status = core_new(env, dir, mode, &core, err);
+
+    if (status != HW_OK)
+        return status;
+    core->limit = mode == HW_CORE_WRITE ? UINT64_MAX : limit;
+    status = open_parts(core, adopt, err);
+    if (status != HW_OK) {
+        core_free(core);
+        return status;
+    }
+    *out = core;
+    return HW_OK;
+}
+
+enum hw_status hw_core_open(struct hw_env *env, const char *dir, enum hw_core_mode mode,
+                            uint64_t limit, struct hw_core **out, struct hw_error *err)
+{
+    return core_open(env, dir, mode, limit, false, out, err);
+}
+
+enum hw_status hw_core_adopt(struct hw_env *env, const char *dir, struct hw_error *err)
+{
+    struct hw_core *core = NULL;
+    enum hw_status status = core_open(env, dir, HW_CORE_WRITE, UINT64_MAX, true, &core, err);
+
+    if (status != HW_OK)
+        return status;
+    /* The fork first: should it end here, the copy is still not one that may be written. */
+    status = hw_core_rotate(core, core->fork + 1, err);
+    if (status == HW_OK)
+        status = hw_log_file_locate(core->env, dir, &core->log, err);
+    if (status == HW_OK)
+        status = hw_log_file_write(core->env, dir, &core->log, err);
+    hw_core_close(core);
+    return status;
+}
+
+void hw_core_close(struct hw_core *core)
+{
+    if (core == NULL)
+        return;
+    hw_core_batch_abort(core);
+    if (core->mode == HW_CORE_WRITE && !core->is_poisoned && core->is_changed &&
+        core->memory == NULL) {
+        /* Both only make the next open faster, and the files smaller: failures are no loss. */
+        (void)core->env->ops->truncate(core->segment, core->end.offset, NULL);
+        (void)hw_core_sync_tree(core, NULL);
+    }
+    core_free(core);
+}

@@ -1,0 +1,152 @@
+/* Implements reading of hypercore/hypercore.h. */
+#include <string.h>
+
+#include "base/alloc.h"
+#include "hypercore/core_internal.h"
+
+enum { TRIES = 3 }; /* pruning may move a block between two looks */
+
+enum hw_status hw_core_segment_file(struct hw_core *core, uint32_t identity, struct hw_file **out,
+                                    struct hw_error *err)
+{
+    struct hw_segment_header header;
+    struct hw_file *file = NULL;
+    enum hw_status status;
+
+    if (identity == core->end.segment && core->segment != NULL) {
+        *out = core->segment;
+        return HW_OK;
+    }
+    if (core->old == NULL || core->old_identity != identity) {
+        status = hw_segment_open(core->env, core->dir, identity, false,
+                                 core->identity.discovery_key, &header, &file, err);
+        if (status != HW_OK)
+            return status;
+        hw_core_drop_old(core);
+        core->old = file;
+        core->old_identity = identity;
+    }
+    *out = core->old;
+    return HW_OK;
+}
+
+struct place { /* of a block */
+    struct hw_slot slot;
+    uint64_t start; /* bytes of all blocks before it */
+    size_t size;
+};
+
+static enum hw_status find_block(struct hw_core *core, uint64_t index, struct place *out,
+                                 struct hw_error *err)
+{
+    enum hw_status status;
+
+    if (index >= core->roots.length)
+        return hw_fail(err, HW_ENOTFOUND, "%s: block %llu is not there, the log has %llu",
+                       core->dir, (unsigned long long)index,
+                       (unsigned long long)core->roots.length);
+    status = hw_tree_file_block(&core->tree, index, &out->start, &out->slot, err);
+    if (status != HW_OK)
+        return status;
+    if (out->slot.end - out->start > HW_BLOCK_SIZE_MAX)
+        return hw_fail(err, HW_ECORRUPT, "%s/tree: block %llu of %llu bytes", core->dir,
+                       (unsigned long long)index, (unsigned long long)(out->slot.end - out->start));
+    out->size = (size_t)(out->slot.end - out->start);
+    return HW_OK;
+}
+
+/* The first `size` bytes of a block into *out.  HW_END: the place does not hold that block. */
+static enum hw_status read_bytes(struct hw_core *core, uint64_t index, const struct place *place,
+                                 size_t size, struct hw_buffer *out, struct hw_error *err)
+{
+    struct hw_record record;
+    struct hw_file *file;
+    uint64_t offset = place->slot.offset, skip;
+    enum hw_status status = hw_core_segment_file(core, place->slot.segment, &file, err);
+
+    if (status != HW_OK)
+        return status;
+    hw_buffer_clear(out);
+    if (hw_buffer_extend(out, HW_RECORD_HEAD_MAX + size) == NULL)
+        return hw_fail(err, HW_ENOMEM, "%s: no memory for a block of %zu bytes", core->dir, size);
+    /* Mostly a record is one block, and this is all that has to be read. */
+    status = core->env->ops->read_at(file, offset, out->bytes, out->size, err);
+    if (status < 0)
+        return status;
+    if (!hw_record_head_decode(out->bytes, HW_RECORD_HEAD_MAX, &record) || index < record.first ||
+        index - record.first >= record.count || place->start < record.start ||
+        place->slot.end - record.start > record.data_size)
+        return HW_END;
+    skip = place->start - record.start;
+    if (skip == 0) {
+        memmove(out->bytes, out->bytes + record.data_at, size);
+    } else {
+        status =
+            core->env->ops->read_at(file, offset + record.data_at + skip, out->bytes, size, err);
+        if (status < 0)
+            return status;
+    }
+    out->size = size;
+    return HW_OK;
+}
+
+static bool fits_leaf(uint64_t index, const struct hw_buffer *block, const struct hw_slot *slot)
+{
+    struct hw_node leaf;
+
+    hw_node_leaf(index, (struct hw_slice){block->bytes, block->size}, &leaf);
+    return memcmp(leaf.hash, slot->leaf, HW_HASH_SIZE) == 0;
+}
+
+/* At most `size` bytes of a block; checked if that is all of it. */
+static enum hw_status read_block(struct hw_core *core, uint64_t index, size_t size,
+                                 struct hw_buffer *out, struct hw_error *err)
+{
+    struct place place = {0};
+    enum hw_status status = HW_END;
+
+    for (int i = 0; i < TRIES; i++) {
+        status = find_block(core, index, &place, err);
+        if (status != HW_OK)
+            return status;
+        if (place.slot.segment == 0)
+            return hw_fail(err, HW_EPRUNED, "%s: block %llu was pruned", core->dir,
+                           (unsigned long long)index);
+        status = read_bytes(core, index, &place, size < place.size ? size : place.size, out, err);
+        if (status == HW_OK && (size < place.size || fits_leaf(index, out, &place.slot)))
+            return HW_OK;
+        if (status < 0 && status != HW_ENOTFOUND && status != HW_ECORRUPT)
+            return status;
+        hw_core_drop_old(core);
+    }
+    if (status == HW_ENOTFOUND || status == HW_ECORRUPT)
+        return hw_prefix(err, HW_ECORRUPT, "block %llu", (unsigned long long)index);
+    return hw_fail(err, HW_ECORRUPT,
+                   "%s/%08u.seg: block %llu, in the record at %llu, does not check: restore the "
+                   "file from a copy",
+                   core->dir, (unsigned)hw_segment_number(place.slot.segment),
+                   (unsigned long long)index, (unsigned long long)place.slot.offset);
+}
+
+enum hw_status hw_core_read(struct hw_core *core, uint64_t index, struct hw_buffer *out,
+                            struct hw_error *err)
+{
+    return read_block(core, index, SIZE_MAX, out, err);
+}
+
+enum hw_status hw_core_read_head(struct hw_core *core, uint64_t index, size_t size,
+                                 struct hw_buffer *out, struct hw_error *err)
+{
+    return read_block(core, index, size, out, err);
+}
+
+enum hw_status hw_core_block_size(struct hw_core *core, uint64_t index, uint64_t *out,
+                                  struct hw_error *err)
+{
+    struct place place = {0};
+    enum hw_status status = find_block(core, index, &place, err);
+
+    if (status == HW_OK)
+        *out = place.size;
+    return status;
+}
