@@ -187,6 +187,13 @@ static enum hw_status bind(struct hw_replica *replica, struct hw_error *err)
     return HW_OK;
 }
 
+static enum hw_status make_dir(struct hw_env *env, const char *dir, struct hw_error *err)
+{
+    enum hw_status status = env->ops->make_dir(env, dir, err);
+
+    return status == HW_EEXIST ? HW_OK : status; /* another follower was faster */
+}
+
 static enum hw_status dir_open(struct hw_replica *replica, struct hw_error *err)
 {
     struct hw_env *env = replica->env;
@@ -198,9 +205,7 @@ static enum hw_status dir_open(struct hw_replica *replica, struct hw_error *err)
     if (!exists(env, replica->dir)) {
         status = check_free(replica, err);
         if (status == HW_OK)
-            status = env->ops->make_dir(env, replica->dir, err);
-        if (status == HW_EEXIST)
-            status = HW_OK;
+            status = make_dir(env, replica->dir, err);
     }
     if (status == HW_OK)
         status = env->ops->open(env, path, HW_OPEN_READ | HW_OPEN_WRITE | HW_OPEN_CREATE,

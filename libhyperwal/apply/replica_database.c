@@ -253,7 +253,8 @@ static enum hw_status cut_locked(struct hw_replica_database *db, const struct hw
         status = hw_wal_index_backfill(db->index, &backfilled, &attempted, err);
     if (status != HW_OK)
         return status;
-    if (attempted > at->at.frame || backfilled > at->at.frame)
+    /* `attempted` says nothing here: a recovery sets it to all there is. */
+    if (backfilled > at->at.frame)
         return hw_fail(err, HW_AGAIN, "%s: frames after %u are in the file already", db->name,
                        (unsigned)at->at.frame);
     header.max_frame = at->at.frame;
