@@ -1,0 +1,363 @@
+/* Tests env/env_posix.c on real files and real processes. */
+#include <pthread.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <setjmp.h>
+
+#include <cmocka.h>
+
+#include "base/alloc.h"
+#include "env/env.h"
+#include "env/thread.h"
+
+struct place {
+    struct hw_env *env;
+    const struct hw_env_ops *ops;
+    char dir[256];
+    char path[300]; /* a file in it, not made yet */
+};
+
+static int setup(void **state)
+{
+    static struct place place;
+    const char *base = getenv("TMPDIR");
+
+    place = (struct place){.env = hw_env_posix(), .ops = hw_env_posix()->ops};
+    (void)snprintf(place.dir, sizeof(place.dir), "%s/hw-env-XXXXXX", base == NULL ? "/tmp" : base);
+    if (mkdtemp(place.dir) == NULL)
+        return -1;
+    (void)snprintf(place.path, sizeof(place.path), "%s/file", place.dir);
+    *state = &place;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct place *place = *state;
+
+    (void)place->ops->remove(place->env, place->path, NULL); /* some tests leave it */
+    return place->ops->remove_dir(place->env, place->dir, NULL) == HW_OK ? 0 : -1;
+}
+
+static struct hw_file *make(struct place *place)
+{
+    struct hw_file *file = NULL;
+
+    assert_int_equal(place->ops->open(place->env, place->path,
+                                      HW_OPEN_READ | HW_OPEN_WRITE | HW_OPEN_CREATE, &file, NULL),
+                     HW_OK);
+    return file;
+}
+
+static void bytes_written_are_read_again(void **state)
+{
+    struct place *place = *state;
+    struct hw_file *file = make(place);
+    struct hw_file_stat stat;
+    char text[8];
+
+    assert_int_equal(place->ops->write_at(file, 3, "abcde", 5, NULL), HW_OK);
+    assert_int_equal(place->ops->sync(file, NULL), HW_OK);
+    assert_int_equal(place->ops->read_at(file, 3, text, 5, NULL), HW_OK);
+    assert_memory_equal(text, "abcde", 5);
+    memset(text, 'x', sizeof(text));
+    assert_int_equal(place->ops->read_at(file, 6, text, 4, NULL), HW_END);
+    assert_memory_equal(text, "de\0\0", 4);
+    assert_int_equal(place->ops->truncate(file, 4, NULL), HW_OK);
+    assert_int_equal(place->ops->stat_file(file, &stat, NULL), HW_OK);
+    assert_int_equal(stat.size, 4);
+    assert_int_equal(place->ops->allocate(file, 8192, NULL), HW_OK);
+    assert_int_equal(place->ops->stat_file(file, &stat, NULL), HW_OK);
+    assert_int_equal(stat.size, 8192);
+    place->ops->close(file);
+}
+
+static void open_flags_are_obeyed(void **state)
+{
+    struct place *place = *state;
+    struct hw_file *file = NULL;
+    struct hw_file_stat stat;
+    struct hw_error err;
+
+    assert_int_equal(place->ops->open(place->env, place->path, HW_OPEN_READ, &file, &err),
+                     HW_ENOTFOUND);
+    assert_non_null(strstr(err.message, place->path));
+    assert_int_equal(
+        place->ops->open(place->env, place->path,
+                         HW_OPEN_READ | HW_OPEN_WRITE | HW_OPEN_CREATE | HW_OPEN_PRIVATE, &file,
+                         NULL),
+        HW_OK);
+    assert_int_equal(place->ops->stat_file(file, &stat, NULL), HW_OK);
+    assert_int_equal(stat.mode, 0600);
+    place->ops->close(file);
+    file = NULL;
+    assert_int_equal(
+        place->ops->open(place->env, place->path,
+                         HW_OPEN_READ | HW_OPEN_WRITE | HW_OPEN_CREATE | HW_OPEN_EXCLUSIVE, &file,
+                         NULL),
+        HW_EEXIST);
+    assert_null(file);
+    assert_int_equal(place->ops->open(place->env, place->path, HW_OPEN_READ, &file, NULL), HW_OK);
+    assert_int_equal(place->ops->write_at(file, 0, "x", 1, NULL), HW_EIO);
+    place->ops->close(file);
+    place->ops->close(NULL);
+}
+
+static bool count_name(void *ctx, const char *name)
+{
+    int *count = ctx;
+
+    *count += strcmp(name, "file") == 0 || strcmp(name, "two") == 0 ? 1 : 100;
+    return true;
+}
+
+static void directories_list_rename_and_remove(void **state)
+{
+    struct place *place = *state;
+    char two[300];
+    int count = 0;
+    struct hw_file_stat stat;
+
+    (void)snprintf(two, sizeof(two), "%s/two", place->dir);
+    place->ops->close(make(place));
+    assert_int_equal(place->ops->make_dir(place->env, two, NULL), HW_OK);
+    assert_int_equal(place->ops->make_dir(place->env, two, NULL), HW_EEXIST);
+    assert_int_equal(place->ops->stat(place->env, two, &stat, NULL), HW_OK);
+    assert_true(stat.is_directory);
+    assert_int_equal(place->ops->list(place->env, place->dir, count_name, &count, NULL), HW_OK);
+    assert_int_equal(count, 2);
+    assert_int_equal(place->ops->remove_dir(place->env, two, NULL), HW_OK);
+    assert_int_equal(place->ops->rename(place->env, place->path, two, NULL), HW_OK);
+    assert_int_equal(place->ops->stat(place->env, place->path, &stat, NULL), HW_ENOTFOUND);
+    assert_int_equal(place->ops->rename(place->env, two, place->path, NULL), HW_OK);
+    assert_int_equal(place->ops->sync_dir(place->env, place->dir, NULL), HW_OK);
+    assert_int_equal(place->ops->remove(place->env, place->path, NULL), HW_OK);
+    assert_int_equal(place->ops->remove(place->env, place->path, NULL), HW_ENOTFOUND);
+    assert_int_equal(place->ops->list(place->env, two, count_name, &count, NULL), HW_ENOTFOUND);
+}
+
+/* How a child ended: its exit code, or 1000 plus the signal. */
+static int wait_for(pid_t child)
+{
+    int status;
+
+    if (waitpid(child, &status, 0) != child)
+        return -1;
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
+}
+
+static pid_t child_that_tries_the_lock(struct place *place, enum hw_status expected)
+{
+    pid_t child = fork();
+
+    if (child == 0) {
+        struct hw_file *file = NULL;
+        enum hw_status status =
+            place->ops->open(place->env, place->path, HW_OPEN_READ | HW_OPEN_WRITE, &file, NULL);
+
+        if (status == HW_OK)
+            status = place->ops->lock(file, false, NULL);
+        _exit(status == expected ? 0 : 1);
+    }
+    return child;
+}
+
+static void lock_keeps_other_processes_out_until_it_is_let_go(void **state)
+{
+    struct place *place = *state;
+    struct hw_file *file = make(place);
+
+    assert_int_equal(place->ops->lock(file, false, NULL), HW_OK);
+    assert_int_equal(wait_for(child_that_tries_the_lock(place, HW_EBUSY)), 0);
+    place->ops->unlock(file);
+    assert_int_equal(wait_for(child_that_tries_the_lock(place, HW_OK)), 0);
+    assert_int_equal(place->ops->lock(file, true, NULL), HW_OK); /* the child died with it */
+    place->ops->close(file);
+    assert_int_equal(wait_for(child_that_tries_the_lock(place, HW_OK)), 0);
+}
+
+static void lock_belongs_to_the_handle_not_to_the_process(void **state)
+{
+    struct place *place = *state;
+    struct hw_file *first = make(place), *second = make(place);
+
+    assert_int_equal(place->ops->lock(first, false, NULL), HW_OK);
+    assert_int_equal(place->ops->lock(second, false, NULL), HW_EBUSY);
+    place->ops->close(second); /* a POSIX lock would be gone now */
+    assert_int_equal(wait_for(child_that_tries_the_lock(place, HW_EBUSY)), 0);
+    place->ops->close(first);
+}
+
+static void waiter_gets_the_lock_of_a_process_that_is_killed(void **state)
+{
+    struct place *place = *state;
+    struct hw_file *file = make(place);
+    int ready[2];
+    char byte;
+    pid_t child;
+
+    assert_int_equal(pipe(ready), 0);
+    child = fork();
+    if (child == 0) {
+        struct hw_file *mine = make(place);
+
+        if (place->ops->lock(mine, false, NULL) == HW_OK)
+            (void)!write(ready[1], "x", 1);
+        for (;;)
+            (void)pause();
+    }
+    assert_int_equal(read(ready[0], &byte, 1), 1);
+    assert_int_equal(place->ops->lock(file, false, NULL), HW_EBUSY);
+    assert_int_equal(kill(child, SIGKILL), 0);
+    assert_int_equal(place->ops->lock(file, true, NULL), HW_OK);
+    assert_int_equal(wait_for(child), 1000 + SIGKILL);
+    place->ops->close(file);
+    (void)close(ready[0]);
+    (void)close(ready[1]);
+}
+
+static void *wait_for_lock(void *file)
+{
+    struct hw_file *mine = file;
+
+    return mine->env->ops->lock(mine, true, NULL) == HW_OK ? file : NULL;
+}
+
+static void thread_that_waits_for_a_lock_can_be_ended(void **state)
+{
+    struct place *place = *state;
+    struct hw_file *holder = make(place), *waiter = make(place);
+    struct hw_thread thread;
+
+    assert_int_equal(place->ops->lock(holder, false, NULL), HW_OK);
+    assert_int_equal(hw_thread_start(&thread, wait_for_lock, waiter, NULL), HW_OK);
+    hw_thread_interrupt(&thread);
+    hw_thread_join(&thread); /* hangs if the wait cannot be ended */
+    place->ops->close(waiter);
+    place->ops->close(holder);
+}
+
+static void word_wakes_a_waiter_in_another_process(void **state)
+{
+    struct place *place = *state;
+    struct hw_file *file = make(place);
+    void *memory = NULL;
+    _Atomic uint32_t *word;
+    pid_t child;
+
+    assert_int_equal(place->ops->allocate(file, 4096, NULL), HW_OK);
+    assert_int_equal(place->ops->map(file, 4096, &memory, NULL), HW_OK);
+    place->ops->close(file); /* the mapping lives on */
+    word = memory;
+    child = fork();
+    if (child == 0) {
+        (void)alarm(30); /* a child that nobody wakes ends, and the test fails */
+        atomic_store(&word[1], 1);
+        place->ops->wake_word(place->env, (uint32_t *)memory + 1);
+        while (atomic_load(&word[0]) == 0)
+            place->ops->wait_word(place->env, memory, 0, UINT64_MAX);
+        _exit(0);
+    }
+    while (atomic_load(&word[1]) == 0)
+        place->ops->wait_word(place->env, (uint32_t *)memory + 1, 0, UINT64_MAX);
+    atomic_store(&word[0], 1);
+    place->ops->wake_word(place->env, memory);
+    assert_int_equal(wait_for(child), 0);
+    place->ops->unmap(place->env, memory, 4096);
+}
+
+static void wait_ends_with_its_timeout_or_if_the_word_differs(void **state)
+{
+    struct place *place = *state;
+    uint32_t word = 5;
+    uint64_t start = place->ops->monotonic_ns(place->env);
+
+    place->ops->wait_word(place->env, &word, 4, UINT64_MAX); /* differs: at once */
+    place->ops->wait_word(place->env, &word, 5, 2000000);
+    assert_true(place->ops->monotonic_ns(place->env) - start >= 2000000);
+}
+
+static void clock_identity_and_chance_answer(void **state)
+{
+    struct place *place = *state;
+    uint8_t a[16], b[16];
+    uint64_t first = place->ops->monotonic_ns(place->env);
+
+    assert_true(place->ops->monotonic_ns(place->env) >= first);
+    assert_true(place->ops->realtime_ms(place->env) > 1600000000000);
+    place->ops->random(place->env, a, sizeof(a));
+    place->ops->random(place->env, b, sizeof(b));
+    assert_memory_not_equal(a, b, sizeof(a));
+    place->ops->boot_id(place->env, a);
+    place->ops->boot_id(place->env, b);
+    assert_memory_equal(a, b, sizeof(a));
+    place->ops->machine_id(place->env, a);
+    place->ops->machine_id(place->env, b);
+    assert_memory_equal(a, b, sizeof(a));
+    assert_int_equal(place->ops->process_id(place->env), getpid());
+}
+
+static void keep_line(void *ctx, enum hw_log_level level, const char *line)
+{
+    (void)snprintf(ctx, 64, "%d %s", (int)level, line);
+}
+
+static void log_goes_where_it_was_sent_and_nowhere_before(void **state)
+{
+    struct place *place = *state;
+    char line[64] = "";
+
+    hw_env_log(place->env, HW_LOG_WARN, "nobody listens");
+    hw_env_posix_set_log(keep_line, line);
+    hw_env_log(place->env, HW_LOG_WARN, "event=%s", "x");
+    hw_env_posix_set_log(NULL, NULL);
+    hw_env_log(place->env, HW_LOG_WARN, "event=%s", "y");
+    assert_string_equal(line, "2 event=x");
+}
+
+static void replaced_file_leaves_no_temporary(void **state)
+{
+    struct place *place = *state;
+    char text[8];
+    size_t size;
+    int count = 0;
+
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(
+            hw_env_replace_file(place->env, place->path, "text", 4, HW_OPEN_PRIVATE, NULL), HW_OK);
+    assert_int_equal(hw_env_read_file(place->env, place->path, text, sizeof(text), &size, NULL),
+                     HW_OK);
+    assert_int_equal(size, 4);
+    assert_int_equal(place->ops->list(place->env, place->dir, count_name, &count, NULL), HW_OK);
+    assert_int_equal(count, 1);
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(bytes_written_are_read_again),
+        TEST(open_flags_are_obeyed),
+        TEST(directories_list_rename_and_remove),
+        TEST(lock_keeps_other_processes_out_until_it_is_let_go),
+        TEST(lock_belongs_to_the_handle_not_to_the_process),
+        TEST(waiter_gets_the_lock_of_a_process_that_is_killed),
+        TEST(thread_that_waits_for_a_lock_can_be_ended),
+        TEST(word_wakes_a_waiter_in_another_process),
+        TEST(wait_ends_with_its_timeout_or_if_the_word_differs),
+        TEST(clock_identity_and_chance_answer),
+        TEST(log_goes_where_it_was_sent_and_nowhere_before),
+        TEST(replaced_file_leaves_no_temporary),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
