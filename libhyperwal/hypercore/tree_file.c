@@ -193,7 +193,7 @@ enum hw_status hw_tree_file_node(struct hw_tree_file *tree, uint64_t index, stru
 {
     struct hw_slot slot;
     struct hw_node node = {.index = index};
-    uint64_t before, end;
+    uint64_t before = 0, end = 0;
     enum hw_status status;
 
     status = bytes_before(tree, hw_flat_left_span(index) / 2, &before, err);
@@ -347,6 +347,24 @@ enum hw_status hw_tree_file_flush(struct hw_tree_file *tree, struct hw_error *er
 }
 
 /* ---------------------------------------------------------------------- places and marker */
+
+enum hw_status hw_tree_file_read_range(struct hw_tree_file *tree, uint64_t block, unsigned count,
+                                       uint8_t *out, struct hw_error *err)
+{
+    return read_slots(tree, block, count, out, err);
+}
+
+enum hw_status hw_tree_file_write_range(struct hw_tree_file *tree, uint64_t block, unsigned count,
+                                        const uint8_t *slots, struct hw_error *err)
+{
+    assert(block + count <= tree->base);
+    return tree->env->ops->write_at(tree->file, slot_at(block), slots, count * HW_SLOT_SIZE, err);
+}
+
+void hw_slot_set_place(uint8_t bytes[HW_SLOT_SIZE], uint32_t segment, uint64_t offset)
+{
+    place_encode(bytes + PLACE_AT, segment, offset);
+}
 
 enum hw_status hw_tree_file_relocate(struct hw_tree_file *tree, uint64_t block, uint32_t segment,
                                      uint64_t offset, struct hw_error *err)

@@ -93,6 +93,12 @@ enum hw_status hw_tree_file_agrees(struct hw_tree_file *tree, bool *out,
 /* Write the overlay; it is empty then, and starts behind what it held. */
 enum hw_status hw_tree_file_flush(struct hw_tree_file *tree, struct hw_error *err) HW_MUST_CHECK;
 
+/* `count` slots of the file as they are, and back again with other places. */
+enum hw_status hw_tree_file_read_range(struct hw_tree_file *tree, uint64_t block, unsigned count,
+                                       uint8_t *out, struct hw_error *err) HW_MUST_CHECK;
+enum hw_status hw_tree_file_write_range(struct hw_tree_file *tree, uint64_t block, unsigned count,
+                                        const uint8_t *slots, struct hw_error *err) HW_MUST_CHECK;
+void hw_slot_set_place(uint8_t bytes[HW_SLOT_SIZE], uint32_t segment, uint64_t offset);
 /* Move or (segment 0) prune one block; in place. */
 enum hw_status hw_tree_file_relocate(struct hw_tree_file *tree, uint64_t block, uint32_t segment,
                                      uint64_t offset, struct hw_error *err) HW_MUST_CHECK;
