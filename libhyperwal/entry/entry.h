@@ -198,7 +198,8 @@ enum hw_status hw_group_peek(struct hw_cursor *cursor, uint64_t seq, uint32_t pa
 /*
  * The index of a snapshot: for each group its block and base seq.  The state at `greatest_base`, of
  * `page_count` pages, has state sum `sum`.  Everything the state needs: the groups, and the
- * transactions in (least_base, greatest_base].
+ * transactions in (least_base, greatest_base].  All groups that were taken are listed, also those
+ * that the database lost meanwhile by shrinking: the transactions may be differences to them.
  */
 struct hw_snapshot_group {
     uint64_t block_seq; /* of the group block */
@@ -209,7 +210,7 @@ struct hw_snapshot {
     uint32_t page_count; /* of the database at greatest_base */
     uint64_t sum;        /* at greatest_base */
     uint64_t least_base, greatest_base;
-    uint32_t group_count; /* of the database; groups in this block: first_group .. */
+    uint32_t group_count; /* of the snapshot; groups in this block: first_group .. */
     uint32_t first_group, groups_here;
 };
 enum { HW_SNAPSHOT_GROUPS_MAX = 65536 }; /* groups one index block lists; more make more blocks */

@@ -12,7 +12,7 @@
 #include "base/alloc.h"
 #include "entry/entry.h"
 
-enum { PAGE_SIZE = 4096, PAGES_MAX = 200 };
+enum { PAGE_SIZE = 4096 };
 
 struct page {
     uint32_t number;
