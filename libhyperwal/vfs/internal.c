@@ -45,49 +45,66 @@ static enum hw_status fail(sqlite3 *db, int code, const char *what, struct hw_er
                    db == NULL ? sqlite3_errstr(code) : sqlite3_errmsg(db));
 }
 
-/* Run `sql`; the text of its first column comes into `answer`. */
-static enum hw_status run(const char *path, const char *vfs, const char *sql, const char *what,
-                          char *answer, size_t answer_size, struct hw_error *err)
+static enum hw_status open_internal(const char *path, const char *vfs, const char *what,
+                                    sqlite3 **out, struct hw_error *err)
 {
-    sqlite3_stmt *statement = NULL;
     sqlite3 *db = NULL;
-    enum hw_status status = HW_OK;
+    enum hw_status status;
     int code = sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_PRIVATECACHE, vfs);
 
     if (code == SQLITE_OK)
         code = sqlite3_busy_timeout(db, BUSY_TIMEOUT_MS);
-    if (code == SQLITE_OK)
-        code = sqlite3_prepare_v2(db, sql, -1, &statement, NULL);
+    if (code == SQLITE_OK) {
+        *out = db;
+        return HW_OK;
+    }
+    status = fail(db, code, what, err);
+    (void)sqlite3_close(db); /* nothing was prepared: cannot be busy */
+    return status;
+}
+
+enum hw_status hw_internal_switch(struct hw_shim_file *file, struct hw_error *err)
+{
+    static const char what[] = "switch the database to WAL mode";
+    sqlite3_stmt *statement = NULL;
+    sqlite3 *db = NULL;
+    enum hw_status status = open_internal(file->path, file->shim->base->zName, what, &db, err);
+    int code;
+
+    if (status != HW_OK)
+        return status;
+    code = sqlite3_prepare_v2(db, "PRAGMA journal_mode=WAL", -1, &statement, NULL);
     if (code == SQLITE_OK)
         code = sqlite3_step(statement);
-    if (code == SQLITE_ROW) {
-        const unsigned char *text = sqlite3_column_text(statement, 0);
-
-        sqlite3_snprintf((int)answer_size, answer, "%s", text == NULL ? "" : (const char *)text);
-    } else if (code != SQLITE_DONE) {
+    if (code != SQLITE_ROW) {
         status = fail(db, code, what, err);
+    } else {
+        const char *mode = (const char *)sqlite3_column_text(statement, 0);
+
+        if (mode == NULL || strcmp(mode, "wal") != 0)
+            status = hw_fail(err, HW_EBUSY, "cannot %s: it stays in '%s'", what,
+                             mode == NULL ? "" : mode);
     }
     (void)sqlite3_finalize(statement); /* repeats the code of the step */
     (void)sqlite3_close(db);           /* its statement is gone: cannot be busy */
     return status;
 }
 
-enum hw_status hw_internal_switch(struct hw_shim_file *file, struct hw_error *err)
+enum hw_status hw_internal_read(struct hw_shim_file *file, sqlite3 **out, struct hw_error *err)
 {
-    char mode[16] = "";
-    enum hw_status status = run(file->path, file->shim->base->zName, "PRAGMA journal_mode=WAL",
-                                "switch the database to WAL mode", mode, sizeof(mode), err);
+    static const char what[] = "read the database";
+    sqlite3 *db = NULL;
+    enum hw_status status = open_internal(file->path, file->shim->name, what, &db, err);
+    int code;
 
-    if (status == HW_OK && strcmp(mode, "wal") != 0)
-        status = hw_fail(err, HW_EBUSY, "cannot switch the database to WAL mode: it stays in '%s'",
-                         mode);
-    return status;
-}
-
-enum hw_status hw_internal_read(struct hw_shim_file *file, struct hw_error *err)
-{
-    char count[24];
-
-    return run(file->path, file->shim->name, "SELECT count(*) FROM sqlite_schema",
-               "read the database", count, sizeof(count), err);
+    if (status != HW_OK)
+        return status;
+    code = sqlite3_exec(db, "BEGIN; SELECT count(*) FROM sqlite_schema", NULL, NULL, NULL);
+    if (code != SQLITE_OK) {
+        status = fail(db, code, what, err);
+        (void)sqlite3_close(db); /* its statements are gone: cannot be busy */
+        return status;
+    }
+    *out = db;
+    return HW_OK;
 }

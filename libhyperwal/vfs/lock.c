@@ -145,6 +145,8 @@ int hw_shim_wal_write(struct hw_shim_file *wal, const uint8_t *bytes, int size, 
     }
     if (begin < HW_WAL_HEADER_SIZE) {
         wal->wal_end = 0; /* a new round */
+        if (begin == 0 && size == HW_WAL_HEADER_SIZE)
+            hw_capture_new_round(main->capture, bytes + 16);
     } else if (size == HW_WAL_FRAME_HEADER_SIZE) {
         if (memcmp(wal->wal_salts, bytes + 8, sizeof(wal->wal_salts)) != 0 || begin >= wal->wal_end)
             wal->wal_end = end; /* what others wrote in between are whole commits */

@@ -125,8 +125,11 @@ static enum hw_status key_text(const uint8_t key[HW_KEY_SIZE], char **text, stru
 
 /* -------------------------------------------------------------------------------- roles */
 
-/* Capture begins when somebody reads: without that nothing would ever be logged. */
-static enum hw_status make_ready(struct hw_shim_file *file, struct hw_error *err)
+/*
+ * The worker works while somebody has the WAL open, and begins when somebody reads: for a connection
+ * that did not read yet another one does, *reader, until the request is answered.
+ */
+static enum hw_status make_ready(struct hw_shim_file *file, sqlite3 **reader, struct hw_error *err)
 {
     enum hw_header_state header = hw_internal_header(file);
     enum hw_status status = HW_OK;
@@ -135,60 +138,76 @@ static enum hw_status make_ready(struct hw_shim_file *file, struct hw_error *err
         return HW_OK;
     if (header == HW_HEADER_OTHER)
         status = hw_internal_switch(file, err);
-    return status == HW_OK ? hw_internal_read(file, err) : status;
+    return status == HW_OK ? hw_internal_read(file, reader, err) : status;
 }
 
 /* Everything that is committed now is in the log when this returns. */
 static enum hw_status primary_seq(struct hw_shim_file *file, uint64_t timeout_ms, uint64_t *seq,
                                   struct hw_error *err)
 {
-    enum hw_status status = make_ready(file, err);
-
-    if (status != HW_OK)
-        return status;
-    if (hw_internal_header(file) == HW_HEADER_EMPTY && !file->ready) {
+    if (!file->ready && hw_internal_header(file) == HW_HEADER_EMPTY) {
         *seq = UINT64_MAX; /* a database without a page has no state to log */
         return HW_OK;
     }
     return hw_capture_wait_logged(file->capture, timeout_ms, seq, err);
 }
 
+static enum hw_status ask_worker(struct hw_shim_file *file, struct hw_vfs_request *request,
+                                 struct hw_error *err)
+{
+    enum hw_status status;
+    uint64_t seq;
+
+    if (request->kind == HW_REQUEST_SNAPSHOT)
+        return hw_capture_snapshot(file->capture, request->timeout_ms, &request->seq, err);
+    status = primary_seq(file, request->timeout_ms, &seq, err);
+    if (status != HW_OK)
+        return status;
+    switch (request->kind) {
+    case HW_REQUEST_SEQ:
+        request->seq = seq;
+        return HW_OK;
+    case HW_REQUEST_WAIT:
+        if (seq != UINT64_MAX && seq >= request->seq)
+            return HW_OK;
+        return hw_fail(err, HW_ETIMEOUT,
+                       "seq %llu is not in the log: this is the primary, whose commits make it",
+                       (unsigned long long)request->seq);
+    case HW_REQUEST_LABEL:
+        return hw_capture_label(file->capture, request->label, request->timeout_ms, &request->seq,
+                                err);
+    case HW_REQUEST_SNAPSHOT:
+    case HW_REQUEST_STATUS:
+    case HW_REQUEST_KEY:
+        break;
+    }
+    return hw_fail(err, HW_EMISUSE, "unknown request");
+}
+
 static enum hw_status ask_primary(struct hw_shim_file *file, struct hw_vfs_request *request,
                                   struct hw_error *err)
 {
     struct hw_capture_status now;
+    sqlite3 *reader = NULL;
     enum hw_status status;
-    uint64_t seq;
 
     switch (request->kind) {
-    case HW_REQUEST_SEQ:
-        return primary_seq(file, request->timeout_ms, &request->seq, err);
-    case HW_REQUEST_WAIT:
-        status = primary_seq(file, request->timeout_ms, &seq, err);
-        if (status == HW_OK && (seq == UINT64_MAX || seq < request->seq))
-            status = hw_fail(err, HW_ETIMEOUT,
-                             "seq %llu is not in the log: this is the primary, whose commits make "
-                             "it",
-                             (unsigned long long)request->seq);
-        return status;
-    case HW_REQUEST_SNAPSHOT:
-        status = make_ready(file, err);
-        if (status != HW_OK)
-            return status;
-        return hw_capture_snapshot(file->capture, request->timeout_ms, &request->seq, err);
-    case HW_REQUEST_LABEL:
-        status = primary_seq(file, request->timeout_ms, &seq, err); /* it names what is committed */
-        if (status != HW_OK)
-            return status;
-        return hw_capture_label(file->capture, request->label, request->timeout_ms, &request->seq,
-                                err);
     case HW_REQUEST_STATUS:
         return primary_status(file, &request->text, err);
     case HW_REQUEST_KEY:
         hw_capture_status(file->capture, &now);
         return key_text(now.key, &request->text, err);
+    case HW_REQUEST_SEQ:
+    case HW_REQUEST_WAIT:
+    case HW_REQUEST_SNAPSHOT:
+    case HW_REQUEST_LABEL:
+        break;
     }
-    return hw_fail(err, HW_EMISUSE, "unknown request");
+    status = make_ready(file, &reader, err);
+    if (status == HW_OK)
+        status = ask_worker(file, request, err);
+    (void)sqlite3_close(reader); /* it has no statements: cannot be busy */
+    return status;
 }
 
 static enum hw_status ask_replica(struct hw_shim_file *file, struct hw_vfs_request *request,

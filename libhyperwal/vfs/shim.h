@@ -187,8 +187,12 @@ enum hw_header_state hw_internal_header(struct hw_shim_file *file);
  * uses it, try again later.
  */
 enum hw_status hw_internal_switch(struct hw_shim_file *file, struct hw_error *err) HW_MUST_CHECK;
-/* Read a little through the shim, so that the WAL is recovered and capture is ready. */
-enum hw_status hw_internal_read(struct hw_shim_file *file, struct hw_error *err) HW_MUST_CHECK;
+/*
+ * Begin to read through the shim, so that the WAL is recovered and capture is ready as long as *out,
+ * the caller's to close, is open.
+ */
+enum hw_status hw_internal_read(struct hw_shim_file *file, sqlite3 **out,
+                                struct hw_error *err) HW_MUST_CHECK;
 
 /* ------------------------------------------------------------------------- past_file.c */
 
