@@ -51,24 +51,37 @@ static enum hw_status frame_get(struct hw_capture *capture, uint32_t frame, uint
     return HW_OK;
 }
 
-/* Frames of a committed transaction whose checksums do not go on: known to happen (a rolled back
- * savepoint after a spill, SQLite before 3.50.2), or damage.  What SQLite shows is what we log. */
-static void check_frame(struct maker *maker, const uint8_t *bytes, uint32_t frame)
+/*
+ * Frames of a committed transaction whose checksums do not go on are damage, and what SQLite shows is
+ * what we log.  Frames without any are a known slip of SQLite before 3.50.2 (a savepoint rolled back
+ * after a spill): its recovery would lose them, the log does not.
+ */
+static enum hw_status check_frame(struct maker *maker, const uint8_t *bytes, uint32_t frame,
+                                  struct hw_error *err)
 {
+    static const uint8_t nothing[16];
     const struct hw_worker *worker = maker->worker;
     struct hw_wal_frame header = hw_wal_frame_decode(bytes);
     uint32_t *sum = maker->note.at.checksum;
+    bool unsummed = memcmp(bytes + 8, nothing, sizeof(nothing)) == 0;
 
-    hw_wal_checksum(worker->wal_header.big_endian, bytes, 8, sum);
-    hw_wal_checksum(worker->wal_header.big_endian, bytes + HW_WAL_FRAME_HEADER_SIZE,
-                    worker->page_size, sum);
-    if (sum[0] != header.checksum[0] || sum[1] != header.checksum[1]) {
+    if (!unsummed && memcmp(header.salts, maker->note.at.salts, sizeof(header.salts)) != 0)
+        return hw_fail(err, HW_ECORRUPT, "%s: frame %u is of another round than the index says",
+                       maker->capture->wal_path, frame);
+    if (!unsummed) {
+        hw_wal_checksum(worker->wal_header.big_endian, bytes, 8, sum);
+        hw_wal_checksum(worker->wal_header.big_endian, bytes + HW_WAL_FRAME_HEADER_SIZE,
+                        worker->page_size, sum);
+    }
+    if (unsummed || sum[0] != header.checksum[0] || sum[1] != header.checksum[1])
         hw_env_log(maker->capture->env, HW_LOG_WARN,
                    "event=wal_checksum file=%s frame=%u offset=%llu", maker->capture->wal_path,
                    frame, (unsigned long long)hw_wal_frame_offset(worker->page_size, frame));
+    if (!unsummed) {
         sum[0] = header.checksum[0];
         sum[1] = header.checksum[1];
     }
+    return HW_OK;
 }
 
 /* Does the frame after the commit frame repeat it, as SQLite pads to the sector without PSOW? */
@@ -112,10 +125,9 @@ static enum hw_status find_commit(struct maker *maker, uint32_t first, uint32_t 
         if (status != HW_OK)
             return status;
         header = hw_wal_frame_decode(bytes);
-        if (memcmp(header.salts, maker->note.at.salts, sizeof(header.salts)) != 0)
-            return hw_fail(err, HW_ECORRUPT, "%s: frame %u is of another round than the index says",
-                           maker->capture->wal_path, frame);
-        check_frame(maker, bytes, frame);
+        status = check_frame(maker, bytes, frame, err);
+        if (status != HW_OK)
+            return status;
         if (header.commit_size == 0)
             continue;
         maker->commit_frame = frame;

@@ -373,10 +373,10 @@ void hw_capture_wal_deleted(struct hw_capture *capture)
     bool logged = hw_gate_is_logged(capture);
 
     hw_mutex_lock(&capture->step_mutex);
+    atomic_store(&capture->ready, false); /* or the worker would begin again before we are done */
     hw_worker_let_go(capture);
-    hw_mutex_unlock(&capture->step_mutex);
     hw_gate_close(capture);
-    atomic_store(&capture->ready, false);
+    hw_mutex_unlock(&capture->step_mutex);
     if (logged)
         hw_position_note(capture, true);
 }

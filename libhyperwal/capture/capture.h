@@ -68,6 +68,11 @@ void hw_capture_committed(struct hw_capture *capture);
  */
 void hw_capture_wal_synced(struct hw_capture *capture, const uint8_t salts[8], uint64_t size);
 /*
+ * A connection that holds WRITE (or is alone with the database) is about to write the header of the
+ * WAL, with these salts: a new round begins.
+ */
+void hw_capture_new_round(struct hw_capture *capture, const uint8_t salts[8]);
+/*
  * A connection goes into exclusive locking mode (no lock calls from now on): take the worker's role
  * into this process.  `has_shm`: it had mapped the wal-index before and goes on using it; else
  * SQLite keeps the index on its heap, where nobody else sees it.

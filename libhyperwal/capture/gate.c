@@ -175,19 +175,38 @@ bool hw_gate_restart(struct hw_capture *capture, sqlite3_file *connection, bool 
                                 SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE); /* cannot fail */
     }
     position = hw_shared_position(capture->shared);
-    if (!is_released(&position)) {
-        position.seq = hw_get_be32(header.salts) + 1; /* SQLite counts the first salt up */
-        hw_shared_set_restart(capture->shared, &position);
-    }
+    if (!is_released(&position))
+        hw_shared_set_door(capture->shared, &position);
     return true;
 }
 
-bool hw_gate_restarted(const struct hw_shared_position *restart, const struct hw_wal_position *at,
-                       const uint8_t salts[8])
+static bool same_place(const struct hw_shared_position *a, const struct hw_shared_position *b)
 {
-    return restart->seq != UINT64_MAX && restart->frame == at->frame &&
-           memcmp(restart->salts, at->salts, sizeof(at->salts)) == 0 &&
-           hw_get_be32(salts) == (uint32_t)restart->seq;
+    return a->frame == b->frame && memcmp(a->salts, b->salts, sizeof(a->salts)) == 0;
+}
+
+void hw_capture_new_round(struct hw_capture *capture, const uint8_t salts[8])
+{
+    struct hw_shared_position logged = hw_shared_position(capture->shared);
+    struct hw_shared_position door = hw_shared_door(capture->shared);
+    struct hw_shared_round round = {.origin = {.frame = UINT32_MAX}};
+
+    memcpy(round.salts, salts, sizeof(round.salts));
+    if (logged.seq != UINT64_MAX && (logged.frame == 0 || same_place(&logged, &door)))
+        round.origin = logged;
+    hw_shared_set_round(capture->shared, &round);
+}
+
+bool hw_gate_round_is_ours(struct hw_capture *capture, const struct hw_wal_position *at,
+                           const uint8_t salts[8], bool closed_clean)
+{
+    struct hw_shared_round round = hw_shared_round(capture->shared);
+
+    if (memcmp(round.salts, salts, sizeof(round.salts)) != 0)
+        return false; /* begun by a program without hyperwal */
+    return closed_clean || at->frame == 0 ||
+           (round.origin.frame == at->frame &&
+            memcmp(round.origin.salts, at->salts, sizeof(at->salts)) == 0);
 }
 
 bool hw_gate_checkpoint_locked(struct hw_capture *capture, sqlite3_file *connection)

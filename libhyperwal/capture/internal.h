@@ -281,11 +281,11 @@ enum hw_status hw_gate_open(struct hw_capture *capture, bool with_index,
 void hw_gate_close(struct hw_capture *capture);
 enum hw_status hw_gate_header(struct hw_capture *capture, struct hw_wal_index_header *out);
 /*
- * Did the WAL come from the end of the log at `at` to the round with `salts` through door 3?  The
- * door noted the end of the log, and as its seq the first salt that the next round will have.
+ * Did the round with `salts` begin through us, when all of the WAL up to `at` (or, after a clean
+ * close, up to its end) was in the log?
  */
-bool hw_gate_restarted(const struct hw_shared_position *restart, const struct hw_wal_position *at,
-                       const uint8_t salts[8]);
+bool hw_gate_round_is_ours(struct hw_capture *capture, const struct hw_wal_position *at,
+                           const uint8_t salts[8], bool closed_clean);
 enum hw_status hw_base_open(struct hw_capture *capture, sqlite3_file **out,
                             struct hw_error *err) HW_MUST_CHECK;
 void hw_base_close(sqlite3_file *file);

@@ -52,16 +52,6 @@ static bool file_is_same(struct hw_capture *capture, bool *clean)
            (then.clean || memcmp(then.boot_id, now.boot_id, sizeof(now.boot_id)) == 0);
 }
 
-/* The WAL is in another round than the log's note, by ways that we know of. */
-static bool round_is_known(struct hw_capture *capture, const struct hw_wal_index_header *header,
-                           bool closed_clean)
-{
-    struct hw_shared_position restart = hw_shared_restart(capture->shared);
-    const struct hw_wal_position *at = &capture->worker.note.at;
-
-    return closed_clean || hw_gate_restarted(&restart, at, header->salts);
-}
-
 /* Go on from the beginning of the round that the WAL is in. */
 static enum hw_status begin_round(struct hw_capture *capture,
                                   const struct hw_wal_index_header *header)
@@ -77,9 +67,9 @@ static enum hw_status begin_round(struct hw_capture *capture,
             !hw_header_same_round(header, worker->wal_header.salts))
             return HW_AGAIN;
         memcpy(at->checksum, worker->wal_header.checksum, sizeof(at->checksum));
-        memcpy(at->salts, header->salts, sizeof(at->salts));
-        at->frame = 0;
     }
+    memcpy(at->salts, header->salts, sizeof(at->salts));
+    at->frame = 0;
     return HW_OK;
 }
 
@@ -155,7 +145,10 @@ enum hw_status hw_reconcile_begin(struct hw_capture *capture, struct hw_error *e
     if (header.max_frame > 0 && hw_header_same_round(&header, worker->note.at.salts)) {
         agrees = header.max_frame >= worker->note.at.frame && frame_is_there(capture) && same_file;
     } else {
-        agrees = same_file && round_is_known(capture, &header, clean);
+        /* An empty WAL: the file alone is the state, and it is the one that we know. */
+        agrees =
+            same_file && (header.max_frame == 0 ||
+                          hw_gate_round_is_ours(capture, &worker->note.at, header.salts, clean));
         if (agrees)
             status = begin_round(capture, &header);
         if (status != HW_OK)

@@ -439,10 +439,9 @@ static enum hw_status follow_round(struct hw_capture *capture,
                                    const struct hw_wal_index_header *header, struct hw_error *err)
 {
     struct hw_worker *worker = &capture->worker;
-    struct hw_shared_position restart = hw_shared_restart(capture->shared);
     uint8_t bytes[HW_WAL_HEADER_SIZE];
     bool allowed = atomic_load(&capture->exclusive) || /* door 2 alone decides there */
-                   hw_gate_restarted(&restart, &worker->note.at, header->salts);
+                   hw_gate_round_is_ours(capture, &worker->note.at, header->salts, false);
     enum hw_status status = hw_worker_open_wal(capture, err);
 
     if (status != HW_OK)

@@ -49,9 +49,10 @@ struct layout {
     _Atomic uint64_t applied_seq;
     _Atomic uint64_t committed;
     struct positions position;
-    struct positions restart;
+    struct positions door;
+    struct positions round;
     struct positions synced;
-    _Alignas(256) _Atomic uint32_t alarm_generation;
+    _Alignas(512) _Atomic uint32_t alarm_generation;
     char alarm[HW_SHARED_TEXT_SIZE];
     _Alignas(1024) struct mail_slot slots[SLOT_COUNT];
 };
@@ -90,6 +91,7 @@ static enum hw_status map_file(struct hw_env *env, const char *path, bool create
     struct hw_file *file = NULL;
     struct hw_file_stat stat;
     void *memory = NULL;
+    bool locked = false;
     enum hw_status status;
 
     status = env->ops->open(env, path, flags, &file, err);
@@ -98,6 +100,7 @@ static enum hw_status map_file(struct hw_env *env, const char *path, bool create
     status = env->ops->lock(file, true, err); /* held for microseconds, by whoever looks as we do */
     if (status != HW_OK)
         goto done;
+    locked = true;
     status = env->ops->stat_file(file, &stat, err);
     if (status != HW_OK)
         goto done;
@@ -121,6 +124,8 @@ static enum hw_status map_file(struct hw_env *env, const char *path, bool create
     }
     *out = memory;
 done:
+    if (locked)
+        env->ops->unlock(file); /* the mapping keeps the open file, and its lock, beyond close */
     env->ops->close(file);
     return status;
 }
@@ -272,14 +277,28 @@ void hw_shared_set_position(struct hw_shared_page *page, const struct hw_shared_
     positions_set(&page->layout->position, position->salts, position->frame, position->seq);
 }
 
-struct hw_shared_position hw_shared_restart(struct hw_shared_page *page)
+struct hw_shared_position hw_shared_door(struct hw_shared_page *page)
 {
-    return positions_get(&page->layout->restart);
+    return positions_get(&page->layout->door);
 }
 
-void hw_shared_set_restart(struct hw_shared_page *page, const struct hw_shared_position *position)
+void hw_shared_set_door(struct hw_shared_page *page, const struct hw_shared_position *position)
 {
-    positions_set(&page->layout->restart, position->salts, position->frame, position->seq);
+    positions_set(&page->layout->door, position->salts, position->frame, position->seq);
+}
+
+struct hw_shared_round hw_shared_round(struct hw_shared_page *page)
+{
+    struct hw_shared_round round = {.origin = positions_get(&page->layout->round)};
+
+    hw_put_le64(round.salts, round.origin.seq); /* the new salts travel in this field */
+    return round;
+}
+
+void hw_shared_set_round(struct hw_shared_page *page, const struct hw_shared_round *round)
+{
+    positions_set(&page->layout->round, round->origin.salts, round->origin.frame,
+                  hw_get_le64(round->salts));
 }
 
 uint64_t hw_shared_wal_synced(struct hw_shared_page *page, const uint8_t salts[8])

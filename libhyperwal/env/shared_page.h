@@ -16,8 +16,10 @@
  *       96  wanted_length   somebody waits for the log to be at least so long
  *      104  applied_seq     of a replica, plus 1; 0: none
  *      112  committed       write locks released since the page was made
- *      120  position        a generation and two slots: salts, frame, seq, WAL size that is synced
- *      256  alarm           what is wrong, empty if nothing is
+ *      120  positions       each a generation and two slots: up to where the log reaches; where it
+ *                           reached when door 3 was passed; the round of the WAL that began last
+ *                           and from where; up to where the WAL is synced
+ *      512  alarm           what is wrong, empty if nothing is
  *     1024  mailbox         requests of other processes to the worker
  *
  * Memory order: durable_length is stored with release after the log's fdatasync and loaded with
@@ -70,9 +72,17 @@ struct hw_shared_position {
 struct hw_shared_position hw_shared_position(struct hw_shared_page *page);
 void hw_shared_set_position(struct hw_shared_page *page, const struct hw_shared_position *position);
 
-/* A restart of the WAL that the gate allowed: the end of the log then; seq: the next first salt. */
-struct hw_shared_position hw_shared_restart(struct hw_shared_page *page);
-void hw_shared_set_restart(struct hw_shared_page *page, const struct hw_shared_position *position);
+/* Door 3 was passed when the log reached to here, which was all of the WAL. */
+struct hw_shared_position hw_shared_door(struct hw_shared_page *page);
+void hw_shared_set_door(struct hw_shared_page *page, const struct hw_shared_position *position);
+
+/* A connection of ours began a round of the WAL with `salts` when the log reached to `origin`. */
+struct hw_shared_round {
+    uint8_t salts[8];
+    struct hw_shared_position origin; /* its seq is not kept */
+};
+struct hw_shared_round hw_shared_round(struct hw_shared_page *page);
+void hw_shared_set_round(struct hw_shared_page *page, const struct hw_shared_round *round);
 
 /* The WAL is synced up to `size` bytes of the round with these salts; 0 if another round. */
 uint64_t hw_shared_wal_synced(struct hw_shared_page *page, const uint8_t salts[8]);
