@@ -71,6 +71,7 @@ static void env_close(struct hw_file *file)
 {
     if (file == NULL)
         return;
+    sim_map_keep_lock(handle_of(file));
     sim_close(handle_of(file));
     free(file);
 }
@@ -169,7 +170,10 @@ static enum hw_status env_map(struct hw_file *file, size_t size, void **out, str
     if (outcome.verdict == SIM_FAIL)
         return hw_fail_errno(err, outcome.os_errno, "%s: cannot map", handle->path);
     *out = sim_map_memory(handle->sim, handle->inode, 0, size);
-    return *out != NULL ? HW_OK : hw_fail(err, HW_ENOMEM, "%s: cannot map", handle->path);
+    if (*out == NULL)
+        return hw_fail(err, HW_ENOMEM, "%s: cannot map", handle->path);
+    handle->sim->maps[handle->sim->map_count - 1].handle = handle;
+    return HW_OK;
 }
 
 static void env_unmap(struct hw_env *env, void *memory, size_t size)

@@ -60,10 +60,36 @@ void sim_unmap_memory(struct sim *sim, void *memory, size_t size)
     for (size_t i = 0; i < sim->map_count; i++) {
         if (sim->maps[i].memory != memory)
             continue;
+        sim_map_drop_lock(&sim->maps[i]);
         sim->maps[i] = sim->maps[--sim->map_count];
         (void)munmap(memory, size); /* it is a mapping of ours */
         return;
     }
+}
+
+/* Stands for a handle that is closed, whose lock is kept by a mapping. */
+static struct sim_handle closed_handle;
+
+void sim_map_keep_lock(struct sim_handle *handle)
+{
+    struct sim *sim = handle->sim;
+
+    if (handle->inode == NULL || handle->inode->env_lock != handle)
+        return;
+    for (size_t i = 0; i < sim->map_count; i++) {
+        if (sim->maps[i].inode != handle->inode || sim->maps[i].handle != handle)
+            continue;
+        sim->maps[i].holds_lock = true;
+        handle->inode->env_lock = &closed_handle;
+        return;
+    }
+}
+
+void sim_map_drop_lock(struct sim_map *map)
+{
+    if (map->inode != NULL && map->holds_lock && map->inode->env_lock == &closed_handle)
+        map->inode->env_lock = NULL;
+    map->holds_lock = false;
 }
 
 static void detach(struct sim_map *map)
@@ -79,8 +105,10 @@ void sim_map_detach_dead(struct sim *sim)
     for (size_t i = 0; i < sim->map_count; i++) {
         struct sim_map *map = &sim->maps[i];
 
-        if (map->inode != NULL && map->generation != sim->generations[map->process])
-            detach(map);
+        if (map->inode == NULL || map->generation == sim->generations[map->process])
+            continue;
+        sim_map_drop_lock(map);
+        detach(map);
     }
 }
 

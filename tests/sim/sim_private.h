@@ -73,6 +73,8 @@ struct sim_name_change {
 
 struct sim_map {
     struct sim_inode *inode;
+    const struct sim_handle *handle; /* of our own code's: it was mapped through; only compared */
+    bool holds_lock;                 /* the handle was closed and its lock lives on */
     void *memory;
     size_t size;
     unsigned process;
@@ -206,6 +208,9 @@ void sim_map_forget(struct sim_inode *inode);
 void sim_env_init(struct sim *sim);
 void sim_vfs_init(struct sim *sim);
 void sim_locks_drop(struct sim_handle *handle);
+/* The handle will be closed: a mapping keeps the open file, and so its lock. */
+void sim_map_keep_lock(struct sim_handle *handle);
+void sim_map_drop_lock(struct sim_map *map);
 void sim_wait(struct sim *sim, uint64_t ns); /* the clock goes on, others run */
 extern const sqlite3_io_methods sim_file_methods;
 

@@ -225,6 +225,23 @@ static void waiter_gets_the_lock_of_a_process_that_is_killed(void **state)
     (void)close(ready[1]);
 }
 
+/* The mapping refers to the open file, and the lock belongs to that: who maps unlocks by hand. */
+static void lock_of_a_mapped_file_outlives_its_close(void **state)
+{
+    struct place *place = *state;
+    struct hw_file *first = make(place), *second = make(place);
+    void *memory = NULL;
+
+    assert_int_equal(place->ops->allocate(first, 4096, NULL), HW_OK);
+    assert_int_equal(place->ops->lock(first, false, NULL), HW_OK);
+    assert_int_equal(place->ops->map(first, 4096, &memory, NULL), HW_OK);
+    place->ops->close(first);
+    assert_int_equal(place->ops->lock(second, false, NULL), HW_EBUSY);
+    place->ops->unmap(place->env, memory, 4096);
+    assert_int_equal(place->ops->lock(second, false, NULL), HW_OK);
+    place->ops->close(second);
+}
+
 static void *wait_for_lock(void *file)
 {
     struct hw_file *mine = file;
@@ -351,6 +368,7 @@ int main(void)
         TEST(lock_keeps_other_processes_out_until_it_is_let_go),
         TEST(lock_belongs_to_the_handle_not_to_the_process),
         TEST(waiter_gets_the_lock_of_a_process_that_is_killed),
+        TEST(lock_of_a_mapped_file_outlives_its_close),
         TEST(thread_that_waits_for_a_lock_can_be_ended),
         TEST(word_wakes_a_waiter_in_another_process),
         TEST(wait_ends_with_its_timeout_or_if_the_word_differs),
