@@ -161,7 +161,7 @@ static enum hw_status past_page_write(void *ctx, uint32_t page_number, const voi
     return status == HW_OK ? mark_written(past, page_number, err) : status;
 }
 
-static enum hw_status past_resize(void *ctx, uint32_t page_count, struct hw_error *err)
+static enum hw_status past_cut(void *ctx, uint32_t page_count, struct hw_error *err)
 {
     struct hw_past *past = ctx;
 
@@ -195,7 +195,7 @@ enum hw_status hw_past_open(struct hw_env *env, struct hw_core *core,
                             struct hw_error *err)
 {
     struct hw_past *past = hw_zalloc(sizeof(*past));
-    struct hw_replay_pages pages = {past, past_page_read, past_page_write, past_resize};
+    struct hw_replay_pages pages = {past, past_page_read, past_page_write, past_cut};
     enum hw_status status;
 
     if (past == NULL)

@@ -47,6 +47,7 @@ void hw_replay_release(struct hw_replay *replay)
     hw_transaction_decoder_free(replay->decoder);
     hw_group_coder_free(replay->coder);
     hw_buffer_release(&replay->block);
+    hw_buffer_release(&replay->group_block);
     hw_free(replay->group_pages);
     hw_free(replay->page);
     replay->decoder = NULL;
@@ -57,22 +58,16 @@ void hw_replay_release(struct hw_replay *replay)
 /* ------------------------------------------------------------------------------------- the size */
 
 /* Pages up to page_count are there from now on; they hold zeros until they are written. */
-static enum hw_status grow(struct hw_replay *replay, uint32_t page_count, struct hw_error *err)
+static void grow(struct hw_replay *replay, uint32_t page_count)
 {
-    enum hw_status status;
-
     if (page_count <= replay->page_count)
-        return HW_OK;
-    status = replay->pages.resize(replay->pages.ctx, page_count, err);
-    if (status != HW_OK)
-        return status;
+        return;
     if (replay->summed) {
         memset(replay->page, 0, replay->page_size);
         for (uint64_t p = (uint64_t)replay->page_count + 1; p <= page_count; p++)
             replay->sum ^= hw_page_sum((uint32_t)p, replay->page, replay->page_size);
     }
     replay->page_count = page_count;
-    return HW_OK;
 }
 
 /* Pages above page_count leave the state, and its sum. */
@@ -88,7 +83,7 @@ static enum hw_status shrink(struct hw_replay *replay, uint32_t page_count, stru
             return status;
         replay->sum ^= hw_page_sum((uint32_t)p, replay->page, replay->page_size);
     }
-    status = replay->pages.resize(replay->pages.ctx, page_count, err);
+    status = replay->pages.cut(replay->pages.ctx, page_count, err);
     if (status == HW_OK)
         replay->page_count = page_count;
     return status;
@@ -106,7 +101,9 @@ enum hw_status hw_replay_group_read(struct hw_replay *replay, uint32_t group, ui
     enum hw_status status;
 
     assert(group < replay->plan->snapshot.group_count);
-    status = hw_block_read(replay->core, listed->block_seq, &replay->block, &header, &body, err);
+    /* Not into replay->block: a transaction may be waiting there for an old image of this group. */
+    status =
+        hw_block_read(replay->core, listed->block_seq, &replay->group_block, &header, &body, err);
     if (status != HW_OK)
         return hw_prefix(err, status, "page group %u of the snapshot at seq %llu", group,
                          (unsigned long long)replay->plan->index_seq);
@@ -138,9 +135,7 @@ enum hw_status hw_replay_group(struct hw_replay *replay, uint32_t group, uint32_
         return status;
     if (before + *page_count > UINT32_MAX)
         return hw_fail(err, HW_ECORRUPT, "page group %u: beyond the last page there can be", group);
-    status = grow(replay, (uint32_t)before, err); /* only behind a group that is not full */
-    if (status != HW_OK)
-        return status;
+    grow(replay, (uint32_t)before); /* only behind a group that is not full */
     for (uint32_t i = 0; i < *page_count; i++)
         replay->sum ^=
             hw_page_sum((uint32_t)before + 1 + i,
@@ -156,12 +151,11 @@ enum hw_status hw_replay_settle(struct hw_replay *replay, struct hw_error *err)
 
     if (replay->exact)
         return HW_OK;
-    status = grow(replay, snapshot->page_count, err);
-    if (status == HW_OK)
-        status = shrink(replay, snapshot->page_count, err);
+    grow(replay, snapshot->page_count);
+    status = shrink(replay, snapshot->page_count, err);
     /* Also where nothing was seen to shrink: groups may have been taken while there was more. */
     if (status == HW_OK)
-        status = replay->pages.resize(replay->pages.ctx, snapshot->page_count, err);
+        status = replay->pages.cut(replay->pages.ctx, snapshot->page_count, err);
     if (status != HW_OK)
         return status;
     if (replay->summed && replay->sum != snapshot->sum)
@@ -233,8 +227,8 @@ static enum hw_status write_page(struct hw_replay *replay, uint32_t i, struct hw
     uint32_t page_number = hw_transaction_page(replay->decoder, i, &needed);
 
     if (!replay->exact)
-        status = grow(replay, page_number, err);
-    if (status == HW_OK && replay->summed) {
+        grow(replay, page_number);
+    if (replay->summed) {
         if (old == NULL) {
             status = replay->pages.read(replay->pages.ctx, page_number, replay->page, err);
             old = replay->page;
@@ -261,7 +255,7 @@ static enum hw_status begin_block(struct hw_replay *replay, uint64_t seq, bool s
                        (unsigned long long)seq);
     status = starts ? check_sum(replay, seq, "before", transaction->sum_before, err) : HW_OK;
     if (status == HW_OK && replay->exact)
-        status = grow(replay, transaction->page_count, err);
+        grow(replay, transaction->page_count);
     return status;
 }
 

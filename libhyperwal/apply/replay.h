@@ -67,13 +67,13 @@ void hw_replay_plan_release(struct hw_replay_plan *plan);
 
 /* ----------------------------------------------------------------------------------- the replay */
 
-/* Where pages are kept.  A page never written, or given up by a resize, reads as zeros. */
+/* Where pages are kept.  A page that was never written, or was cut off, reads as zeros. */
 struct hw_replay_pages {
     void *ctx;
     enum hw_status (*read)(void *ctx, uint32_t page_number, void *content, struct hw_error *err);
     enum hw_status (*write)(void *ctx, uint32_t page_number, const void *content,
                             struct hw_error *err);
-    enum hw_status (*resize)(void *ctx, uint32_t page_count, struct hw_error *err);
+    enum hw_status (*cut)(void *ctx, uint32_t page_count, struct hw_error *err);
 };
 
 struct hw_replay {
@@ -90,7 +90,7 @@ struct hw_replay {
     bool in_entry;
     struct hw_transaction_decoder *decoder; /* owned */
     struct hw_group_coder *coder;           /* owned */
-    struct hw_buffer block;                 /* owned */
+    struct hw_buffer block, group_block;    /* owned */
     uint8_t *group_pages;                   /* owned; HW_GROUP_PAGES pages */
     uint8_t *page;                          /* owned; one page */
 };

@@ -10,7 +10,6 @@ struct output {
     struct hw_env *env;   /* borrowed */
     struct hw_file *file; /* owned */
     uint32_t page_size;
-    uint32_t page_count;   /* pages that the state has so far */
     hw_progress *progress; /* may be NULL */
     void *progress_ctx;
     uint64_t done, total; /* bytes */
@@ -38,18 +37,11 @@ static enum hw_status output_write(void *ctx, uint32_t page_number, const void *
     return output->env->ops->write_at(output->file, offset, content, output->page_size, err);
 }
 
-static enum hw_status output_resize(void *ctx, uint32_t page_count, struct hw_error *err)
+static enum hw_status output_cut(void *ctx, uint32_t page_count, struct hw_error *err)
 {
     struct output *output = ctx;
-    uint64_t size = (uint64_t)page_count * output->page_size;
-    enum hw_status status = HW_OK;
 
-    /* What is cut must be zeros should the file grow again; growing needs nothing. */
-    if (page_count < output->page_count)
-        status = output->env->ops->truncate(output->file, size, err);
-    if (status == HW_OK)
-        output->page_count = page_count;
-    return status;
+    return output->env->ops->truncate(output->file, (uint64_t)page_count * output->page_size, err);
 }
 
 static enum hw_status advance(struct output *output, uint64_t bytes, struct hw_error *err)
@@ -76,7 +68,6 @@ static enum hw_status write_groups(struct output *output, struct hw_replay *repl
             break;
         status = output->env->ops->write_at(output->file, group * page_size * HW_GROUP_PAGES,
                                             replay->group_pages, page_count * page_size, err);
-        output->page_count = replay->page_count;
         if (status == HW_OK)
             status = advance(output, page_count * page_size, err);
     }
@@ -87,7 +78,7 @@ static enum hw_status write_groups(struct output *output, struct hw_replay *repl
 static enum hw_status write_state(struct output *output, struct hw_core *core,
                                   const struct hw_replay_plan *plan, struct hw_error *err)
 {
-    struct hw_replay_pages pages = {output, output_read, output_write, output_resize};
+    struct hw_replay_pages pages = {output, output_read, output_write, output_cut};
     struct hw_replay replay = {0};
     enum hw_status status = hw_replay_init(&replay, core, plan, &pages, true, err);
 

@@ -186,7 +186,7 @@ static enum hw_status check_chain(struct verify *verify, struct hw_error *err)
 
 struct scratch {
     struct hw_file *file; /* owned */
-    uint32_t page_size, page_count;
+    uint32_t page_size;
 };
 
 static enum hw_status scratch_read(void *ctx, uint32_t page_number, void *content,
@@ -210,17 +210,12 @@ static enum hw_status scratch_write(void *ctx, uint32_t page_number, const void 
                                              content, scratch->page_size, err);
 }
 
-static enum hw_status scratch_resize(void *ctx, uint32_t page_count, struct hw_error *err)
+static enum hw_status scratch_cut(void *ctx, uint32_t page_count, struct hw_error *err)
 {
     struct scratch *scratch = ctx;
-    enum hw_status status = HW_OK;
 
-    if (page_count < scratch->page_count)
-        status = scratch->file->env->ops->truncate(scratch->file,
-                                                   (uint64_t)page_count * scratch->page_size, err);
-    if (status == HW_OK)
-        scratch->page_count = page_count;
-    return status;
+    return scratch->file->env->ops->truncate(scratch->file,
+                                             (uint64_t)page_count * scratch->page_size, err);
 }
 
 /* --------------------------------------------------------------- pass 2: groups against the state */
@@ -397,7 +392,6 @@ static enum hw_status lay_groups(struct hw_replay *replay, struct scratch *scrat
         if (status == HW_OK)
             status = scratch->file->env->ops->write_at(scratch->file, offset, replay->group_pages,
                                                        (size_t)page_count * replay->page_size, err);
-        scratch->page_count = replay->page_count;
     }
     return status;
 }
@@ -429,7 +423,7 @@ static enum hw_status check_stretch(struct verify *verify, const struct hw_repla
                                     uint64_t *next, struct hw_error *err)
 {
     struct scratch scratch = {.page_size = plan->genesis.page_size};
-    struct hw_replay_pages pages = {&scratch, scratch_read, scratch_write, scratch_resize};
+    struct hw_replay_pages pages = {&scratch, scratch_read, scratch_write, scratch_cut};
     struct hw_replay replay = {0};
     enum hw_status status = hw_replay_init(&replay, verify->core, plan, &pages, true, err);
 

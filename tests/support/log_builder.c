@@ -344,3 +344,25 @@ uint64_t log_gap(struct log_builder *log, const char *reason, uint32_t page_coun
     }
     return last_state_seq(log);
 }
+
+void log_mix(struct log_builder *log, int rounds)
+{
+    for (int i = 0; i < rounds; i++) {
+        uint64_t dice = log_random(log, 20);
+        uint32_t size = log->page_count;
+
+        if (dice < 8 || size < 40 || size > LOG_PAGES_MAX - 100)
+            (void)log_transaction(log, 1 + (uint32_t)log_random(log, 6), size < 40 ? 41 : size);
+        else if (dice < 11)
+            (void)log_transaction(log, 1 + (uint32_t)log_random(log, 6),
+                                  1 + (uint32_t)log_random(log, size));
+        else if (dice < 14)
+            (void)log_transaction(log, 2, size + (uint32_t)log_random(log, 90));
+        else if (dice < 15)
+            (void)log_label(log, "a label");
+        else if (dice < 18)
+            log_snapshot_group(log);
+        else
+            (void)log_snapshot(log, !log->in_snapshot);
+    }
+}

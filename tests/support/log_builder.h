@@ -61,6 +61,8 @@ void log_snapshot_group(struct log_builder *log);
  * anew (only with no group taken yet). */
 uint64_t log_snapshot(struct log_builder *log, bool reuse);
 uint64_t log_label(struct log_builder *log, const char *name);
+/* Transactions of all kinds, labels and groups of snapshots, as chance will. */
+void log_mix(struct log_builder *log, int rounds);
 /* The database changes behind the log's back. */
 uint64_t log_gap(struct log_builder *log, const char *reason, uint32_t page_count);
 /* A block of this type with this body, whatever it is. */

@@ -88,27 +88,6 @@ static void database_adopted_empty_needs_no_snapshot(void **state)
     log_builder_free(log);
 }
 
-/* Transactions of all kinds between the groups of snapshots, many times over. */
-static void mix(struct log_builder *log, int rounds)
-{
-    for (int i = 0; i < rounds; i++) {
-        uint64_t dice = log_random(log, 20);
-        uint32_t size = log->page_count;
-
-        if (dice < 9 || (dice < 12 && size < 40))
-            (void)log_transaction(log, 1 + (uint32_t)log_random(log, 6), size);
-        else if (dice < 12)
-            (void)log_transaction(log, 1 + (uint32_t)log_random(log, 6),
-                                  1 + (uint32_t)log_random(log, size));
-        else if (dice < 14)
-            (void)log_transaction(log, 2, size + (uint32_t)log_random(log, 90));
-        else if (dice < 18)
-            log_snapshot_group(log);
-        else
-            (void)log_snapshot(log, !log->in_snapshot);
-    }
-}
-
 static void states_around_fuzzy_snapshots_come_back(void **state)
 {
     (void)state;
@@ -116,7 +95,7 @@ static void states_around_fuzzy_snapshots_come_back(void **state)
         struct log_builder *log = log_builder_new(sim_env(machine), 512, 300, seed);
         uint64_t first = log_snapshot(log, false);
 
-        mix(log, 50);
+        log_mix(log, 50);
         (void)log_snapshot(log, false);
         (void)log_transaction(log, 3, log->page_count);
         check_all(log, first);
