@@ -6,6 +6,15 @@ static int below_control(struct hw_shim_file *file, int op, void *argument)
     return file->below->pMethods->xFileControl(file->below, op, argument);
 }
 
+/* After a failure SQLite does not call its WAL hook, which would have begun a checkpoint. */
+static void remember_checkpoint(struct hw_shim_file *file, const struct hw_capture_status *now)
+{
+    enum { AUTOCHECKPOINT_FRAMES = 1000, FRAME_HEADER_SIZE = 24 };
+    uint64_t frame_size = (uint64_t)now->page_size + FRAME_HEADER_SIZE;
+
+    file->checkpoint_due = now->wal_bytes / frame_size >= AUTOCHECKPOINT_FRAMES;
+}
+
 /* A commit of this connection is done; with durability=local it waits for the log. */
 static int committed(struct hw_shim_file *file)
 {
@@ -30,6 +39,7 @@ static int committed(struct hw_shim_file *file)
         return SQLITE_OK;
     hw_capture_status(file->capture, &now);
     hw_capture_unconfirmed(file->capture, now.seq);
+    remember_checkpoint(file, &now);
     (void)hw_prefix(&error, status,
                     "committed locally, but not confirmed in the log within %llu ms",
                     (unsigned long long)file->timeout_ms);

@@ -2,7 +2,7 @@
 #include <assert.h>
 #include <pthread.h>
 #include <stdatomic.h>
-#include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/alloc.h"
@@ -50,6 +50,33 @@ static void watch_forks(void)
 
 /* -------------------------------------------------------------------------------- claims */
 
+struct leftovers {
+    struct hw_env *env;
+    const char *dir;
+    char own[32];
+};
+
+/* Remove the claim of a process that died with it: nobody has it locked. */
+static bool remove_leftover(void *ctx, const char *name)
+{
+    const struct leftovers *leftovers = ctx;
+    struct hw_env *env = leftovers->env;
+    struct hw_file *file = NULL;
+    char *path;
+
+    if (strncmp(name, "open.", 5) != 0 || strcmp(name, leftovers->own) == 0)
+        return true;
+    path = hw_format("%s/%s", leftovers->dir, name);
+    if (path == NULL)
+        return false;
+    if (env->ops->open(env, path, HW_OPEN_READ | HW_OPEN_WRITE, &file, NULL) == HW_OK &&
+        env->ops->lock(file, false, NULL) == HW_OK)
+        (void)env->ops->remove(env, path, NULL); /* the next one tries again */
+    env->ops->close(file);
+    hw_free(path);
+    return true;
+}
+
 /*
  * Two copies of SQLite in one process (the host's own and a linked one) would drop each other's
  * POSIX locks.  They share no memory that either could find, but a lock of an open file description
@@ -58,30 +85,38 @@ static void watch_forks(void)
 static enum hw_status claim(struct hw_shim_database *database, struct hw_error *err)
 {
     struct hw_env *env = database->shim->env;
+    struct leftovers leftovers = {.env = env};
     struct hw_file *file = NULL;
-    enum hw_status status;
-    struct hw_error ignored;
-    char *path = hw_format("%s-hyper/open.%u", database->path, env->ops->process_id(env));
+    enum hw_status status = HW_OK;
+    char *dir = hw_format("%s-hyper", database->path);
+    char *path = NULL;
 
-    if (path == NULL)
-        return hw_fail(err, HW_ENOMEM, "no memory to open it");
-    status =
-        env->ops->open(env, path, HW_OPEN_READ | HW_OPEN_WRITE | HW_OPEN_CREATE, &file, &ignored);
-    if (status != HW_OK) {
-        hw_free(path);
-        return HW_OK; /* no log yet, or a directory that is not ours to write in: claimed later */
+    (void)snprintf(leftovers.own, sizeof(leftovers.own), "open.%u", env->ops->process_id(env));
+    if (dir != NULL)
+        path = hw_format("%s/%s", dir, leftovers.own);
+    if (path == NULL) {
+        status = hw_fail(err, HW_ENOMEM, "no memory to open it");
+        goto done;
     }
-    status = env->ops->lock(file, false, err);
-    if (status != HW_OK) {
+    if (env->ops->open(env, path, HW_OPEN_READ | HW_OPEN_WRITE | HW_OPEN_CREATE, &file, NULL) !=
+        HW_OK)
+        goto done; /* no log yet, or a directory that is not ours to write in */
+    if (env->ops->lock(file, false, NULL) != HW_OK) {
         env->ops->close(file);
-        hw_free(path);
-        return hw_fail(err, HW_EBUSY,
-                       "another copy of SQLite in this process has this database open, and each "
-                       "would drop the other's locks: use one copy");
+        status = hw_fail(err, HW_EBUSY,
+                         "another copy of SQLite in this process has this database open, and each "
+                         "would drop the other's locks: use one copy");
+        goto done;
     }
     database->claim = file;
     database->claim_path = path;
-    return HW_OK;
+    path = NULL;
+    leftovers.dir = dir;
+    (void)env->ops->list(env, dir, remove_leftover, &leftovers, NULL); /* only litter */
+done:
+    hw_free(dir);
+    hw_free(path);
+    return status;
 }
 
 static void unclaim(struct hw_shim_database *database)
@@ -93,47 +128,6 @@ static void unclaim(struct hw_shim_database *database)
         env->ops->close(database->claim);
     }
     hw_free(database->claim_path);
-}
-
-struct leftovers {
-    struct hw_shim_database *database;
-    char own[32];
-};
-
-/* Remove the claim of a process that died with it: nobody has it locked. */
-static bool remove_leftover(void *ctx, const char *name)
-{
-    struct leftovers *leftovers = ctx;
-    struct hw_env *env = leftovers->database->shim->env;
-    struct hw_file *file = NULL;
-    char *path;
-
-    if (strncmp(name, "open.", 5) != 0 || strcmp(name, leftovers->own) == 0)
-        return true;
-    path = hw_format("%s-hyper/%s", leftovers->database->path, name);
-    if (path == NULL)
-        return false;
-    if (env->ops->open(env, path, HW_OPEN_READ | HW_OPEN_WRITE, &file, NULL) == HW_OK &&
-        env->ops->lock(file, false, NULL) == HW_OK)
-        (void)env->ops->remove(env, path, NULL); /* the next one tries again */
-    env->ops->close(file);
-    hw_free(path);
-    return true;
-}
-
-static void remove_leftovers(struct hw_shim_database *database)
-{
-    struct hw_env *env = database->shim->env;
-    struct leftovers leftovers = {.database = database};
-    const char *own = database->claim_path == NULL ? NULL : strrchr(database->claim_path, '/');
-    char *dir = hw_format("%s-hyper", database->path);
-
-    if (own != NULL && strlen(own + 1) < sizeof(leftovers.own)) {
-        memcpy(leftovers.own, own + 1, strlen(own + 1) + 1);
-        if (dir != NULL)
-            (void)env->ops->list(env, dir, remove_leftover, &leftovers, NULL); /* only litter */
-    }
-    hw_free(dir);
 }
 
 /* ------------------------------------------------------------------------------ the list */
@@ -251,8 +245,6 @@ enum hw_status hw_shim_database_capture(struct hw_shim_database *database, const
     database->capture = capture;
     if (database->claim == NULL && !uri->memory)
         status = claim(database, err); /* the directory is there only now */
-    if (status == HW_OK && !spare)
-        remove_leftovers(database);
     hw_mutex_unlock(&mutex);
     if (spare)
         hw_capture_close(capture);

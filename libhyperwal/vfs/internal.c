@@ -108,3 +108,13 @@ enum hw_status hw_internal_read(struct hw_shim_file *file, sqlite3 **out, struct
     *out = db;
     return HW_OK;
 }
+
+void hw_internal_checkpoint(struct hw_shim_file *file)
+{
+    sqlite3 *db = NULL;
+
+    if (open_internal(file->path, file->shim->name, "checkpoint", &db, NULL) != HW_OK)
+        return;
+    (void)sqlite3_wal_checkpoint_v2(db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+    (void)sqlite3_close(db); /* it has no statements: cannot be busy */
+}

@@ -248,43 +248,54 @@ static int lock_exclusive(struct hw_shim_file *file, int first, int count, int f
     return SQLITE_OK;
 }
 
-/* Tell capture what an unlocking meant; `given_back` are the exclusive slots. */
-static void after_unlock(struct hw_shim_file *file, uint16_t given_back)
+/* Tell capture what an unlocking meant; `given_back` are exclusive slots, or shared ones. */
+static void after_unlock(struct hw_shim_file *file, uint16_t given_back, bool is_exclusive)
 {
-    if (given_back & 1U << HW_SHM_WRITE)
+    if (is_exclusive && given_back & 1U << HW_SHM_WRITE)
         hw_capture_committed(file->capture);
+    if (file->checkpoint_due && file->shm_shared == 0 && file->shm_exclusive == 0) {
+        file->checkpoint_due = false;
+        hw_internal_checkpoint(file);
+    }
+}
+
+static int shm_unlock(struct hw_shim_file *file, int first, int count, int flags, bool ours)
+{
+    bool is_exclusive = (flags & SQLITE_SHM_EXCLUSIVE) != 0;
+    uint16_t *held = is_exclusive ? &file->shm_exclusive : &file->shm_shared;
+    int code;
+
+    if (ours && is_exclusive && first == HW_SHM_CKPT)
+        hw_shim_checkpoint_end(file);
+    code = below_lock(file, first, count, flags);
+    *held &= (uint16_t)~slots(first, count);
+    if (ours)
+        after_unlock(file, slots(first, count), is_exclusive);
+    return code;
 }
 
 int hw_shim_file_shm_lock(sqlite3_file *sqlite_file, int first, int count, int flags)
 {
     struct hw_shim_file *file = hw_shim_file(sqlite_file);
-    bool is_unlock = (flags & SQLITE_SHM_UNLOCK) != 0;
     bool is_exclusive = (flags & SQLITE_SHM_EXCLUSIVE) != 0;
-    uint16_t *held = is_exclusive ? &file->shm_exclusive : &file->shm_shared;
-    bool ours = file->role == HW_SHIM_PRIMARY;
+    bool forked = hw_shim_is_forked(file);
+    bool ours = file->role == HW_SHIM_PRIMARY && !forked;
     int code;
 
     if (file->below->pMethods->xShmLock == NULL)
         return SQLITE_IOERR_SHMLOCK;
-    if (hw_shim_is_forked(file)) {
-        if (!is_unlock)
-            return SQLITE_IOERR;
-        ours = false;
-    }
-    if (is_unlock) {
-        if (ours && is_exclusive && first == HW_SHM_CKPT)
-            hw_shim_checkpoint_end(file);
-        code = below_lock(file, first, count, flags);
-        *held &= (uint16_t)~slots(first, count);
-        if (ours && is_exclusive)
-            after_unlock(file, slots(first, count));
-        return code;
-    }
+    if (flags & SQLITE_SHM_UNLOCK)
+        return shm_unlock(file, first, count, flags, ours);
+    if (forked)
+        return SQLITE_IOERR;
     code = ours && is_exclusive ? lock_exclusive(file, first, count, flags)
                                 : below_lock(file, first, count, flags);
     if (code != SQLITE_OK)
         return code;
-    *held |= slots(first, count);
+    if (is_exclusive)
+        file->shm_exclusive |= slots(first, count);
+    else
+        file->shm_shared |= slots(first, count);
     if (ours && !is_exclusive && !file->ready && first >= HW_SHM_READ0) {
         file->ready = true;
         hw_capture_ready(file->capture);

@@ -128,13 +128,13 @@ static enum hw_status begin_wal(struct hw_shim_file *file, struct hw_error *err)
 {
     enum hw_status status;
 
+    /* Looked at again when this connection has no lock: a hot journal may take a header of WAL mode
+     * back, an empty database gets its first page, a busy one is free then. */
+    file->needs_wal = true;
     if (hw_internal_header(file) != HW_HEADER_OTHER)
         return HW_OK;
     status = hw_internal_switch(file, err);
-    if (status != HW_EBUSY)
-        return status;
-    file->needs_wal = true; /* tried again when this connection has no lock */
-    return HW_OK;
+    return status == HW_EBUSY ? HW_OK : status;
 }
 
 static int open_main(struct hw_shim *shim, const char *name, struct hw_shim_file *file, int flags,

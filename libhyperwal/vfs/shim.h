@@ -83,6 +83,7 @@ struct hw_shim_file {
     bool exclusive_wanted;     /* the last PRAGMA locking_mode said exclusive */
     bool frames_alone;         /* WAL frames were written without shm locks since the last commit */
     bool checkpoint_wrote;     /* since the last hw_capture_checkpointed() */
+    bool checkpoint_due;       /* commits were not confirmed, so SQLite's own did not run */
     bool wal_deleted;          /* capture was told, and no WAL was begun since */
     bool checkpoint_refused;   /* door 2 failed: the next xFileSize fails */
     enum hw_durability durability;
@@ -193,6 +194,9 @@ enum hw_status hw_internal_switch(struct hw_shim_file *file, struct hw_error *er
  */
 enum hw_status hw_internal_read(struct hw_shim_file *file, sqlite3 **out,
                                 struct hw_error *err) HW_MUST_CHECK;
+
+/* A passive checkpoint through the shim; what it cannot do is left to the next one. */
+void hw_internal_checkpoint(struct hw_shim_file *file);
 
 /* ------------------------------------------------------------------------- past_file.c */
 

@@ -254,6 +254,7 @@ def the_past_can_be_read_by_seq_and_label(directory):
     path = directory + "/app.db"
     db = connect(path)
     db.execute("CREATE TABLE t(v)")
+    db.execute("PRAGMA hyperwal_snapshot")  # the past begins with the first one
     db.execute("INSERT INTO t VALUES('old')")
     seq = int(db.execute("PRAGMA hyperwal_seq").fetchone()[0])
     label = int(db.execute("PRAGMA hyperwal_label='before'").fetchone()[0])
