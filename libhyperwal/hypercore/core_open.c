@@ -246,6 +246,26 @@ static enum hw_status create_files(struct hw_core *core, struct hw_error *err)
     return status;
 }
 
+/* The directory, and its name in the one above. */
+static enum hw_status make_dir(struct hw_core *core, struct hw_error *err)
+{
+    const struct hw_env_ops *ops = core->env->ops;
+    const char *slash = strrchr(core->dir, '/');
+    char *above =
+        slash == NULL
+            ? hw_strdup(".")
+            : hw_format("%.*s", slash == core->dir ? 1 : (int)(slash - core->dir), core->dir);
+    enum hw_status status;
+
+    if (above == NULL)
+        return hw_fail(err, HW_ENOMEM, "%s: no memory to make it", core->dir);
+    status = ops->make_dir(core->env, core->dir, err);
+    if (status == HW_OK || status == HW_EEXIST) /* perhaps made just before a crash */
+        status = ops->sync_dir(core->env, above, err);
+    hw_free(above);
+    return status;
+}
+
 enum hw_status hw_core_create(struct hw_env *env, const char *dir, struct hw_core **out,
                               struct hw_error *err)
 {
@@ -254,9 +274,7 @@ enum hw_status hw_core_create(struct hw_env *env, const char *dir, struct hw_cor
 
     if (status != HW_OK)
         return status;
-    status = core->env->ops->make_dir(core->env, core->dir, err);
-    if (status == HW_EEXIST)
-        status = HW_OK;
+    status = make_dir(core, err);
     if (status == HW_OK)
         status = check_empty(core, err);
     if (status == HW_OK)

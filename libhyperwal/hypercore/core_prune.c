@@ -4,7 +4,7 @@
  * The slots of the tree say where each block is; pruning changes them first and removes files last:
  *
  *   1. a segment that is still appended to and has something to give up is closed
- *   2. slots of blocks that go: segment 0
+ *   2. slots of blocks that go: marked
  *   3. of each file with less than a quarter of live bytes a copy is made, with what is left
  *   4. slots of those blocks: the copy; the tree is synced
  *   5. files that no slot names are removed
@@ -92,8 +92,8 @@ done:
 static bool count_block(struct prune *prune, uint64_t index, const struct hw_slot *slot,
                         uint64_t size)
 {
-    struct segment_use *use = slot->segment == 0 ? NULL : find_use(prune, slot->segment);
-    bool keep = slot->segment != 0 && prune->keep(prune->ctx, index);
+    struct segment_use *use = slot->is_pruned ? NULL : find_use(prune, slot->segment);
+    bool keep = !slot->is_pruned && prune->keep(prune->ctx, index);
 
     if (!keep)
         prune->first_kept = index + 1;
@@ -103,10 +103,10 @@ static bool count_block(struct prune *prune, uint64_t index, const struct hw_slo
     } else if (use != NULL) {
         use->dead_blocks++;
     }
-    return !keep && slot->segment != 0;
+    return !keep && !slot->is_pruned;
 }
 
-/* Look at every slot; with `mark`, slots of blocks that go lose their place. */
+/* Look at every slot; with `mark`, slots of blocks that go are marked. */
 static enum hw_status sweep_slots(struct prune *prune, bool mark, struct hw_error *err)
 {
     struct hw_tree_file *tree = &prune->core->tree;
@@ -129,12 +129,12 @@ static enum hw_status sweep_slots(struct prune *prune, bool mark, struct hw_erro
                 return hw_fail(err, HW_ECORRUPT, "%s: slot of block %llu is damaged", tree->path,
                                (unsigned long long)(block + i));
             if (count_block(prune, block + i, &slot, slot.end - before)) {
-                hw_slot_set_place(slots + i * HW_SLOT_SIZE, 0, 0);
+                hw_slot_set_pruned(slots + i * HW_SLOT_SIZE);
                 changed = true;
             }
             before = slot.end;
         }
-        /* Only places differ from what is there, and none crosses a sector: a torn write is fine. */
+        /* One byte a slot differs from what is there: a torn write is fine. */
         if (mark && changed) {
             status = hw_tree_file_write_range(tree, block, count, slots, err);
             if (status != HW_OK)
@@ -266,7 +266,8 @@ static enum hw_status copy_fill(void *ctx, struct hw_file *file, struct hw_error
 
         if (status != HW_OK)
             return status;
-        if (slot.segment != copy->use->identity || !prune->keep(prune->ctx, block))
+        if (slot.is_pruned || slot.segment != copy->use->identity ||
+            !prune->keep(prune->ctx, block))
             continue;
         status = copy_block(copy, block, &slot, start, err);
         if (status != HW_OK)

@@ -62,8 +62,11 @@ static enum hw_status read_bytes(struct hw_core *core, uint64_t index, const str
     struct hw_record record;
     struct hw_file *file;
     uint64_t offset = place->slot.offset, skip;
-    enum hw_status status = hw_core_segment_file(core, place->slot.segment, &file, err);
+    enum hw_status status;
 
+    if (place->slot.segment == 0)
+        return HW_END; /* a torn slot: read_block() says so */
+    status = hw_core_segment_file(core, place->slot.segment, &file, err);
     if (status != HW_OK)
         return status;
     hw_buffer_clear(out);
@@ -90,12 +93,49 @@ static enum hw_status read_bytes(struct hw_core *core, uint64_t index, const str
     return HW_OK;
 }
 
-static bool fits_leaf(uint64_t index, const struct hw_buffer *block, const struct hw_slot *slot)
+/* The same, checked if it is the whole block. */
+static enum hw_status read_checked(struct hw_core *core, uint64_t index, const struct place *place,
+                                   size_t size, struct hw_buffer *out, struct hw_error *err)
 {
     struct hw_node leaf;
+    enum hw_status status = read_bytes(core, index, place, size, out, err);
 
-    hw_node_leaf(index, (struct hw_slice){block->bytes, block->size}, &leaf);
-    return memcmp(leaf.hash, slot->leaf, HW_HASH_SIZE) == 0;
+    if (status != HW_OK || size < place->size)
+        return status;
+    hw_node_leaf(index, (struct hw_slice){out->bytes, out->size}, &leaf);
+    return memcmp(leaf.hash, place->slot.leaf, HW_HASH_SIZE) == 0 ? HW_OK : HW_END;
+}
+
+/*
+ * The slot's offset is wrong, torn when the block was moved: search its segment for the block.
+ * HW_END: it is not there.
+ */
+static enum hw_status search_segment(struct hw_core *core, uint64_t index, struct place *place,
+                                     struct hw_error *err)
+{
+    uint8_t head[HW_RECORD_HEAD_MAX];
+    uint64_t offset = HW_SEGMENT_HEADER_SIZE;
+    struct hw_record record;
+    struct hw_file *file;
+    enum hw_status status;
+
+    if (place->slot.segment == 0)
+        return HW_END;
+    status = hw_core_segment_file(core, place->slot.segment, &file, err);
+    if (status != HW_OK)
+        return status;
+    for (;;) {
+        status = core->env->ops->read_at(file, offset, head, sizeof(head), err);
+        if (status < 0)
+            return status;
+        if (!hw_record_head_decode(head, sizeof(head), &record) || record.size == 0)
+            return HW_END;
+        if (index >= record.first && index - record.first < record.count)
+            break;
+        offset += record.size;
+    }
+    place->slot.offset = offset;
+    return HW_OK;
 }
 
 /* At most `size` bytes of a block; checked if that is all of it. */
@@ -109,18 +149,26 @@ static enum hw_status read_block(struct hw_core *core, uint64_t index, size_t si
         status = find_block(core, index, &place, err);
         if (status != HW_OK)
             return status;
-        if (place.slot.segment == 0)
+        if (place.slot.is_pruned)
             return hw_fail(err, HW_EPRUNED, "%s: block %llu was pruned", core->dir,
                            (unsigned long long)index);
-        status = read_bytes(core, index, &place, size < place.size ? size : place.size, out, err);
-        if (status == HW_OK && (size < place.size || fits_leaf(index, out, &place.slot)))
-            return HW_OK;
-        if (status < 0 && status != HW_ENOTFOUND && status != HW_ECORRUPT)
+        if (size > place.size)
+            size = place.size;
+        status = read_checked(core, index, &place, size, out, err);
+        if (status == HW_OK || (status < 0 && status != HW_ENOTFOUND && status != HW_ECORRUPT))
             return status;
-        hw_core_drop_old(core);
+        hw_core_drop_old(core); /* pruning may have moved the block, or removed the file */
     }
-    if (status == HW_ENOTFOUND || status == HW_ECORRUPT)
-        return hw_prefix(err, HW_ECORRUPT, "block %llu", (unsigned long long)index);
+    if (status == HW_END) {
+        status = search_segment(core, index, &place, err);
+        if (status == HW_OK)
+            status = read_checked(core, index, &place, size, out, err);
+        if (status == HW_OK)
+            return HW_OK;
+    }
+    if (status < 0)
+        return hw_prefix(err, status == HW_ENOTFOUND ? HW_ECORRUPT : status, "block %llu",
+                         (unsigned long long)index);
     return hw_fail(err, HW_ECORRUPT,
                    "%s/%08u.seg: block %llu, in the record at %llu, does not check: restore the "
                    "file from a copy",

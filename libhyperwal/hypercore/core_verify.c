@@ -62,7 +62,7 @@ static enum hw_status verify_leaf(struct verify *verify, uint64_t index)
     hw_roots_push(&verify->roots, &leaf, check_parent, verify);
     if (verify->parent_status != HW_OK)
         return verify->parent_status;
-    if (slot.segment == 0)
+    if (slot.is_pruned)
         return HW_OK; /* pruned: the tree is all there is */
     if (hw_segment_generation(slot.segment) > 0)
         return hw_core_read(core, index, &verify->block, verify->err);
@@ -117,7 +117,8 @@ static enum hw_status verify_leaves(struct verify *verify, const struct hw_segme
                 verify->core->dir, (unsigned)hw_segment_number(identity),
                 (unsigned long long)(record->first + i),
                 (unsigned long long)(scan->offset - record->size));
-        if (slot.segment == identity && slot.offset == scan->offset - record->size)
+        if (!slot.is_pruned && slot.segment == identity &&
+            slot.offset == scan->offset - record->size)
             verify->seen++;
         hw_roots_push(&verify->roots, &leaves[i], NULL, NULL);
     }

@@ -5,12 +5,15 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "hypercore/segment.h"
 
 enum {
     PARENT_AT = 32,
     END_AT = 64,
     PLACE_AT = 70,
     PLACE_SIZE = 10,
+    PRUNED_AT = 79, /* the greatest byte of the offset */
+    PRUNED = 0xff,
     CHECKSUM_AT = 72,
     OLDER_SIZE = 8 + HW_HASH_SIZE,
 };
@@ -46,6 +49,7 @@ void hw_slot_decode(const uint8_t bytes[HW_SLOT_SIZE], struct hw_slot *out)
     out->end = get_le48(bytes + END_AT);
     out->segment = hw_get_le32(bytes + PLACE_AT);
     out->offset = get_le48(bytes + PLACE_AT + 4);
+    out->is_pruned = bytes[PRUNED_AT] == PRUNED;
 }
 
 static bool is_zero(const uint8_t *bytes, size_t size)
@@ -284,6 +288,25 @@ bool hw_tree_file_failed(const struct hw_tree_file *tree)
     return tree->fresh.failed || tree->older.failed;
 }
 
+/* Is the slot on disk the one that was computed, or what pruning or later blocks made of it? */
+static bool slots_agree(const uint8_t *computed, const uint8_t *stored)
+{
+    struct hw_slot mine, theirs;
+
+    hw_slot_decode(computed, &mine);
+    hw_slot_decode(stored, &theirs);
+    if (memcmp(mine.leaf, theirs.leaf, HW_HASH_SIZE) != 0 || mine.end != theirs.end)
+        return false;
+    if (!is_zero(mine.parent, HW_HASH_SIZE) &&
+        memcmp(mine.parent, theirs.parent, HW_HASH_SIZE) != 0)
+        return false;
+    if (theirs.is_pruned)
+        return true;
+    if (hw_segment_generation(theirs.segment) > 0) /* a copy of the same segment */
+        return hw_segment_number(theirs.segment) == hw_segment_number(mine.segment);
+    return theirs.segment == mine.segment && theirs.offset == mine.offset;
+}
+
 enum hw_status hw_tree_file_agrees(struct hw_tree_file *tree, bool *out, struct hw_error *err)
 {
     uint8_t bytes[64 * HW_SLOT_SIZE];
@@ -297,13 +320,7 @@ enum hw_status hw_tree_file_agrees(struct hw_tree_file *tree, bool *out, struct 
         if (status < 0)
             return status;
         for (size_t slot = 0; slot < part; slot += HW_SLOT_SIZE) {
-            const uint8_t *mine = tree->fresh.bytes + at + slot;
-
-            /* A parent the overlay does not know yet may be there; places change by pruning. */
-            if (memcmp(mine, bytes + slot, HW_HASH_SIZE) != 0 ||
-                memcmp(mine + END_AT, bytes + slot + END_AT, PLACE_AT - END_AT) != 0 ||
-                (!is_zero(mine + PARENT_AT, HW_HASH_SIZE) &&
-                 memcmp(mine + PARENT_AT, bytes + slot + PARENT_AT, HW_HASH_SIZE) != 0))
+            if (!slots_agree(tree->fresh.bytes + at + slot, bytes + slot))
                 return HW_OK;
         }
         at += part;
@@ -361,9 +378,9 @@ enum hw_status hw_tree_file_write_range(struct hw_tree_file *tree, uint64_t bloc
     return tree->env->ops->write_at(tree->file, slot_at(block), slots, count * HW_SLOT_SIZE, err);
 }
 
-void hw_slot_set_place(uint8_t bytes[HW_SLOT_SIZE], uint32_t segment, uint64_t offset)
+void hw_slot_set_pruned(uint8_t bytes[HW_SLOT_SIZE])
 {
-    place_encode(bytes + PLACE_AT, segment, offset);
+    bytes[PRUNED_AT] = PRUNED;
 }
 
 enum hw_status hw_tree_file_relocate(struct hw_tree_file *tree, uint64_t block, uint32_t segment,

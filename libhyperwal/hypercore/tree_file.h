@@ -11,10 +11,11 @@
  *           | hash    | hash      |          | u32      | u48      |
  *
  *   end      bytes of all blocks up to this one: a node's size is the difference of two ends
- *   segment  identity of the segment file (segment.h); 0: the block was pruned
- *   offset   of the record that holds the block, in that file
+ *   segment  identity of the segment file (segment.h)
+ *   offset   of the record that holds the block, in that file; its last byte 0xff: pruned
  *
- * Segment and offset never cross a 512-byte boundary, so that moving a block is one sector.
+ * Pruning a block changes one byte.  Moving it changes one byte of the segment and those of the
+ * offset; a disk may tear that, so an offset is a hint: if it is wrong, the segment is searched.
  *
  *   header  0        8         16        20       28         60         72        80
  *           | magic  | length  | segment | offset | tree hash | zero     | checksum |
@@ -39,8 +40,9 @@ enum { HW_SLOT_SIZE = 80 };
 struct hw_slot {
     uint8_t leaf[HW_HASH_SIZE], parent[HW_HASH_SIZE];
     uint64_t end;     /* bytes */
-    uint32_t segment; /* 0: pruned */
+    uint32_t segment; /* 0: torn */
     uint64_t offset;  /* of the record */
+    bool is_pruned;
 };
 
 struct hw_tree_marker {
@@ -98,8 +100,8 @@ enum hw_status hw_tree_file_read_range(struct hw_tree_file *tree, uint64_t block
                                        uint8_t *out, struct hw_error *err) HW_MUST_CHECK;
 enum hw_status hw_tree_file_write_range(struct hw_tree_file *tree, uint64_t block, unsigned count,
                                         const uint8_t *slots, struct hw_error *err) HW_MUST_CHECK;
-void hw_slot_set_place(uint8_t bytes[HW_SLOT_SIZE], uint32_t segment, uint64_t offset);
-/* Move or (segment 0) prune one block; in place. */
+void hw_slot_set_pruned(uint8_t bytes[HW_SLOT_SIZE]);
+/* One block is in another segment now; in place. */
 enum hw_status hw_tree_file_relocate(struct hw_tree_file *tree, uint64_t block, uint32_t segment,
                                      uint64_t offset, struct hw_error *err) HW_MUST_CHECK;
 /* HW_END: there is none that can be trusted. */

@@ -1,0 +1,249 @@
+/*
+ * The log on a disk that fails at each of its operations in turn: what was acknowledged is there,
+ * it verifies, and it goes on.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "hypercore/core_internal.h"
+#include "sim/sim.h"
+#include "support/core_log.h"
+
+struct world {
+    uint64_t acknowledged; /* blocks whose commit returned HW_OK */
+    bool created;
+    bool prunes, large;
+    uint64_t pruned_below; /* a prune that gives up all below this was begun */
+};
+
+static struct world world;
+
+static bool keep_from(void *ctx, uint64_t index)
+{
+    return index >= *(const uint64_t *)ctx || index == 0;
+}
+
+/* Open or make the log; NULL: that failed. */
+static struct hw_core *open_log(struct sim *sim)
+{
+    struct hw_core *core = NULL;
+    enum hw_status status = hw_core_open(sim_env(sim), "/log", HW_CORE_WRITE, 0, &core, NULL);
+
+    if (status == HW_ENOTFOUND)
+        status = hw_core_create(sim_env(sim), "/log", &core, NULL);
+    if (status != HW_OK)
+        return NULL;
+    world.created = true;
+    core->segment_size = 1500;
+    return core;
+}
+
+static enum hw_status append_large(struct hw_core *core)
+{
+    static uint8_t block[HW_BATCH_BUFFER_SIZE + 5000];
+    enum hw_status status = hw_core_batch_begin(core, NULL);
+
+    if (status != HW_OK)
+        return status;
+    status = hw_core_batch_add(core, block, sizeof(block), NULL);
+    if (status == HW_OK)
+        status = hw_core_batch_add(core, block, 10, NULL);
+    if (status != HW_OK) {
+        hw_core_batch_abort(core);
+        return status;
+    }
+    return hw_core_batch_commit(core, "large", 5, NULL);
+}
+
+/* Appends that go on whatever fails, as the capture does: a poisoned log is opened again. */
+static void run(struct sim *sim, void *ctx)
+{
+    (void)ctx;
+    struct hw_core *core = open_log(sim);
+
+    for (unsigned i = 0; i < 12; i++) {
+        enum hw_status status;
+
+        if (core == NULL)
+            core = open_log(sim);
+        if (core == NULL)
+            continue;
+        if (world.large && i == 11)
+            status = append_large(core);
+        else
+            status = core_log_append(core, 1 + i % 4, "note", NULL);
+        if (status == HW_OK)
+            world.acknowledged = hw_core_length(core);
+        if (status == HW_OK && world.prunes && i % 4 == 3) {
+            uint64_t freed;
+
+            world.pruned_below = hw_core_length(core) - 6;
+            status = hw_core_prune(core, keep_from, &world.pruned_below, false, &freed, NULL);
+        }
+        if (status != HW_OK) {
+            hw_core_close(core);
+            core = NULL;
+        }
+    }
+    hw_core_close(core);
+}
+
+static void check_blocks(struct hw_core *core, uint64_t length)
+{
+    struct hw_error err = {0};
+
+    for (uint64_t i = 0; i < length; i++) {
+        enum hw_status status = core_log_check(core, i, &err);
+
+        if (status == HW_EPRUNED && !keep_from(&world.pruned_below, i))
+            continue;
+        if (status == HW_ECORRUPT && world.large && strstr(err.message, "has other bytes") != NULL)
+            continue; /* the large batch has blocks of its own */
+        assert_status(status, HW_OK, &err);
+    }
+}
+
+static void check(struct sim *sim, void *ctx)
+{
+    struct hw_core *core = NULL;
+    struct hw_error err = {0};
+    enum hw_status status;
+
+    (void)ctx;
+    status = hw_core_open(sim_env(sim), "/log", HW_CORE_READ, UINT64_MAX, &core, &err);
+    if (status == HW_ENOTFOUND && !world.created) {
+        assert_non_null(core = open_log(sim)); /* nothing that was left there is in the way */
+        hw_core_close(core);
+        return;
+    }
+    /* First as a reader who may not repair anything. */
+    assert_status(status, HW_OK, &err);
+    assert_true(hw_core_length(core) >= world.acknowledged);
+    check_blocks(core, hw_core_length(core));
+    hw_core_close(core);
+    if (world.acknowledged > 0) {
+        assert_status(
+            hw_core_open(sim_env(sim), "/log", HW_CORE_READ, world.acknowledged, &core, &err),
+            HW_OK, &err);
+        assert_int_equal(hw_core_length(core), world.acknowledged);
+        check_blocks(core, hw_core_length(core));
+        hw_core_close(core);
+    }
+    assert_status(hw_core_open(sim_env(sim), "/log", HW_CORE_WRITE, 0, &core, &err), HW_OK, &err);
+    assert_true(hw_core_length(core) >= world.acknowledged);
+    assert_status(hw_core_verify(core, NULL, NULL, &err), HW_OK, &err);
+    assert_status(core_log_append(core, 3, "after", &err), HW_OK, &err);
+    check_blocks(core, hw_core_length(core));
+    hw_core_close(core);
+    assert_status(hw_core_open(sim_env(sim), "/log", HW_CORE_WRITE, 0, &core, &err), HW_OK, &err);
+    core_log_check_note(core, "after");
+    assert_status(hw_core_verify(core, NULL, NULL, &err), HW_OK, &err);
+    hw_core_close(core);
+    assert_int_equal(sim_open_handles(sim), 0);
+}
+
+static void prepare(struct sim *sim, void *ctx)
+{
+    (void)sim;
+    (void)ctx;
+    world.acknowledged = 0;
+    world.created = false;
+    world.pruned_below = 0;
+}
+
+static int setup(void **state)
+{
+    world = (struct world){0};
+    *state = sim_new(0);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    sim_free(*state);
+    return 0;
+}
+
+static void each(void **state, unsigned faults, unsigned crash_modes, uint64_t stride)
+{
+    struct sim_scenario scenario = {
+        .faults = faults,
+        .crash_modes = crash_modes,
+        .stride = stride,
+        .prepare = prepare,
+        .run = run,
+        .check = check,
+    };
+
+    assert_true(sim_for_each_fault(*state, &scenario) > 20);
+}
+
+static void what_was_acknowledged_survives_power_loss_anywhere(void **state)
+{
+    each(state, SIM_CRASH, 0, 1);
+}
+
+static void what_was_acknowledged_survives_a_kill_anywhere(void **state)
+{
+    each(state, SIM_KILL, 0, 1);
+}
+
+static void any_failing_operation_leaves_a_whole_log(void **state)
+{
+    each(state, SIM_EIO | SIM_ENOSPC | SIM_EMFILE | SIM_SHORT_READ, 0, 1);
+}
+
+static void any_failing_allocation_leaves_a_whole_log(void **state)
+{
+    each(state, SIM_ENOMEM, 0, 1);
+}
+
+static void pruning_survives_whatever_fails(void **state)
+{
+    world.prunes = true;
+    each(state, SIM_CRASH | SIM_KILL | SIM_EIO | SIM_ENOSPC | SIM_ENOMEM, 0, 3);
+}
+
+static void a_batch_in_parts_survives_power_loss(void **state)
+{
+    world.large = true;
+    each(state, SIM_CRASH | SIM_KILL | SIM_EIO | SIM_ENOSPC, 1U << SIM_TORN | 1U << SIM_DROP, 9);
+}
+
+static void a_full_disk_that_stays_full_loses_nothing(void **state)
+{
+    struct sim_scenario scenario = {
+        .faults = SIM_ENOSPC | SIM_EIO,
+        .operations = SIM_WRITE | SIM_ALLOCATE | SIM_SYNC,
+        .for_ever = true,
+        .stride = 2,
+        .prepare = prepare,
+        .run = run,
+        .check = check,
+    };
+
+    assert_true(sim_for_each_fault(*state, &scenario) > 20);
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(what_was_acknowledged_survives_power_loss_anywhere),
+        TEST(what_was_acknowledged_survives_a_kill_anywhere),
+        TEST(any_failing_operation_leaves_a_whole_log),
+        TEST(any_failing_allocation_leaves_a_whole_log),
+        TEST(pruning_survives_whatever_fails),
+        TEST(a_batch_in_parts_survives_power_loss),
+        TEST(a_full_disk_that_stays_full_loses_nothing),
+    };
+
+    return cmocka_run_group_tests_name("hypercore/core_faults", tests, NULL, NULL);
+}
