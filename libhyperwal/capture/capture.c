@@ -191,6 +191,24 @@ bool hw_capture_is_forked(const struct hw_capture *capture)
     return capture->process_id != capture->env->ops->process_id(capture->env);
 }
 
+/*
+ * The first snapshot of a log, or one that somebody asked for, is worth a moment before this process
+ * goes: without it nothing can be restored.  The caller holds `step`.
+ */
+static void finish_snapshot(struct hw_capture *capture)
+{
+    struct hw_worker *worker = &capture->worker;
+    struct hw_env *env = capture->env;
+    uint64_t deadline = env->ops->monotonic_ns(env) + CLOSE_WAIT_MS * 1000000ULL;
+    uint64_t next;
+
+    while (worker->has_role && worker->state == WORKER_RUNNING &&
+           (worker->snapshot.forced || worker->note.snapshot_seq == UINT64_MAX) &&
+           env->ops->monotonic_ns(env) < deadline)
+        if (hw_worker_step(capture, &next, NULL) != HW_OK)
+            break;
+}
+
 void hw_capture_close(struct hw_capture *capture)
 {
     bool last;
@@ -215,6 +233,7 @@ void hw_capture_close(struct hw_capture *capture)
             hw_thread_join(&capture->thread);
         }
         hw_mutex_lock(&capture->step_mutex);
+        finish_snapshot(capture);
         hw_worker_drop_role(capture);
         hw_mutex_unlock(&capture->step_mutex);
         hw_gate_close(capture);
@@ -373,6 +392,7 @@ void hw_capture_wal_deleted(struct hw_capture *capture)
     bool logged = hw_gate_is_logged(capture);
 
     hw_mutex_lock(&capture->step_mutex);
+    finish_snapshot(capture);
     atomic_store(&capture->ready, false); /* or the worker would begin again before we are done */
     hw_worker_let_go(capture);
     hw_gate_close(capture);
