@@ -1,4 +1,4 @@
-/* Implements the file controls of vfs/shim.h.  Every one is passed down; some mean something here. */
+/* Implements the file controls of vfs/shim.h: all are passed down, some mean something here. */
 #include "vfs/shim.h"
 
 static int below_control(struct hw_shim_file *file, int op, void *argument)

@@ -1,4 +1,4 @@
-/* Implements the short-lived connections of vfs/shim.h: what only SQLite itself may do to a file. */
+/* Implements the short-lived connections of vfs/shim.h: what only SQLite may do to a file. */
 #include <string.h>
 
 #include "vfs/shim.h"

@@ -126,8 +126,8 @@ static enum hw_status key_text(const uint8_t key[HW_KEY_SIZE], char **text, stru
 /* -------------------------------------------------------------------------------- roles */
 
 /*
- * The worker works while somebody has the WAL open, and begins when somebody reads: for a connection
- * that did not read yet another one does, *reader, until the request is answered.
+ * The worker works while somebody has the WAL open, and begins when somebody reads: for a
+ * connection that did not read yet another one does, *reader, until the request is answered.
  */
 static enum hw_status make_ready(struct hw_shim_file *file, sqlite3 **reader, struct hw_error *err)
 {

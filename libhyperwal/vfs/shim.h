@@ -8,8 +8,8 @@
  *              └ hw_shim_file        the WAL of the same connection
  *
  * A hw_shim_file belongs to its connection, which serializes calls.  The list of databases, their
- * reference counts and lists of files are guarded by one mutex, never held across a call to the base
- * VFS or to capture.
+ * reference counts and lists of files are guarded by one mutex, never held across a call to the
+ * base VFS or to capture.
  *
  * POSIX locks: nothing here opens the database file or its -shm but through the base VFS, which
  * keeps a closed descriptor open while the process holds a lock of that file.
@@ -189,8 +189,8 @@ enum hw_header_state hw_internal_header(struct hw_shim_file *file);
  */
 enum hw_status hw_internal_switch(struct hw_shim_file *file, struct hw_error *err) HW_MUST_CHECK;
 /*
- * Begin to read through the shim, so that the WAL is recovered and capture is ready as long as *out,
- * the caller's to close, is open.
+ * Begin to read through the shim, so that the WAL is recovered and capture is ready as long as
+ * *out, the caller's to close, is open.
  */
 enum hw_status hw_internal_read(struct hw_shim_file *file, sqlite3 **out,
                                 struct hw_error *err) HW_MUST_CHECK;

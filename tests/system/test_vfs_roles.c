@@ -1,6 +1,7 @@
 /*
- * What the shim does when things are not as usual: a worker that does not answer, a database that is
- * a replica, a process that dies.  Real files and processes; the worker is a child that can be stopped.
+ * What the shim does when things are not as usual: a worker that does not answer, a database that
+ * is a replica, a process that dies.  Real files and processes; the worker is a child that can be
+ * stopped.
  */
 #include <setjmp.h>
 #include <stdarg.h>
