@@ -79,12 +79,13 @@ static bool is_soft(enum hw_status status)
  * whose tree is whole.  HW_END: no segments.
  */
 static enum hw_status find_place(struct hw_core *core, const struct hw_segment_list *list,
-                                 struct hw_error *err)
+                                 bool use_marker, struct hw_error *err)
 {
     struct hw_tree_marker marker;
-    enum hw_status status;
+    enum hw_status status = HW_END;
 
-    status = hw_tree_file_marker(&core->tree, &marker, err);
+    if (use_marker)
+        status = hw_tree_file_marker(&core->tree, &marker, err);
     if (status == HW_OK && marker.segment != 0 && hw_segment_generation(marker.segment) == 0 &&
         marker.offset >= HW_SEGMENT_HEADER_SIZE) {
         status =
@@ -333,11 +334,17 @@ enum hw_status hw_core_find_end(struct hw_core *core, bool adopt, struct hw_erro
     if (status == HW_OK)
         status = hw_segment_list(core->env, core->dir, &list, err);
     if (status == HW_OK)
-        status = find_place(core, &list, err);
+        status = find_place(core, &list, true, err);
+    if (status == HW_OK)
+        status = walk_all(core, core->limit, err);
+    if (status == HW_AGAIN || (status == HW_OK && !core->has_commit && list.count > 0)) {
+        /* The batch that the marker names is damaged: how far do the others reach? */
+        status = find_place(core, &list, false, err);
+        if (status == HW_OK)
+            status = walk_all(core, core->limit, err);
+    }
     if (status == HW_END)
         status = HW_OK; /* no segments: nothing was ever appended */
-    else if (status == HW_OK)
-        status = walk_all(core, core->limit, err);
     if (status == HW_AGAIN)
         status = HW_OK; /* check_end() says it with the place */
     if (status == HW_OK)
@@ -377,7 +384,7 @@ enum hw_status hw_core_refresh(struct hw_core *core, uint64_t limit, struct hw_e
         /* Pruning removed segments that we had not read yet: go on from the newest place. */
         status = hw_segment_list(core->env, core->dir, &list, err);
         if (status == HW_OK)
-            status = find_place(core, &list, err);
+            status = find_place(core, &list, true, err);
         if (status == HW_OK)
             status = walk_all(core, limit, err);
         if (status > 0 || (status == HW_OK && is_short(core, limit)))

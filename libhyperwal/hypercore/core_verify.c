@@ -152,8 +152,12 @@ static enum hw_status verify_record(struct verify *verify, const struct hw_segme
     return HW_OK;
 }
 
-/* One segment as it was appended, up to block `end`. */
-static enum hw_status verify_segment(struct verify *verify, uint32_t identity, uint64_t end)
+/*
+ * One segment as it was appended, up to block `end`; with `is_followed`, the next one begins there,
+ * else what lies between was pruned, or is missing in the count.
+ */
+static enum hw_status verify_segment(struct verify *verify, uint32_t identity, uint64_t end,
+                                     bool is_followed)
 {
     struct hw_core *core = verify->core;
     struct hw_segment_header header;
@@ -189,7 +193,9 @@ static enum hw_status verify_segment(struct verify *verify, uint32_t identity, u
         if (status == HW_OK)
             status = verify_record(verify, &scan, &record, &header);
     } while (verify->roots.length < end && status == HW_OK);
-    if (status == HW_END)
+    if (status == HW_END && !is_followed)
+        status = HW_OK;
+    else if (status == HW_END)
         status = hw_fail(verify->err, HW_ECORRUPT,
                          "%s/%08u.seg: at %llu, block %llu, there is no whole record", core->dir,
                          (unsigned)hw_segment_number(identity), (unsigned long long)scan.offset,
@@ -202,18 +208,21 @@ done:
 
 /* The block at which the segment after list[i] begins. */
 static enum hw_status segment_end(struct verify *verify, const struct hw_segment_list *list,
-                                  size_t i, uint64_t *out)
+                                  size_t i, uint64_t *out, bool *is_followed)
 {
     struct hw_core *core = verify->core;
+    uint32_t number = hw_segment_number(list->identities[i]);
 
     *out = core->roots.length;
+    *is_followed = true;
     for (size_t next = i + 1; next < list->count; next++) {
         struct hw_segment_header header;
         struct hw_file *file = NULL;
         enum hw_status status;
 
-        if (hw_segment_number(list->identities[next]) == hw_segment_number(list->identities[i]))
+        if (hw_segment_number(list->identities[next]) == number)
             continue;
+        *is_followed = hw_segment_number(list->identities[next]) == number + 1;
         status = hw_segment_open(core->env, core->dir, list->identities[next], false,
                                  core->identity.discovery_key, &header, &file, verify->err);
         core->env->ops->close(file);
@@ -250,12 +259,13 @@ enum hw_status hw_core_verify(struct hw_core *core,
         status = hw_segment_list(core->env, core->dir, &list, err);
     for (size_t i = 0; i < list.count && status == HW_OK; i++) {
         uint64_t end;
+        bool is_followed;
 
         if (hw_segment_generation(list.identities[i]) > 0)
             continue; /* its blocks were read one by one */
-        status = segment_end(&verify, &list, i, &end);
+        status = segment_end(&verify, &list, i, &end, &is_followed);
         if (status == HW_OK)
-            status = verify_segment(&verify, list.identities[i], end);
+            status = verify_segment(&verify, list.identities[i], end, is_followed);
     }
     if (status == HW_OK && verify.seen != verify.expected)
         status = find_missing(&verify);
