@@ -33,6 +33,24 @@ static bool follow_progress(void *ctx, uint64_t done, uint64_t total)
            follower->progress(follower->progress_ctx, done, total) != 0;
 }
 
+/* The replica remembers where its log is, by the full path. */
+static enum hw_status source_note(struct hyperwal_follower *follower, struct hw_error *err)
+{
+    sqlite3_vfs *vfs = hw_api_base_vfs();
+    char *full = hw_zalloc((size_t)vfs->mxPathname + 1);
+    enum hw_status status;
+
+    if (full == NULL)
+        return hw_fail(err, HW_ENOMEM, "no memory for a path");
+    if ((vfs->xFullPathname(vfs, follower->log->dir, vfs->mxPathname + 1, full) & 0xff) !=
+        SQLITE_OK)
+        status = hw_fail(err, HW_EIO, "%s: its full path cannot be had", follower->log->dir);
+    else
+        status = hw_replica_set_source(follower->replica, full, err);
+    hw_free(full);
+    return status;
+}
+
 /* HW_END: nothing to begin with yet. */
 static enum hw_status replica_begin(struct hyperwal_follower *follower, struct hw_error *err)
 {
@@ -47,8 +65,16 @@ static enum hw_status replica_begin(struct hyperwal_follower *follower, struct h
         return status;
     if (snapshot == UINT64_MAX)
         return HW_END;
-    return hw_replica_open(log->env, hw_api_base_vfs(), log->core, follower->path, follow_progress,
-                           follower, &follower->replica, err);
+    status = hw_replica_open(log->env, hw_api_base_vfs(), log->core, follower->path,
+                             follow_progress, follower, &follower->replica, err);
+    if (status != HW_OK)
+        return status;
+    status = source_note(follower, err);
+    if (status != HW_OK) {
+        hw_replica_close(follower->replica);
+        follower->replica = NULL;
+    }
+    return status;
 }
 
 static int follow_result(struct hyperwal_follower *follower, enum hw_status status,

@@ -176,8 +176,18 @@ int database_open(const char *path, sqlite3 **db)
             return result;
     }
     code = hyperwal_open(path, 0, db, &error);
-    if (code != SQLITE_OK)
+    if (code != SQLITE_OK) {
         result = failure_code(code, error);
+    } else {
+        /* Capture begins when somebody reads. */
+        code = sqlite3_exec(*db, "SELECT count(*) FROM sqlite_schema", NULL, NULL, NULL);
+        if (code != SQLITE_OK) {
+            (void)failure("%s: %s", path, sqlite3_errmsg(*db));
+            result = code == SQLITE_CORRUPT || code == SQLITE_NOTADB ? CORRUPT : FAILED;
+            sqlite3_close_v2(*db);
+            *db = NULL;
+        }
+    }
     sqlite3_free(error);
     return result;
 }

@@ -2,7 +2,6 @@
 #include "report.h"
 
 #include <inttypes.h>
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -184,7 +183,7 @@ static void progress_draw(const struct progress *progress, uint64_t done, uint64
         snprintf(rate_text, sizeof(rate_text), "%.0f blocks", rate);
     }
     fprintf(stderr, "\r\033[K%s: %s, %3.0f %%, %s/s, %.0f s left", progress->what, done_text,
-            total > 0 ? 100.0 * (double)done / (double)total : 100.0, rate_text, ceil(left));
+            total > 0 ? 100.0 * (double)done / (double)total : 100.0, rate_text, left);
     fflush(stderr);
 }
 

@@ -21,10 +21,7 @@ static void print_event(const char *event, const char *path, uint64_t seq, bool 
     struct json json;
 
     if (!is_json) {
-        if (seq == HYPERWAL_SEQ_NONE)
-            printf("%s: %s, waiting for the first snapshot of the log\n", path, event);
-        else
-            printf("%s: %s at seq %" PRIu64 "\n", path, event, seq);
+        printf("%s: %s at seq %" PRIu64 "\n", path, event, seq);
         fflush(stdout);
         return;
     }
@@ -66,7 +63,8 @@ static int follow_live(hyperwal_follower *follower, const char *path, bool is_js
         } else if (code == SQLITE_OK) {
             was_corrupt = false;
         }
-        if (!was_live && !was_corrupt && hyperwal_follow_lag(follower) == 0) {
+        if (!was_live && !was_corrupt && hyperwal_follow_lag(follower) == 0 &&
+            hyperwal_follow_seq(follower) != HYPERWAL_SEQ_NONE) {
             was_live = true;
             print_event("live", path, hyperwal_follow_seq(follower), is_json);
         }
