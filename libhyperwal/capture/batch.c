@@ -330,15 +330,27 @@ static enum hw_status add_transaction(struct maker *maker, uint32_t last, struct
 
 /* ----------------------------------------------------------------------------------- batch */
 
-/* Invariant 2: the frames are durable before the log says that they were committed. */
-static enum hw_status sync_wal(struct hw_capture *capture, uint32_t max_frame, struct hw_error *err)
+/*
+ * Invariant 2: the frames are durable before the log says that they were committed.  So is the name
+ * of their file, which SQLite syncs only with the file's first sync.
+ */
+enum hw_status hw_worker_sync_wal(struct hw_capture *capture, uint32_t max_frame,
+                                  struct hw_error *err)
 {
     struct hw_worker *worker = &capture->worker;
+    struct hw_env *env = capture->env;
     uint64_t end = hw_wal_frame_offset(worker->page_size, max_frame + 1);
+    enum hw_status status;
 
-    if (hw_shared_wal_synced(capture->shared, worker->note.at.salts) >= end)
+    if (hw_shared_wal_synced(capture->shared, worker->wal_header.salts) >= end)
         return HW_OK;
-    return capture->env->ops->sync(worker->wal, err);
+    status = env->ops->sync(worker->wal, err);
+    if (status != HW_OK || worker->named_inode == worker->wal_stat.inode)
+        return status;
+    status = env->ops->sync_dir(env, capture->directory, err);
+    if (status == HW_OK)
+        worker->named_inode = worker->wal_stat.inode;
+    return status;
 }
 
 /* Did somebody checkpoint past the gate while old images were read? */
@@ -388,7 +400,7 @@ enum hw_status hw_batch_run(struct hw_capture *capture, const struct hw_wal_inde
         .note = worker->note,
         .time_ms = hw_worker_time(capture),
     };
-    enum hw_status status = sync_wal(capture, header->max_frame, err);
+    enum hw_status status = hw_worker_sync_wal(capture, header->max_frame, err);
 
     worker->frames_count = 0; /* what was read before may have been a rolled back transaction */
     if (status == HW_OK)

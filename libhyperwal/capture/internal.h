@@ -139,6 +139,7 @@ struct hw_worker {
     struct hw_wal_index *private_index; /* owned: exclusive mode without shm */
     struct hw_wal_index_header private_header;
     struct hw_file *wal;          /* owned */
+    uint64_t named_inode;         /* of the WAL whose name is durable; 0: none */
     struct hw_file_stat wal_stat; /* which file that is */
     struct hw_wal_header wal_header;
     struct hw_sums *sums;                   /* owned */
@@ -174,6 +175,7 @@ struct hw_capture {
     struct hw_env *env;
     sqlite3_vfs *base;
     char *path, *wal_path, *log_dir; /* owned; log_dir NULL in memory mode */
+    char *directory;                 /* owned: where the database is */
     sqlite3_filename filename;       /* owned: what xOpen of the base VFS wants */
     uint64_t wal_limit, wal_cap;
     uint32_t process_id; /* of the opener: another one means a fork */
@@ -244,6 +246,10 @@ enum hw_status hw_worker_commit(struct hw_capture *capture, const struct hw_note
  */
 enum hw_status hw_batch_run(struct hw_capture *capture, const struct hw_wal_index_header *header,
                             struct hw_error *err) HW_MUST_CHECK;
+
+/* The WAL is durable up to this frame, and so is its name. */
+enum hw_status hw_worker_sync_wal(struct hw_capture *capture, uint32_t max_frame,
+                                  struct hw_error *err) HW_MUST_CHECK;
 
 /* ------------------------------------------------------------------------------ reconcile.c */
 

@@ -227,6 +227,20 @@ static bool check_is_disturbed(struct hw_capture *capture)
             attempted > worker->check_at.frame);
 }
 
+/* Invariant 2 for a state that is adopted: it must not be lost once the log begins with it. */
+static enum hw_status sync_state(struct hw_capture *capture, struct hw_error *err)
+{
+    struct hw_worker *worker = &capture->worker;
+    int rc = capture->database->pMethods->xSync(capture->database, SQLITE_SYNC_NORMAL);
+
+    if (rc != SQLITE_OK)
+        return hw_fail(err, HW_EIO, "%s: cannot sync (SQLite code %d)", capture->path, rc);
+    if (worker->check_at.frame == 0)
+        return HW_OK;
+    memcpy(worker->wal_header.salts, worker->check_at.salts, sizeof(worker->wal_header.salts));
+    return hw_worker_sync_wal(capture, worker->check_at.frame, err);
+}
+
 /* A batch of one block: genesis or gap.  The state as of check_at is that of its seq. */
 static enum hw_status add_state(struct hw_capture *capture, enum hw_entry_type type,
                                 struct hw_error *err)
@@ -234,8 +248,10 @@ static enum hw_status add_state(struct hw_capture *capture, enum hw_entry_type t
     struct hw_worker *worker = &capture->worker;
     struct hw_entry_header header = hw_worker_entry(capture, type);
     struct hw_note note = worker->note;
-    enum hw_status status = hw_core_batch_begin(worker->core, err);
+    enum hw_status status = sync_state(capture, err);
 
+    if (status == HW_OK)
+        status = hw_core_batch_begin(worker->core, err);
     if (status != HW_OK)
         return status;
     note.at = worker->check_at;

@@ -164,6 +164,7 @@ void hw_worker_let_go(struct hw_capture *capture)
     worker->private_header = (struct hw_wal_index_header){0};
     capture->env->ops->close(worker->wal);
     worker->wal = NULL;
+    worker->named_inode = 0; /* the next WAL may get the same number */
     worker->frames_count = 0;
 }
 
