@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -243,6 +244,86 @@ static void everything_a_killed_process_committed_is_in_the_log(void **state)
     assert_int_equal(sqlite3_close(db), SQLITE_OK);
 }
 
+/* ------------------------------------------------------------------------------- at once */
+
+enum { WRITERS = 3, COMMITS = 150 };
+
+/* Commits and checkpoints as they come; returns how many commits failed. */
+static int write_many(int writer)
+{
+    sqlite3 *db = NULL;
+    char sql[128];
+    int failed = 0;
+
+    if (hyperwal_open(path, 0, &db, NULL) != SQLITE_OK)
+        return COMMITS;
+    (void)sqlite3_busy_timeout(db, 60000);
+    (void)sqlite3_exec(db, "PRAGMA wal_autocheckpoint=20", NULL, NULL, NULL);
+    for (int i = 0; i < COMMITS; i++) {
+        (void)snprintf(sql, sizeof(sql), "INSERT INTO t VALUES(%d), (randomblob(3000))",
+                       writer * COMMITS + i);
+        failed += sqlite3_exec(db, sql, NULL, NULL, NULL) != SQLITE_OK;
+        if (i % 50 == 49)
+            (void)sqlite3_wal_checkpoint_v2(db, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL);
+    }
+    failed += sqlite3_close(db) != SQLITE_OK;
+    return failed;
+}
+
+static void *write_in_thread(void *ctx)
+{
+    int *writer = ctx;
+
+    *writer = write_many(*writer);
+    return NULL;
+}
+
+static void threads_and_processes_write_at_once_and_every_commit_is_logged(void **state)
+{
+    sqlite3 *db = open_db("");
+    pthread_t threads[WRITERS];
+    int results[WRITERS], status, transactions = 0, code;
+    hyperwal_log *log = NULL;
+    hyperwal_entry entry;
+    uint64_t next = 0, seq;
+    pid_t child;
+
+    (void)state;
+    execute(db, "CREATE TABLE t(v); SELECT * FROM t");
+    assert_int_equal(hyperwal_snapshot(db, NULL, &next), SQLITE_OK);
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+    child = fork();
+    assert_true(child >= 0);
+    if (child == 0)
+        _exit(write_many(WRITERS) == 0 ? 0 : 1);
+    for (int i = 0; i < WRITERS; i++) {
+        results[i] = i;
+        assert_int_equal(pthread_create(&threads[i], NULL, write_in_thread, &results[i]), 0);
+    }
+    for (int i = 0; i < WRITERS; i++) {
+        assert_int_equal(pthread_join(threads[i], NULL), 0);
+        assert_int_equal(results[i], 0);
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+    db = open_db("");
+    assert_int_equal(number(db, "SELECT count(DISTINCT v) FROM t WHERE typeof(v)='integer'"),
+                     (WRITERS + 1) * COMMITS);
+    assert_int_equal(hyperwal_seq(db, NULL, &seq), SQLITE_OK);
+    assert_int_equal(hyperwal_log_open(path, &log, NULL), SQLITE_OK);
+    while ((code = hyperwal_log_next(log, &next, &entry)) == SQLITE_OK) {
+        transactions += strcmp(entry.type, "transaction") == 0;
+        assert_string_not_equal(entry.type, "gap");
+    }
+    assert_int_equal(code, SQLITE_DONE);
+    assert_int_equal(transactions, (WRITERS + 1) * COMMITS);
+    code = hyperwal_log_verify(log, HYPERWAL_VERIFY_DEEP, NULL, NULL);
+    if (code != SQLITE_OK)
+        fail_msg("%s", hyperwal_log_errmsg(log));
+    hyperwal_log_close(log);
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+}
+
 /* ----------------------------------------------------------------------------- replicas */
 
 static void a_replica_reads_waits_and_refuses_to_write(void **state)
@@ -306,6 +387,8 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(a_checkpoint_does_not_overtake_the_log, setup, teardown),
         cmocka_unit_test_setup_teardown(everything_a_killed_process_committed_is_in_the_log, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(
+            threads_and_processes_write_at_once_and_every_commit_is_logged, setup, teardown),
         cmocka_unit_test_setup_teardown(a_replica_reads_waits_and_refuses_to_write, setup,
                                         teardown),
     };
