@@ -80,27 +80,28 @@ static struct cached_group *oldest_cached(struct hw_past *past)
     return oldest;
 }
 
-static enum hw_status expand_group(struct hw_past *past, uint32_t group, struct cached_group **out,
-                                   struct hw_error *err)
+/* NULL: *status says why not. */
+static struct cached_group *expand_group(struct hw_past *past, uint32_t group,
+                                         enum hw_status *status, struct hw_error *err)
 {
     struct cached_group *slot = oldest_cached(past);
     size_t page_size = past->replay.page_size;
     uint32_t page_count;
-    enum hw_status status;
     uint8_t *pages;
 
     if (slot->pages == NULL)
         slot->pages = hw_alloc(HW_GROUP_PAGES * page_size);
-    if (slot->pages == NULL)
-        return hw_fail(err, HW_ENOMEM, "past state: no memory for a page group");
-    status = hw_replay_group_read(&past->replay, group, &page_count, err);
-    if (status != HW_OK)
-        return status;
+    if (slot->pages == NULL) {
+        *status = hw_fail(err, HW_ENOMEM, "past state: no memory for a page group");
+        return NULL;
+    }
+    *status = hw_replay_group_read(&past->replay, group, &page_count, err);
+    if (*status != HW_OK)
+        return NULL;
     pages = past->replay.group_pages; /* take what was expanded, give the old room for the next */
     past->replay.group_pages = slot->pages;
     *slot = (struct cached_group){.group = group, .page_count = page_count, .pages = pages};
-    *out = slot;
-    return HW_OK;
+    return slot;
 }
 
 static enum hw_status read_from_group(struct hw_past *past, uint32_t page_number, void *content,
@@ -109,19 +110,18 @@ static enum hw_status read_from_group(struct hw_past *past, uint32_t page_number
     uint32_t group = (page_number - 1) / HW_GROUP_PAGES;
     uint32_t place = (page_number - 1) % HW_GROUP_PAGES;
     size_t page_size = past->replay.page_size;
+    enum hw_status status = HW_OK;
     struct cached_group *cached;
-    enum hw_status status;
 
     if (page_number > past->group_pages || group >= past->plan.snapshot.group_count) {
         memset(content, 0, page_size);
         return HW_OK;
     }
     cached = find_cached(past, group);
-    if (cached == NULL) {
-        status = expand_group(past, group, &cached, err);
-        if (status != HW_OK)
-            return status;
-    }
+    if (cached == NULL)
+        cached = expand_group(past, group, &status, err);
+    if (cached == NULL)
+        return status;
     cached->used = ++past->tick;
     if (place < cached->page_count)
         memcpy(content, cached->pages + place * page_size, page_size);
@@ -155,9 +155,10 @@ static enum hw_status past_page_write(void *ctx, uint32_t page_number, const voi
 
     if (past->scratch == NULL)
         status = hw_replay_scratch(past->env, &past->scratch, err);
-    if (status == HW_OK)
-        status = past->env->ops->write_at(past->scratch, (page_number - 1) * (uint64_t)page_size,
-                                          content, page_size, err);
+    if (status != HW_OK)
+        return status;
+    status = past->env->ops->write_at(past->scratch, (page_number - 1) * (uint64_t)page_size,
+                                      content, page_size, err);
     return status == HW_OK ? mark_written(past, page_number, err) : status;
 }
 

@@ -1,5 +1,4 @@
 /* A state as a new file: hw_restore() of apply/apply.h. */
-#include <stdio.h>
 #include <string.h>
 
 #include "apply/replay.h"
@@ -113,9 +112,12 @@ enum { LEFTOVER_COUNT = 3, PATH_MAX_SIZE = 4096 };
 static enum hw_status path_join(char out[PATH_MAX_SIZE], const char *path, const char *suffix,
                                 struct hw_error *err)
 {
-    if (strlen(path) + strlen(suffix) >= PATH_MAX_SIZE)
+    size_t size = strlen(path), suffix_size = strlen(suffix) + 1;
+
+    if (size + suffix_size > PATH_MAX_SIZE)
         return hw_fail(err, HW_ELIMIT, "%.60s...: too long a path", path);
-    (void)snprintf(out, PATH_MAX_SIZE, "%s%s", path, suffix);
+    memcpy(out, path, size);
+    memcpy(out + size, suffix, suffix_size);
     return HW_OK;
 }
 
@@ -170,9 +172,10 @@ static void directory_of(const char *path, char out[PATH_MAX_SIZE])
     const char *slash = strrchr(path, '/');
     size_t size = slash == NULL ? 0 : slash == path ? 1 : (size_t)(slash - path);
 
-    (void)snprintf(out, PATH_MAX_SIZE, "%.*s", (int)size, path);
+    memcpy(out, path, size);
     if (size == 0)
-        (void)snprintf(out, PATH_MAX_SIZE, ".");
+        out[size++] = '.';
+    out[size] = '\0';
 }
 
 static enum hw_status sync_directory(struct hw_env *env, const char *path, struct hw_error *err)

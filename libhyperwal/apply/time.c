@@ -135,6 +135,15 @@ enum hw_status hw_time_parse(const char *text, int64_t *out, struct hw_error *er
     return HW_OK;
 }
 
+/* `value` in exactly `digits` digits, and the character behind it; where the next one goes. */
+static char *put_number(char *out, int64_t value, int digits, char behind)
+{
+    for (int i = digits - 1; i >= 0; i--, value /= 10)
+        out[i] = (char)('0' + value % 10);
+    out[digits] = behind;
+    return out + digits + 1;
+}
+
 void hw_time_format(int64_t time_ms, char out[32])
 {
     int64_t days, ms;
@@ -148,7 +157,12 @@ void hw_time_format(int64_t time_ms, char out[32])
     days = time_ms / 86400000;
     ms = time_ms % 86400000;
     date_from_days(days, &year, &month, &day);
-    (void)snprintf(out, 32, "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ", year, month, day,
-                   (int)(ms / 3600000), (int)(ms / 60000 % 60), (int)(ms / 1000 % 60),
-                   (int)(ms % 1000));
+    out = put_number(out, year, 4, '-');
+    out = put_number(out, month, 2, '-');
+    out = put_number(out, day, 2, 'T');
+    out = put_number(out, ms / 3600000, 2, ':');
+    out = put_number(out, ms / 60000 % 60, 2, ':');
+    out = put_number(out, ms / 1000 % 60, 2, '.');
+    out = put_number(out, ms % 1000, 3, 'Z');
+    *out = '\0';
 }

@@ -456,7 +456,7 @@ static enum hw_status check_content(struct verify *verify, struct hw_error *err)
             plan.from_empty = true;
             plan.first_seq = 1;
         } else {
-            uint64_t index_seq;
+            uint64_t index_seq = 0;
 
             status = find_start(verify, &from, &index_seq, err);
             if (status == HW_OK)
