@@ -304,7 +304,7 @@ static enum hw_status remove_leftovers(struct hw_replica *replica, struct hw_err
 static enum hw_status build(struct hw_replica *replica, struct hw_error *err)
 {
     struct hw_target target = {.kind = HW_TARGET_HEAD};
-    struct hw_replica_record record = {.flags = HW_RECORD_BASE};
+    struct hw_replica_record record = {0};
     struct hw_state state;
     enum hw_status status = hw_state_resolve(replica->core, &target, &state, err);
 
@@ -371,18 +371,32 @@ enum hw_status hw_replica_open(struct hw_env *env, sqlite3_vfs *base, struct hw_
     return HW_OK;
 }
 
-void hw_replica_close(struct hw_replica *replica)
+/*
+ * Leave a WAL that is in the file, and a record that says so.  It is written last: found without a
+ * WAL it means that some client has deleted it, and not that a loss of power took the frames.  What
+ * fails here only makes the next start look longer.
+ */
+static void settle(struct hw_replica *replica)
 {
     bool complete;
+    enum hw_status status = hw_replica_abandon(replica, NULL);
 
+    if (status == HW_OK)
+        status = hw_positions_sync(replica->positions, NULL);
+    if (status == HW_OK)
+        status = hw_replica_database_checkpoint(replica->db, &complete, NULL);
+    if (status == HW_OK)
+        status = replica->env->ops->sync(replica->db->wal, NULL);
+    if (status == HW_OK)
+        (void)!hw_replica_record_now(replica, HW_RECORD_CLOSED, NULL);
+}
+
+void hw_replica_close(struct hw_replica *replica)
+{
     if (replica == NULL)
         return;
-    if (replica->db != NULL && replica->db->writer != NULL && !replica->needs_repair &&
-        hw_replica_abandon(replica, NULL) == HW_OK &&
-        hw_replica_record_now(replica, HW_RECORD_CLOSED, NULL) == HW_OK) {
-        /* Only for the next start's sake: what fails here is found again there. */
-        (void)!hw_replica_database_checkpoint(replica->db, &complete, NULL);
-    }
+    if (replica->db != NULL && replica->db->writer != NULL && !replica->needs_repair)
+        settle(replica);
     hw_replica_database_close(replica->db);
     hw_positions_close(replica->positions);
     hw_shared_page_close(replica->shared);

@@ -83,7 +83,11 @@ enum hw_status hw_replica_add_page(struct hw_replica *replica, uint32_t page_num
 {
     enum hw_status status = HW_OK;
 
-    if (!replica->round_recorded && hw_wal_writer_position(replica->db->writer).frame == 0) {
+    /*
+     * Before the first frame of a follower and of a round.  Frames may outlive a loss of power that
+     * their records do not: a closing record must not be the newest one then.
+     */
+    if (!replica->round_recorded) {
         status = hw_replica_record_now(replica, 0, err);
         replica->round_recorded = status == HW_OK;
     }

@@ -22,10 +22,7 @@
 
 /* ---------------------------------------------------------------------------- position file */
 
-enum {
-    HW_RECORD_BASE = 1,   /* the database file alone, as it was built */
-    HW_RECORD_CLOSED = 2, /* a follower closed here: nothing was written after it */
-};
+enum { HW_RECORD_CLOSED = 1 }; /* a follower closed here: nothing was written after it */
 
 /* This end of the WAL is the state at seq. */
 struct hw_replica_record {
@@ -171,8 +168,8 @@ struct hw_replica {
     uint32_t added;   /* frames added to the writer and not published */
     bool in_entry;    /* between the blocks of a transaction of several */
     bool needs_repair;
-    uint64_t repair_from;   /* a state before this block is no repair */
-    bool round_recorded;    /* the WAL's present round has its first record */
+    uint64_t repair_from; /* a state before this block is no repair */
+    bool round_recorded;  /* this follower, and the WAL's present round, have their first record */
     uint32_t checkpoint_at; /* frames in the WAL that make the next checkpoint due */
     uint32_t wal_limit;
     uint64_t pause_end_ns; /* 0: no pause */

@@ -102,7 +102,9 @@ static inline void maker_end(struct maker *m)
     assert_status(hw_core_batch_commit(m->core, NULL, 0, &err), HW_OK, &err);
 }
 
-static inline void maker_open(struct maker *m, uint32_t page_size)
+/* A log in `dir`; NULL: in memory. */
+static inline void maker_open_in(struct maker *m, struct hw_env *env, const char *dir,
+                                 uint32_t page_size)
 {
     struct hw_genesis genesis = {.format_version = HW_FORMAT_VERSION, .page_size = page_size};
     struct hw_buffer body = {0};
@@ -114,13 +116,18 @@ static inline void maker_open(struct maker *m, uint32_t page_size)
         sqlite3_open_v2(":memory:", &m->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, NULL),
         SQLITE_OK);
     run_sql(m->db, pragma);
-    assert_status(hw_core_create(hw_env_posix(), NULL, &m->core, &err), HW_OK, &err);
+    assert_status(hw_core_create(env, dir, &m->core, &err), HW_OK, &err);
     maker_begin(m);
     hw_genesis_encode(&genesis, &body);
     maker_add_block(m, HW_ENTRY_GENESIS, true, true, &body);
     maker_end(m);
     hw_buffer_release(&body);
     hw_free(pragma);
+}
+
+static inline void maker_open(struct maker *m, uint32_t page_size)
+{
+    maker_open_in(m, hw_env_posix(), NULL, page_size);
 }
 
 static inline void maker_close(struct maker *m)
@@ -295,10 +302,10 @@ static inline void maker_label(struct maker *m, const char *name)
 
 #define REPLICA "/replica.db"
 
-static inline enum hw_status replica_open(struct sim *sim, struct maker *m, struct hw_replica **out,
-                                          struct hw_error *err)
+static inline enum hw_status replica_open(struct sim *sim, struct hw_core *core,
+                                          struct hw_replica **out, struct hw_error *err)
 {
-    return hw_replica_open(sim_env(sim), sim_vfs(sim), m->core, REPLICA, NULL, NULL, out, err);
+    return hw_replica_open(sim_env(sim), sim_vfs(sim), core, REPLICA, NULL, NULL, out, err);
 }
 
 /* Step until all is applied. */

@@ -19,7 +19,7 @@ static void begin(struct world *w, uint32_t page_size)
 
 static void open_replica(struct world *w)
 {
-    assert_status(replica_open(w->sim, &w->m, &w->replica, &w->err), HW_OK, &w->err);
+    assert_status(replica_open(w->sim, w->m.core, &w->replica, &w->err), HW_OK, &w->err);
 }
 
 static void close_replica(struct world *w)
@@ -273,10 +273,10 @@ static void only_one_follower_at_a_time_and_only_of_its_log(void **state)
     (void)state;
     begin(&w, 4096);
     open_replica(&w);
-    assert_int_equal(replica_open(w.sim, &w.m, &second, &w.err), HW_EBUSY);
+    assert_int_equal(replica_open(w.sim, w.m.core, &second, &w.err), HW_EBUSY);
     close_replica(&w);
     maker_open(&other, 4096);
-    assert_int_equal(replica_open(w.sim, &other, &second, &w.err), HW_EFORK);
+    assert_int_equal(replica_open(w.sim, other.core, &second, &w.err), HW_EFORK);
     assert_null(second);
     maker_close(&other);
     open_replica(&w);
@@ -297,7 +297,7 @@ static void a_database_that_is_no_replica_is_not_touched(void **state)
                      SQLITE_OK);
     run_sql(db, "CREATE TABLE mine(a); INSERT INTO mine VALUES(5)");
     sqlite3_close(db);
-    assert_int_equal(replica_open(w.sim, &w.m, &w.replica, &w.err), HW_EEXIST);
+    assert_int_equal(replica_open(w.sim, w.m.core, &w.replica, &w.err), HW_EEXIST);
     assert_false(sim_file_exists(w.sim, REPLICA "-hyper/replica"));
     assert_int_equal(hw_replica_info(sim_env(w.sim), REPLICA, &info, &w.err), HW_ENOTFOUND);
     end(&w);
