@@ -73,15 +73,19 @@ static struct sim_handle closed_handle;
 void sim_map_keep_lock(struct sim_handle *handle)
 {
     struct sim *sim = handle->sim;
+    bool is_locked = handle->inode != NULL && handle->inode->env_lock == handle;
 
-    if (handle->inode == NULL || handle->inode->env_lock != handle)
-        return;
     for (size_t i = 0; i < sim->map_count; i++) {
-        if (sim->maps[i].inode != handle->inode || sim->maps[i].handle != handle)
+        struct sim_map *map = &sim->maps[i];
+
+        if (map->handle != handle)
             continue;
-        sim->maps[i].holds_lock = true;
+        map->handle = NULL; /* another handle may come to have this address */
+        if (!is_locked || map->inode != handle->inode)
+            continue;
+        map->holds_lock = true;
         handle->inode->env_lock = &closed_handle;
-        return;
+        is_locked = false;
     }
 }
 
