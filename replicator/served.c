@@ -11,7 +11,9 @@
 #include "program.h"
 #include "report.h"
 
-enum { BUSY_MS = 2000 }; /* how long a program that is in a transaction is waited for */
+enum { BUSY_MS = 2000 };       /* how long a program that is in a transaction is waited for */
+enum { MOVE_MS = 100 };        /* between two moves of a read mark while somebody writes */
+enum { LOOK_MS_LIMIT = 8192 }; /* the last look is twice that after a write without a commit */
 
 struct served *served_find(struct served_list *list, const char *path)
 {
@@ -155,8 +157,14 @@ static enum served_result served_open(struct served_list *list, struct served *s
         if (code != SQLITE_OK)
             error = sqlite3_mprintf("%s: %s", served->path, sqlite3_errmsg(served->db));
     }
-    if (code == SQLITE_OK)
+    if (code == SQLITE_OK) {
+        uint64_t seq;
+
+        /* If the log is slow to start, the first mark is planted later. */
+        if (hyperwal_seq(served->db, NULL, &seq) == SQLITE_OK)
+            (void)sidecar_move(&served->sidecar, served->db);
         code = log_key(served->path, key, &error);
+    }
     if (code == SQLITE_OK) {
         grown = realloc(list->items, (list->count + 1) * sizeof(*grown));
         if (grown == NULL)
@@ -214,6 +222,83 @@ done:
     }
     return added;
 }
+
+/* --------------------------------------------------------------------------------- looks */
+
+/* Changes when another connection has committed. */
+static int64_t data_version(sqlite3 *db)
+{
+    sqlite3_stmt *statement = NULL;
+    int64_t version = -1;
+
+    if (sqlite3_prepare_v2(db, "PRAGMA data_version", -1, &statement, NULL) == SQLITE_OK &&
+        sqlite3_step(statement) == SQLITE_ROW)
+        version = sqlite3_column_int64(statement, 0);
+    (void)sqlite3_finalize(statement); /* without a row: -1, which is as good as no change */
+    return version;
+}
+
+static void look_later(struct served *served, int delay_ms)
+{
+    served->delay_ms = delay_ms > LOOK_MS_LIMIT ? 0 : delay_ms;
+    served->look_after = seconds_now() + delay_ms / 1000.0;
+}
+
+static void look(struct served *served)
+{
+    int64_t version = data_version(served->db);
+
+    (void)hyperwal_look(served->db, NULL); /* only a hint */
+    if (served->is_written) {
+        served->is_written = false;
+        served->version = version;
+        served->sidecar.is_due = true;
+        look_later(served, 1);
+    } else if (version != served->version) {
+        served->sidecar.is_due = true;
+        served->delay_ms = 0;
+    } else {
+        look_later(served, 2 * served->delay_ms);
+    }
+}
+
+static double move_after(const struct sidecar *sidecar)
+{
+    return sidecar->moved + MOVE_MS / 1000.0;
+}
+
+void served_work(struct served_list *list)
+{
+    for (size_t i = 0; i < list->count; i++) {
+        struct served *served = &list->items[i];
+        double now = seconds_now();
+
+        if (served->is_written || (served->delay_ms != 0 && now >= served->look_after))
+            look(served);
+        if (served->sidecar.is_due && now >= move_after(&served->sidecar))
+            (void)sidecar_move(&served->sidecar, served->db); /* the old mark stands: again later */
+    }
+}
+
+int served_wait(const struct served_list *list)
+{
+    double now = seconds_now(), least = -1;
+
+    for (size_t i = 0; i < list->count; i++) {
+        const struct served *served = &list->items[i];
+        double look_in = served->look_after - now, move_in = move_after(&served->sidecar) - now;
+
+        if (served->is_written)
+            return 0;
+        if (served->delay_ms != 0 && (least < 0 || look_in < least))
+            least = look_in > 0 ? look_in : 0;
+        if (served->sidecar.is_due && (least < 0 || move_in < least))
+            least = move_in > 0 ? move_in : 0;
+    }
+    return least < 0 ? -1 : (int)(least * 1000) + 1;
+}
+
+/* ------------------------------------------------------------------------------- the end */
 
 void served_remove(struct served_list *list, struct served *served)
 {

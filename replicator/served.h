@@ -10,6 +10,7 @@
 #include <hyperwal.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 #include "sidecar.h"
@@ -19,7 +20,11 @@ struct served {
     char name[64];
     sqlite3 *db; /* owned */
     struct sidecar sidecar;
-    dev_t device; /* which file it was when it was opened */
+    bool is_written;   /* somebody wrote to the WAL: not looked at yet */
+    int64_t version;   /* data_version when we looked after the last write to the WAL */
+    int delay_ms;      /* until the next look, doubled each time; 0: no more looks */
+    double look_after; /* seconds_now() of the next look */
+    dev_t device;      /* which file it was when it was opened */
     ino_t inode;
 };
 
@@ -42,6 +47,14 @@ enum served_result {
  */
 enum served_result served_add(struct served_list *list, const char *path, bool is_guess,
                               bool is_json, int *result);
+/*
+ * Tell the log about programs that do not use the VFS.  A commit can be seen only after its last write
+ * to the WAL, and in between lies an fsync: so after each write we look, and look again at growing
+ * intervals until there was a commit, or for some seconds.  Also moves read marks that are due.
+ * served_wait(): milliseconds until there is something to do; -1: nothing until the next write.
+ */
+void served_work(struct served_list *list);
+int served_wait(const struct served_list *list);
 /* The served database with this full path; NULL. */
 struct served *served_find(struct served_list *list, const char *path);
 void served_remove(struct served_list *list, struct served *served);

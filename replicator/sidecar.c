@@ -2,6 +2,7 @@
 #include "sidecar.h"
 
 #include <stdint.h>
+#include <string.h>
 
 #include "report.h"
 
@@ -35,7 +36,7 @@ int sidecar_open(struct sidecar *sidecar, const char *path)
 {
     int code = SQLITE_OK;
 
-    *sidecar = (struct sidecar){.moved = seconds_now()};
+    *sidecar = (struct sidecar){.moved = seconds_now(), .is_due = true};
     for (int i = 0; i < 2 && code == SQLITE_OK; i++) {
         code = hyperwal_open(path, 0, &sidecar->marks[i], NULL);
         if (code == SQLITE_OK)
@@ -86,11 +87,12 @@ static int number_of(sqlite3 *db, const char *sql, int64_t *number)
 }
 
 /*
- * The writer's part of a restart.  `writer` holds WRITE, and read the database when all of the WAL was
- * in it: its transaction is at READ(0), so its first frame begins a new round if no other reader is
- * in the way.  Its other connection is then let go from the WAL and put on READ(0) too.
+ * A commit that changes nothing, by `writer`, which holds WRITE.  If all of the WAL was in the database
+ * when its transaction began, and no other reader is in the way, it begins a new round.  The reader
+ * leaves the WAL for that, and comes back to READ(0) or below the new frame: so nobody can copy the
+ * new frame before there is a mark at it.
  */
-static int restart(sqlite3 *writer, sqlite3 *reader)
+static int frame_write(sqlite3 *writer, sqlite3 *reader)
 {
     char sql[64];
     int64_t version = 0;
@@ -107,64 +109,99 @@ static int restart(sqlite3 *writer, sqlite3 *reader)
     return code == SQLITE_OK ? exec(writer, "COMMIT") : code;
 }
 
-/* marks[0] is at the end of the log.  Whatever happens, one of the two has a mark at the end. */
-static int wal_restart(struct sidecar *sidecar, sqlite3 *db)
+/*
+ * Write a frame of our own and put the mark at it.  The transaction of marks[1] may begin the new
+ * round if all `copied` frames are still all there are.  Whatever happens, marks[0] has a mark.
+ */
+static int mark_plant(struct sidecar *sidecar, sqlite3 *db, int copied)
 {
     sqlite3 *reader = sidecar->marks[0], *writer = sidecar->marks[1];
-    int frames = 0, copied = 0, frames_now = 0, copied_now = 0, code;
+    int frames_now = 0, copied_now = 0, code;
     uint64_t seq;
 
-    code = checkpoint(db, &frames, &copied);
-    if (code != SQLITE_OK || frames != copied)
-        return code != SQLITE_OK ? code : SQLITE_BUSY; /* another reader holds it back */
     code = exec(writer, "BEGIN IMMEDIATE");
     if (code != SQLITE_OK)
         return code;
-    /* Nobody commits now.  As many frames as before: nobody did since all were copied either. */
     code = checkpoint(db, &frames_now, &copied_now);
-    if (code == SQLITE_OK && (frames_now != frames || copied_now != copied))
-        code = SQLITE_BUSY;
+    if (code == SQLITE_OK && copied >= 0 && (frames_now != copied || copied_now != copied))
+        code = SQLITE_BUSY; /* somebody committed just before: not at READ(0) */
     if (code == SQLITE_OK)
-        code = hyperwal_seq(db, NULL, &seq);
+        code = hyperwal_seq(db, NULL, &seq); /* of all there is, for nobody commits now */
     if (code == SQLITE_OK)
-        code = restart(writer, reader);
+        code = frame_write(writer, reader);
     mark_leave(writer);
     if (code == SQLITE_OK)
-        code = mark_take(writer); /* in the new round, while the reader is still on READ(0) */
+        code = mark_take(writer);
     if (code == SQLITE_OK) {
         swap(sidecar);
-        mark_leave(sidecar->marks[1]);
+        mark_leave(reader);
+        code = checkpoint(db, &sidecar->frames, &copied_now);
     } else if (sqlite3_get_autocommit(reader) != 0) {
         (void)mark_take(reader); /* as good as can be: the next move tries again */
     }
     return code;
 }
 
-int sidecar_move(struct sidecar *sidecar, sqlite3 *db)
+/* Move up to the end, which is beyond the mark: so the new mark is not at READ(0) either. */
+static int mark_move(struct sidecar *sidecar, sqlite3 *db)
 {
-    int frames = 0, copied = 0, code;
-    int64_t page_size = 0;
+    int frames = 0, copied = 0;
     uint64_t seq;
+    int code = mark_take(sidecar->marks[1]);
 
-    sidecar->moved = seconds_now();
-    sidecar->is_due = false;
-    code = mark_take(sidecar->marks[1]);
+    if (code == SQLITE_OK)
+        code = checkpoint(db, &frames, &copied);
     if (code == SQLITE_OK)
         code = hyperwal_seq(db, NULL, &seq); /* the log has reached the new mark */
     if (code != SQLITE_OK) {
         mark_leave(sidecar->marks[1]);
-        sidecar->is_due = true;
         return code;
     }
     swap(sidecar);
     mark_leave(sidecar->marks[1]);
-    code = checkpoint(db, &frames, &copied);
-    if (code == SQLITE_OK)
-        code = number_of(db, "PRAGMA page_size", &page_size);
-    if (frames < sidecar->tried_frames)
+    sidecar->frames = frames;
+    return SQLITE_OK;
+}
+
+/* The mark is where it should be; is the WAL longer than it should be? */
+static int wal_limit(struct sidecar *sidecar, sqlite3 *db)
+{
+    int frames = 0, copied = 0;
+    int64_t page_size = 0;
+    int code = number_of(db, "PRAGMA page_size", &page_size);
+
+    if (sidecar->frames < sidecar->tried_frames)
         sidecar->tried_frames = 0; /* a new round */
-    if (code != SQLITE_OK || (frames - sidecar->tried_frames) * page_size < WAL_LIMIT)
+    if (code != SQLITE_OK || (sidecar->frames - sidecar->tried_frames) * page_size < WAL_LIMIT)
         return code;
+    code = checkpoint(db, &frames, &copied);
+    if (code != SQLITE_OK || frames != copied)
+        return code;                /* another reader holds it back, or somebody goes on writing */
     sidecar->tried_frames = frames; /* a reader that stays is not to cost a commit each time */
-    return wal_restart(sidecar, db);
+    return mark_plant(sidecar, db, copied);
+}
+
+/* Is the log being written?  While the database is compared with it, there is nothing to wait for. */
+static bool is_running(sqlite3 *db)
+{
+    char *json = NULL;
+    bool running = hyperwal_status(db, NULL, &json) == SQLITE_OK && json != NULL &&
+                   strstr(json, "\"state\":\"running\"") != NULL;
+
+    sqlite3_free(json);
+    return running;
+}
+
+int sidecar_move(struct sidecar *sidecar, sqlite3 *db)
+{
+    int frames = 0, copied = 0;
+    int code = is_running(db) ? checkpoint(db, &frames, &copied) : SQLITE_BUSY;
+
+    sidecar->moved = seconds_now();
+    if (code == SQLITE_OK && sidecar->frames == 0)
+        code = mark_plant(sidecar, db, -1);
+    else if (code == SQLITE_OK && frames > sidecar->frames)
+        code = mark_move(sidecar, db);
+    sidecar->is_due = code != SQLITE_OK;
+    return code == SQLITE_OK ? wal_limit(sidecar, db) : code;
 }

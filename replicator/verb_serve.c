@@ -24,7 +24,6 @@
 
 enum { OPTION_JSON = 1, OPTION_NETWORK };
 enum { RETRY_MS = 500 }; /* while a database could not be opened because it was busy */
-enum { MOVE_MS = 100 };  /* between two moves of a read mark while somebody writes */
 enum { EVENT_BUFFER = 16 * (sizeof(struct inotify_event) + NAME_MAX + 1) };
 
 static const struct option options[] = {
@@ -133,45 +132,10 @@ static void scan_open(struct server *server)
 
 /* -------------------------------------------------------------------------------- events */
 
-static void wal_written(struct served *served)
-{
-    (void)hyperwal_look(served->db, NULL); /* only a hint */
-    served->sidecar.is_due = true;
-}
-
 static void look_all(struct server *server)
 {
     for (size_t i = 0; i < server->served.count; i++)
-        wal_written(&server->served.items[i]);
-}
-
-/* Milliseconds until a mark is to be moved; -1: none. */
-static int marks_due(const struct server *server)
-{
-    double now = seconds_now();
-    int least = -1;
-
-    for (size_t i = 0; i < server->served.count; i++) {
-        const struct sidecar *sidecar = &server->served.items[i].sidecar;
-        double left = (sidecar->moved - now) * 1000 + MOVE_MS;
-        int ms = left > 0 ? (int)left + 1 : 0;
-
-        if (sidecar->is_due && (least < 0 || ms < least))
-            least = ms;
-    }
-    return least;
-}
-
-static void marks_move(struct server *server)
-{
-    double now = seconds_now();
-
-    for (size_t i = 0; i < server->served.count; i++) {
-        struct served *served = &server->served.items[i];
-
-        if (served->sidecar.is_due && (now - served->sidecar.moved) * 1000 >= MOVE_MS)
-            (void)sidecar_move(&served->sidecar, served->db); /* the old mark stands: again later */
-    }
+        server->served.items[i].is_written = true;
 }
 
 static void gone(struct server *server, struct served *served)
@@ -194,7 +158,7 @@ static void event(struct server *server, const struct directory *directory, cons
         return;
     served = served_find(&server->served, path);
     if (served != NULL && is_wal)
-        wal_written(served);
+        served->is_written = true;
     else if (served != NULL && !is_journal && (mask & (IN_DELETE | IN_MOVED_FROM)) != 0)
         gone(server, served);
     else if (served == NULL && directory->is_open_to_new && !is_wal)
@@ -230,7 +194,7 @@ static int serve_until_signal(struct server *server)
     struct pollfd fds[] = {{server->signals, POLLIN, 0}, {server->inotify, POLLIN, 0}};
 
     for (;;) {
-        int wait_ms = marks_due(server);
+        int wait_ms = served_wait(&server->served);
         int count;
 
         if (server->has_busy && (wait_ms < 0 || wait_ms > RETRY_MS))
@@ -243,7 +207,7 @@ static int serve_until_signal(struct server *server)
             return DONE;
         if (count > 0 && fds[1].revents != 0)
             events_read(server);
-        marks_move(server);
+        served_work(&server->served);
         if (count == 0 && server->has_busy)
             scan_open(server);
     }
