@@ -145,7 +145,8 @@ void sim_file_remove(struct sim *sim, const char *path);
  * prepare (no fault), run (with the fault at its n-th operation), then, after a crash if that was
  * the fault, check (no fault); for n = 1, 2, ... until no fault is reached, for each kind.  run()
  * must bear any failure, and close what it opened; check() asserts.  A run that fails names the
- * fault, n and the seed at the end of the program.
+ * fault, n and the seed at the end of the program.  HYPERWAL_STRIDE in the environment multiplies
+ * the stride, for builds in which everything costs more.
  */
 struct sim_scenario {
     unsigned faults;                             /* of enum sim_fault_kind */
@@ -160,7 +161,7 @@ struct sim_scenario {
     void (*check)(struct sim *sim, void *ctx);
     void *ctx;
 };
-/* How many runs there were. */
+/* How many runs there were, or would have been without HYPERWAL_STRIDE (about). */
 uint64_t sim_for_each_fault(struct sim *sim, const struct sim_scenario *scenario);
 
 /* ----------------------------------------------------------------------------------- oracle */

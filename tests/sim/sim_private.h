@@ -141,7 +141,7 @@ void *sim_grow(void *memory, size_t *capacity, size_t count, size_t item_size);
 char *sim_copy_text(const char *text);
 uint64_t sim_chance(struct sim *sim, uint64_t bound); /* 0 to bound - 1 */
 void sim_random(struct sim *sim, void *buf, size_t size);
-uint64_t sim_hash(uint64_t hash, const void *bytes, size_t size); /* FNV-1a */
+uint64_t sim_hash(uint64_t hash, const void *bytes, size_t size);
 enum { SIM_HASH_START = 1469598103 };
 
 void sim_bytes_resize(struct sim_bytes *bytes, size_t size); /* new bytes are zero */

@@ -48,12 +48,19 @@ void sim_bytes_release(struct sim_bytes *bytes)
     *bytes = (struct sim_bytes){0};
 }
 
+/* FNV-1a, by words where there are eight bytes: it runs over everything that is written. */
 uint64_t sim_hash(uint64_t hash, const void *bytes, size_t size)
 {
     const uint8_t *p = bytes;
+    uint64_t word;
 
-    for (size_t i = 0; i < size; i++)
-        hash = (hash ^ p[i]) * 1099511628211U;
+    for (; size >= sizeof(word); p += sizeof(word), size -= sizeof(word)) {
+        memcpy(&word, p, sizeof(word));
+        hash = (hash ^ word) * 1099511628211U;
+        hash ^= hash >> 32; /* high bits count, too */
+    }
+    for (; size > 0; p++, size--)
+        hash = (hash ^ *p) * 1099511628211U;
     return hash;
 }
 
