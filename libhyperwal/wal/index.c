@@ -120,6 +120,23 @@ static enum hw_status region_acquire(struct hw_wal_index *index, uint32_t number
     return HW_OK;
 }
 
+/* Make room in the cache of addresses for region `number`. */
+static enum hw_status cache_grow(struct hw_wal_index *index, uint32_t number, struct hw_error *err)
+{
+    uint32_t count = (number | 15) + 1;
+    uint32_t **regions;
+
+    if (number < index->region_count)
+        return HW_OK;
+    regions = hw_realloc(index->regions, count * sizeof(*regions));
+    if (regions == NULL)
+        return hw_fail(err, HW_ENOMEM, "wal-index: no memory for %u regions", (unsigned)count);
+    memset(regions + index->region_count, 0, (count - index->region_count) * sizeof(*regions));
+    index->regions = regions;
+    index->region_count = count;
+    return HW_OK;
+}
+
 /* HW_END: the region does not exist, and was not to be made. */
 static enum hw_status region_get(struct hw_wal_index *index, uint32_t number, bool extend,
                                  uint32_t **out, struct hw_error *err)
@@ -131,20 +148,17 @@ static enum hw_status region_get(struct hw_wal_index *index, uint32_t number, bo
         *out = index->regions[number];
         return HW_OK;
     }
-    if (number >= index->region_count) {
-        uint32_t count = (number | 15) + 1;
-        uint32_t **regions = hw_realloc(index->regions, count * sizeof(*regions));
-        if (regions == NULL)
-            return hw_fail(err, HW_ENOMEM, "wal-index: no memory for %u regions", (unsigned)count);
-        memset(regions + index->region_count, 0, (count - index->region_count) * sizeof(*regions));
-        index->regions = regions;
-        index->region_count = count;
-    }
     status = region_acquire(index, number, extend, &region, err);
     if (status != HW_OK)
         return status;
     if (region == NULL)
         return HW_END;
+    status = cache_grow(index, number, err);
+    if (status != HW_OK) {
+        if (index->file == NULL)
+            hw_free(region);
+        return status;
+    }
     index->regions[number] = region;
     *out = region;
     return HW_OK;
@@ -358,7 +372,10 @@ enum hw_status hw_wal_index_cleanup(struct hw_wal_index *index, struct hw_error 
     max_frame = load(region + 4);
     if (max_frame == 0)
         return HW_OK; /* the insert of frame 1 clears its table, as of each table's first frame */
-    status = table_get(index, region_of_frame(max_frame), true, &table, err);
+    status = table_get(index, region_of_frame(max_frame), false, &table, err);
+    if (status == HW_END)
+        return hw_fail(err, HW_ECORRUPT, "wal-index: region of frame %u is missing",
+                       (unsigned)max_frame);
     if (status != HW_OK)
         return status;
     table_cleanup(&table, max_frame);
