@@ -6,7 +6,7 @@
 
 #include "report.h"
 
-enum { BUSY_MS = 100, WAL_LIMIT = 8 << 20 };
+enum { BUSY_MS = 100, WAL_LIMIT = 8 << 20, RETRY_SECONDS = 1 };
 
 static int exec(sqlite3 *db, const char *sql)
 {
@@ -186,7 +186,8 @@ static bool is_running(sqlite3 *db)
 {
     char *json = NULL;
     bool running = hyperwal_status(db, NULL, &json) == SQLITE_OK && json != NULL &&
-                   strstr(json, "\"state\":\"running\"") != NULL;
+                   (strstr(json, "\"state\":\"running\"") != NULL ||
+                    strstr(json, "\"state\":\"standby\"") != NULL);
 
     sqlite3_free(json);
     return running;
@@ -203,5 +204,7 @@ int sidecar_move(struct sidecar *sidecar, sqlite3 *db)
     else if (code == SQLITE_OK && frames > sidecar->frames)
         code = mark_move(sidecar, db);
     sidecar->is_due = code != SQLITE_OK;
+    if (sidecar->is_due)
+        sidecar->moved += RETRY_SECONDS;
     return code == SQLITE_OK ? wal_limit(sidecar, db) : code;
 }

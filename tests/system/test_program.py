@@ -470,7 +470,7 @@ def prune_gives_up_the_past_and_nothing_else(dir):
     check(would["dry_run"] is True, would)
     run("restore", "app.db", "a.db", "--seq", old[0])
     freed = fact("prune", "app.db", "--keep", new[0])
-    check(freed["freed"] == would["freed"] > 0, would, freed)
+    check(freed["freed"] == would["freed"], would, freed)
     run("restore", "app.db", "b.db", "--seq", old[0], code=4)
     run("restore", "app.db", "c.db", "--seq", new[0])
     check(last_text("c.db") == "new 1", "kept state")
@@ -537,6 +537,44 @@ def serve_logs_what_stock_programs_commit(dir):
     run("follow", "app.db", "r.db", "--once")
     check(last_text("r.db") == "stock 9" and dump("r.db") == dump("app.db"), "differs")
     check(not any(entry["type"] == "gap" for entry in facts("log", "app.db")), "a gap")
+
+
+def serve_keeps_the_wal_of_stock_programs_short_and_misses_nothing(dir):
+    make("app.db")
+    with background("serve", "app.db") as server:
+        line_of(server, "ready")
+        with contextlib.closing(stock("app.db")) as db:
+            db.execute("PRAGMA synchronous=OFF")
+            longest = 0
+            for i in range(3000):
+                db.execute("INSERT INTO t(b) VALUES(?)", (os.urandom(8000).hex(),))
+                longest = max(longest, os.path.getsize("app.db-wal"))
+            with contextlib.closing(through_vfs("app.db")) as through:
+                seq = int(through.execute("PRAGMA hyperwal_seq").fetchone()[0])
+            check(longest < 100 << 20, f"the WAL grew to {longest} bytes")
+    entries = facts("log", "app.db")
+    check(not any(entry["type"] == "gap" for entry in entries), "a gap")
+    check(sum(entry["type"] == "transaction" for entry in entries) >= 3000, "commits are missing")
+    run("restore", "app.db", "out.db", "--seq", seq)
+    check(dump("out.db") == dump("app.db"), "differs")
+
+
+def serve_and_programs_with_the_vfs_share_the_work(dir):
+    logged("app.db")
+    with contextlib.closing(through_vfs("app.db")) as db:
+        db.execute("INSERT INTO t(b) VALUES('before')")
+        with background("serve", "app.db") as server:
+            line_of(server, "ready")
+            for i in range(300):
+                db.execute("INSERT INTO t(b) VALUES(?)", (f"both {i}",))
+            server.kill()
+            server.wait()
+        db.execute("INSERT INTO t(b) VALUES('after')")
+        db.execute("PRAGMA hyperwal_seq").fetchone()
+    check(not any(entry["type"] == "gap" for entry in facts("log", "app.db")), "a gap")
+    run("verify", "app.db", "--deep")
+    run("restore", "app.db", "out.db")
+    check(dump("out.db") == dump("app.db"), "differs")
 
 
 def serve_fails_for_what_it_cannot_serve(dir):
