@@ -61,8 +61,8 @@ static_assert(sizeof(struct layout) <= HW_SHARED_PAGE_SIZE, "one page");
 
 struct hw_shared_page {
     struct hw_env *env;
-    struct layout *layout; /* mapped, or owned if is_private */
-    bool is_private;
+    struct layout *layout; /* mapped, or in `memory` */
+    void *memory;          /* owned; NULL unless the page is the caller's own */
 };
 
 static bool layout_is_valid(struct hw_env *env, const struct layout *layout)
@@ -130,6 +130,14 @@ done:
     return status;
 }
 
+/* A page of the heap begins at any multiple of 16, the layout at one of its own. */
+static struct layout *align(void *memory)
+{
+    uintptr_t size = _Alignof(struct layout);
+
+    return (struct layout *)(((uintptr_t)memory + size - 1) & ~(size - 1));
+}
+
 enum hw_status hw_shared_page_open(struct hw_env *env, const char *dir, bool create,
                                    struct hw_shared_page **out, struct hw_error *err)
 {
@@ -141,12 +149,12 @@ enum hw_status hw_shared_page_open(struct hw_env *env, const char *dir, bool cre
         return hw_fail(err, HW_ENOMEM, "no memory for the shared page");
     page->env = env;
     if (dir == NULL) {
-        page->is_private = true;
-        page->layout = hw_zalloc(HW_SHARED_PAGE_SIZE + _Alignof(struct layout));
-        if (page->layout == NULL) {
+        page->memory = hw_zalloc(HW_SHARED_PAGE_SIZE + _Alignof(struct layout));
+        if (page->memory == NULL) {
             status = hw_fail(err, HW_ENOMEM, "no memory for the shared page");
             goto fail;
         }
+        page->layout = align(page->memory);
         layout_reset(env, page->layout);
         *out = page;
         return HW_OK;
@@ -173,8 +181,8 @@ void hw_shared_page_close(struct hw_shared_page *page)
 {
     if (page == NULL)
         return;
-    if (page->is_private)
-        hw_free(page->layout);
+    if (page->memory != NULL)
+        hw_free(page->memory);
     else
         page->env->ops->unmap(page->env, page->layout, HW_SHARED_PAGE_SIZE);
     hw_free(page);
