@@ -219,8 +219,10 @@ const struct json *json_get(const struct json *object, const char *name)
 {
     const struct json *member = json_find(object, name);
 
-    if (member == NULL)
+    if (member == NULL) {
         fail_msg("the vectors have no \"%s\" here", name);
+        abort(); /* not reached */
+    }
     return member;
 }
 
