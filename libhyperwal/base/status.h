@@ -31,6 +31,7 @@ enum hw_status {
 };
 
 #define HW_MUST_CHECK __attribute__((warn_unused_result))
+#define HW_DEBUG_ONLY __attribute__((unused)) /* looked at by assertions alone */
 
 /* The name of a status, as in "HW_EIO"; never NULL. */
 const char *hw_status_name(enum hw_status status);

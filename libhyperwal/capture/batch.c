@@ -353,23 +353,36 @@ enum hw_status hw_worker_sync_wal(struct hw_capture *capture, uint32_t max_frame
     return status;
 }
 
+enum hw_status hw_worker_check_backfill(struct hw_capture *capture, uint32_t frame,
+                                        struct hw_error *err)
+{
+    struct hw_worker *worker = &capture->worker;
+    uint32_t backfilled, attempted;
+    enum hw_status status;
+
+    if (worker->private_index != NULL)
+        return HW_OK; /* exclusive mode: the only writer is inside of this process, behind door 2 */
+    status = hw_wal_index_backfill(worker->index, &backfilled, &attempted, err);
+    if (status != HW_OK)
+        return status;
+    if (attempted != worker->recovered_attempt)
+        worker->recovered_attempt = 0;
+    return backfilled > frame || (attempted > frame && worker->recovered_attempt == 0) ? HW_END
+                                                                                       : HW_OK;
+}
+
 /* Did somebody checkpoint past the gate while old images were read? */
 static enum hw_status check_gate(struct hw_capture *capture, struct hw_error *err)
 {
     struct hw_worker *worker = &capture->worker;
     struct hw_wal_index_header header;
-    uint32_t backfilled, attempted;
     enum hw_status status = hw_worker_header(capture, &header, err);
 
-    if (worker->private_index != NULL)
-        return HW_OK; /* exclusive mode: the only writer is inside of this process, behind door 2 */
-    if (status == HW_OK)
-        status = hw_wal_index_backfill(worker->index, &backfilled, &attempted, err);
     if (status != HW_OK)
         return status;
     if (!hw_header_same_round(&header, worker->note.at.salts))
         return hw_fail(err, HW_ECORRUPT, "the WAL was restarted before it was logged");
-    return attempted > worker->note.at.frame ? HW_END : HW_OK;
+    return hw_worker_check_backfill(capture, worker->note.at.frame, err);
 }
 
 static enum hw_status abandon(struct hw_capture *capture, enum hw_status status,

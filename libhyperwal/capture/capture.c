@@ -40,7 +40,7 @@ static enum hw_status capture_make(const struct hw_capture_options *options,
     char *journal = NULL;
 
     if (capture == NULL)
-        return hw_fail(err, HW_ENOMEM, "%s: no memory to capture it", options->path);
+        goto no_memory;
     hw_mutex_init(&capture->gate_mutex);
     hw_mutex_init(&capture->step_mutex);
     capture->references = 1;
@@ -75,7 +75,8 @@ static enum hw_status capture_make(const struct hw_capture_options *options,
 no_memory:
     hw_free(journal);
     capture_free(capture);
-    return hw_fail(err, HW_ENOMEM, "%s: no memory to capture it", options->path);
+    (void)hw_fail(err, HW_ENOMEM, "%s: no memory to capture it", options->path);
+    return HW_ENOMEM; /* so that the compiler sees that it is not HW_OK */
 }
 
 /* The log's directory belongs to this database, as far as the last one who worked here knew. */
@@ -209,7 +210,7 @@ static void finish_snapshot(struct hw_capture *capture)
     uint64_t next;
 
     while (worker->has_role && worker->state == WORKER_RUNNING &&
-           (worker->snapshot.forced || worker->note.snapshot_seq == UINT64_MAX) &&
+           (worker->snapshot.forced || hw_snapshot_is_needed(worker)) &&
            env->ops->monotonic_ns(env) < deadline)
         if (hw_worker_step(capture, &next, NULL) != HW_OK)
             break;

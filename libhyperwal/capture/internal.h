@@ -80,6 +80,8 @@ void hw_sums_invalidate(struct hw_sums *sums); /* matches nothing until the next
 
 /* ----------------------------------------------------------------------------- position.c */
 
+#define HW_SNAPSHOT_NEEDED ((uint64_t)1 << 60)
+
 /* What the log says of the database at its newest batch: the note of the batch. */
 struct hw_note {
     struct hw_wal_position at; /* of the WAL, up to where the log reaches */
@@ -89,6 +91,7 @@ struct hw_note {
     uint64_t snapshot_seq; /* UINT64_MAX: none */
     uint64_t label_seq;
     uint64_t log_since, raw_since; /* bytes since the newest snapshot began */
+                                   /* from HW_SNAPSHOT_NEEDED on: none serves the state now */
     uint64_t snapshot_bytes;       /* of the groups it lists */
     int64_t time_ms;
 };
@@ -151,12 +154,13 @@ struct hw_worker {
     size_t frames_capacity;
     uint8_t *group_pages; /* owned: HW_GROUP_PAGES pages */
     uint32_t page_size;
-    struct hw_note note;     /* the log as it is durable */
-    uint32_t log_page_size;  /* of the genesis; 0: the log is empty */
-    bool distrust_file;      /* a checkpoint passed the gate: no old images from the file */
-    bool urgent;             /* somebody waits for what is pending */
-    bool alarmed;            /* the shared page shows an alarm of ours */
-    uint64_t yield_since_ns; /* another process has been asking for the role since; 0: no */
+    struct hw_note note;        /* the log as it is durable */
+    uint32_t log_page_size;     /* of the genesis; 0: the log is empty */
+    uint32_t recovered_attempt; /* nBackfillAttempted as recovery left it; 0: it did not */
+    bool distrust_file;         /* a checkpoint passed the gate: no old images from the file */
+    bool urgent;                /* somebody waits for what is pending */
+    bool alarmed;               /* the shared page shows an alarm of ours */
+    uint64_t yield_since_ns;    /* another process has been asking for the role since; 0: no */
     uint64_t last_sync_ns;
     uint64_t retry_ns; /* not before */
     /* CHECKING */
@@ -164,7 +168,7 @@ struct hw_worker {
     struct hw_wal_position check_at;
     uint32_t check_next; /* page */
     uint64_t check_sum;
-    bool check_new; /* a log without any state: adopt */
+    bool check_at_logged; /* at the place where the log ends by other evidence, not as of now */
     char check_reason[160];
     struct snapshot_work snapshot;
 };
@@ -247,6 +251,13 @@ enum hw_status hw_worker_commit(struct hw_capture *capture, const struct hw_note
 enum hw_status hw_batch_run(struct hw_capture *capture, const struct hw_wal_index_header *header,
                             struct hw_error *err) HW_MUST_CHECK;
 
+/*
+ * Has somebody copied frames above `frame` into the database file, or begun to?  HW_END: yes.
+ * SQLite's recovery leaves nBackfillAttempted at mxFrame though nobody attempted anything; what it
+ * was when this worker began does not count.
+ */
+enum hw_status hw_worker_check_backfill(struct hw_capture *capture, uint32_t frame,
+                                        struct hw_error *err) HW_MUST_CHECK;
 /* The WAL is durable up to this frame, and so is its name. */
 enum hw_status hw_worker_sync_wal(struct hw_capture *capture, uint32_t max_frame,
                                   struct hw_error *err) HW_MUST_CHECK;
@@ -254,8 +265,8 @@ enum hw_status hw_worker_sync_wal(struct hw_capture *capture, uint32_t max_frame
 /* ------------------------------------------------------------------------------ reconcile.c */
 
 enum hw_status hw_reconcile_begin(struct hw_capture *capture, struct hw_error *err) HW_MUST_CHECK;
-/* Start CHECKING from the state as of now. */
-enum hw_status hw_check_begin(struct hw_capture *capture, const char *reason,
+/* Start CHECKING, of the state as of note.at (which is a place in the WAL) or as of now. */
+enum hw_status hw_check_begin(struct hw_capture *capture, const char *reason, bool at_logged,
                               struct hw_error *err) HW_MUST_CHECK;
 enum hw_status hw_check_step(struct hw_capture *capture, struct hw_error *err) HW_MUST_CHECK;
 /* (b): write the entries after `seq` into the database, whose state is that of `seq`. */
@@ -267,6 +278,8 @@ enum hw_status hw_roll_forward(struct hw_capture *capture, uint64_t seq,
 void hw_snapshot_reset(struct hw_worker *worker); /* a started one is given up, nothing is reused */
 void hw_snapshot_touch(struct hw_worker *worker, uint32_t page_number); /* its group has changed */
 bool hw_snapshot_is_due(const struct hw_worker *worker);
+bool hw_snapshot_is_needed(
+    const struct hw_worker *worker); /* without one nothing new is restored */
 /* Will a reader of the snapshot in the making have this page's previous image? */
 bool hw_snapshot_has_taken(const struct hw_worker *worker, uint32_t page_number);
 /* HW_END: there is nothing to do. */

@@ -143,7 +143,7 @@ static enum hw_status plan(struct hw_capture *capture, uint64_t from_seq, struct
         bool ends = false;
 
         for (uint64_t block = seq; !ends && status == HW_OK; block++) {
-            uint64_t before;
+            uint64_t before = UINT64_MAX;
 
             status = keep_snapshot_block(capture, keep, block, groups, &index, &before, &ends, err);
             if (block == seq)

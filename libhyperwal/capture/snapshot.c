@@ -42,6 +42,11 @@ bool hw_snapshot_has_taken(const struct hw_worker *worker, uint32_t page_number)
     return !worker->snapshot.active || group_of(page_number) < worker->snapshot.next_group;
 }
 
+bool hw_snapshot_is_needed(const struct hw_worker *worker)
+{
+    return worker->note.log_since >= HW_SNAPSHOT_NEEDED;
+}
+
 bool hw_snapshot_is_due(const struct hw_worker *worker)
 {
     const struct hw_note *note = &worker->note;
@@ -51,7 +56,7 @@ bool hw_snapshot_is_due(const struct hw_worker *worker)
 
     if (note->seq == UINT64_MAX)
         return false;
-    if (note->snapshot_seq == UINT64_MAX || worker->snapshot.forced)
+    if (hw_snapshot_is_needed(worker) || worker->snapshot.forced)
         return true;
     if (raw < SNAPSHOT_RAW_MIN)
         raw = SNAPSHOT_RAW_MIN;

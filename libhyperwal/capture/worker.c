@@ -11,7 +11,7 @@ enum { YIELD_TIMEOUT_MS = 3000, HEADER_RETRY_NS = 1000000, PROBE_SIZE = 1 << 20 
 
 static const char *const state_names[] = {"starting", "checking", "running", "stalled", "released"};
 
-static const unsigned state_moves[] = {
+static const unsigned state_moves[] HW_DEBUG_ONLY = {
     [WORKER_IDLE] = 1U << WORKER_IDLE | 1U << WORKER_CHECKING | 1U << WORKER_RUNNING,
     [WORKER_CHECKING] =
         1U << WORKER_IDLE | 1U << WORKER_CHECKING | 1U << WORKER_RUNNING | 1U << WORKER_STALLED,
@@ -415,7 +415,7 @@ static enum hw_status step_stalled(struct hw_capture *capture, uint64_t *deadlin
             return HW_OK;
         }
         return hw_check_begin(capture, "the log could not be written, and the WAL outgrew its cap",
-                              err);
+                              false, err);
     }
     worker->retry_ns = now_ns(capture) + RETRY_NS;
     *deadline_ns = worker->retry_ns;
@@ -448,7 +448,8 @@ static enum hw_status follow_round(struct hw_capture *capture,
     if (status != HW_OK)
         return status;
     if (!allowed)
-        return hw_check_begin(capture, "the WAL was restarted by a program without hyperwal", err);
+        return hw_check_begin(capture, "the WAL was restarted by a program without hyperwal", false,
+                              err);
     status = capture->env->ops->read_at(worker->wal, 0, bytes, sizeof(bytes), err);
     if (status != HW_OK)
         return status == HW_END ? HW_AGAIN : status;
@@ -478,7 +479,7 @@ static enum hw_status pending_frames(struct hw_capture *capture, struct hw_wal_i
             return status;
     }
     if (header->max_frame < worker->note.at.frame)
-        return hw_check_begin(capture, "the WAL became shorter", err);
+        return hw_check_begin(capture, "the WAL became shorter", false, err);
     *pending = header->max_frame - worker->note.at.frame;
     if (*pending > 0)
         status = hw_worker_open_wal(capture, err);
@@ -502,7 +503,7 @@ static enum hw_status settle(struct hw_capture *capture, enum hw_status status,
     if (status == HW_ECORRUPT) {
         struct hw_error reason = *err;
 
-        return hw_check_begin(capture, reason.message, err);
+        return hw_check_begin(capture, reason.message, false, err);
     }
     stall(capture, err);
     return HW_OK;
