@@ -449,21 +449,33 @@ static enum hw_status shorten(struct hw_replica *replica, struct hw_error *err)
     return status;
 }
 
-/* HW_AGAIN: publishing pauses, so that readers leave the WAL. */
-static enum hw_status keep_wal_short(struct hw_replica *replica, struct hw_error *err)
+/* After publishing, so that nobody waits for a checkpoint to see a commit. */
+static enum hw_status checkpoint_if_due(struct hw_replica *replica, struct hw_error *err)
 {
-    uint64_t now = replica->env->ops->monotonic_ns(replica->env);
     uint32_t frames = wal_frames(replica);
     enum hw_status status;
 
-    if (frames < replica->checkpoint_at && frames < replica->wal_limit)
+    if (frames < replica->checkpoint_at)
         return HW_OK;
     status = shorten(replica, err);
     if (status != HW_AGAIN)
         return status;
     replica->checkpoint_at = frames + HW_REPLICA_CHECKPOINT_FRAMES;
+    return HW_OK;
+}
+
+/* HW_AGAIN: publishing pauses, so that readers leave the WAL. */
+static enum hw_status pause_if_long(struct hw_replica *replica, struct hw_error *err)
+{
+    uint64_t now = replica->env->ops->monotonic_ns(replica->env);
+    uint32_t frames = wal_frames(replica);
+    enum hw_status status;
+
     if (frames < replica->wal_limit)
         return HW_OK;
+    status = shorten(replica, err);
+    if (status != HW_AGAIN)
+        return status;
     if (replica->pause_end_ns == 0)
         replica->pause_end_ns = now + HW_REPLICA_PAUSE_MS * 1000000ULL;
     if (now < replica->pause_end_ns)
@@ -563,8 +575,13 @@ enum hw_status hw_replica_step(struct hw_replica *replica, struct hw_error *err)
         return build(replica, err);
     if (replica->needs_repair)
         return repair(replica, err);
-    status = keep_wal_short(replica, err);
-    if (status != HW_OK)
-        return status;
-    return advance(replica, err);
+    status = pause_if_long(replica, err);
+    if (status == HW_OK)
+        status = advance(replica, err);
+    if (status == HW_OK || status == HW_END) {
+        enum hw_status checkpointed = checkpoint_if_due(replica, err);
+        if (checkpointed != HW_OK)
+            return checkpointed;
+    }
+    return status;
 }

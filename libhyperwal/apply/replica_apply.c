@@ -202,9 +202,10 @@ static enum hw_status take_transaction(struct hw_replica *replica,
     replica->grown = grown;
     replica->in_entry = !header->ends;
     if (header->ends) {
+        if (block.page_count < old_count)
+            hw_overlay_drop_above(replica->overlay, block.page_count);
         replica->next.page_count = block.page_count;
         replica->next.seq = replica->next_block;
-        hw_overlay_drop_above(replica->overlay, block.page_count);
     }
     return HW_OK;
 }
