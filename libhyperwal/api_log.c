@@ -265,6 +265,22 @@ const char *hyperwal_log_dir(hyperwal_log *log)
     return log->dir;
 }
 
+/*
+ * The file `position` names the database that the log was made of, as a file of this machine.  Without
+ * it the next worker compares the database with the log page by page, and finds its place again.
+ */
+static enum hw_status position_forget(struct hw_env *env, const char *dir, struct hw_error *err)
+{
+    char *path = hw_format("%s/position", dir);
+    enum hw_status status;
+
+    if (path == NULL)
+        return hw_fail(err, HW_ENOMEM, "no memory to adopt a log");
+    status = env->ops->remove(env, path, err);
+    hw_free(path);
+    return status == HW_ENOTFOUND ? HW_OK : status;
+}
+
 int hyperwal_log_adopt(const char *src, char **error)
 {
     struct hw_env *env = hw_env_posix();
@@ -288,10 +304,13 @@ int hyperwal_log_adopt(const char *src, char **error)
     status = env->ops->open(env, path, HW_OPEN_READ | HW_OPEN_WRITE | HW_OPEN_CREATE, &lock, &err);
     if (status == HW_OK)
         status = env->ops->lock(lock, false, &err);
-    if (status == HW_OK)
-        status = hw_core_adopt(env, dir, &err);
-    else if (status == HW_EBUSY)
+    if (status == HW_OK) {
+        status = position_forget(env, dir, &err);
+        if (status == HW_OK)
+            status = hw_core_adopt(env, dir, &err);
+    } else if (status == HW_EBUSY) {
         (void)hw_prefix(&err, status, "%s: a program writes this log", dir);
+    }
 done:
     if (status != HW_OK)
         hw_api_tell(error, &err);

@@ -160,6 +160,24 @@ static void log_line(void *ctx, int level, const char *line)
         fprintf(stderr, "hyperwal: %s\n", line);
 }
 
+/* What the library last told SQLite's log in this thread, without the "hyperwal: " before it. */
+static _Thread_local char last_words[512];
+
+static void sqlite_log_line(void *ctx, int code, const char *line)
+{
+    (void)ctx;
+    (void)code;
+    if (strncmp(line, "hyperwal: ", 10) == 0)
+        snprintf(last_words, sizeof(last_words), "%s", line + 10);
+}
+
+const char *failure_words(sqlite3 *db, int code)
+{
+    if (last_words[0] != '\0')
+        return last_words;
+    return sqlite3_errcode(db) != SQLITE_OK ? sqlite3_errmsg(db) : sqlite3_errstr(code);
+}
+
 int main(int argc, char **argv)
 {
     const struct verb *verb;
@@ -188,6 +206,7 @@ int main(int argc, char **argv)
         verb_help(verb);
         return DONE;
     }
+    sqlite3_config(SQLITE_CONFIG_LOG, sqlite_log_line, NULL);
     hyperwal_set_log(log_line, NULL);
     result = verb->run(argc - 1, argv + 1);
     /* Facts that were not written are not given: a full disk below a redirection is a failure. */

@@ -46,6 +46,8 @@ int usage_error(const struct verb *verb, const char *format, ...)
 int failure(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* The same with the exit code for an SQLite result code; `message` may be NULL. */
 int failure_code(int code, const char *message);
+/* Why a call of the library on `db` just failed with `code`.  Borrowed until the next call. */
+const char *failure_words(sqlite3 *db, int code);
 
 /* SIGINT and SIGTERM from now on: the first one sets the flag, and interrupts `follower` if set. */
 void stop_watch(void);

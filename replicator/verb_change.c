@@ -33,7 +33,7 @@ static void print_seq(const char *path, const char *name, const char *value, uin
 
 static int finish(sqlite3 *db, int code)
 {
-    int result = code == SQLITE_OK ? DONE : failure_code(code, sqlite3_errmsg(db));
+    int result = code == SQLITE_OK ? DONE : failure_code(code, failure_words(db, code));
 
     sqlite3_close_v2(db);
     return result;

@@ -94,7 +94,7 @@ static int adopt(const char *path, sqlite3 *db, bool is_json)
         return result;
     code = hyperwal_seq(db, NULL, &seq);
     if (code != SQLITE_OK)
-        return failure_code(code, sqlite3_errmsg(db));
+        return failure_code(code, failure_words(db, code));
     print_head(path, &head, seq, is_json);
     return DONE;
 }

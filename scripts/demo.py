@@ -212,6 +212,11 @@ def accident(demo, db):
     demo.check("the replica lost the table too, as a replica must",
                shell("replica.db", "SELECT count(*) FROM sqlite_schema WHERE name='subdivision'") == "0")
 
+    with contextlib.closing(sqlite3.connect(f"file:app.db?vfs=hyperwal&seq={before}", uri=True)) as past:
+        found = past.execute("SELECT count(*) FROM subdivision WHERE country = 'FR'").fetchone()[0]
+    demo.check(f"the past can be asked directly, with file:app.db?vfs=hyperwal&seq={before}",
+               found == sum(row[1] == "FR" for row in kept), f"{found} subdivisions of France")
+
     step(f"6. hyperwal restore app.db before.db --seq {before}")
     started = time.monotonic()
     reached = demo.facts("restore", "app.db", "before.db", "--seq", str(before))[0]
