@@ -445,6 +445,7 @@ static enum hw_status shorten(struct hw_replica *replica, struct hw_error *err)
             hw_shared_set_alarm(replica->shared, "");
         replica->wal_limit = HW_REPLICA_WAL_LIMIT;
         replica->pause_end_ns = 0;
+        status = hw_replica_begin_round(replica, err); /* now, and not when a commit waits for it */
     }
     return status;
 }

@@ -78,19 +78,28 @@ static uint32_t pages_between(uint32_t from, uint32_t to, uint32_t page_size)
     return to - from - (lock_page > from && lock_page <= to ? 1 : 0);
 }
 
-enum hw_status hw_replica_add_page(struct hw_replica *replica, uint32_t page_number,
-                                   const void *content, struct hw_error *err)
+/*
+ * Before the first frame of a follower and of a round.  Frames may outlive a loss of power that
+ * their records do not: a closing record must not be the newest one then.
+ */
+enum hw_status hw_replica_begin_round(struct hw_replica *replica, struct hw_error *err)
 {
     enum hw_status status = HW_OK;
 
-    /*
-     * Before the first frame of a follower and of a round.  Frames may outlive a loss of power that
-     * their records do not: a closing record must not be the newest one then.
-     */
-    if (!replica->round_recorded) {
+    if (!replica->round_recorded)
         status = hw_replica_record_now(replica, 0, err);
-        replica->round_recorded = status == HW_OK;
+    if (status == HW_OK) {
+        replica->round_recorded = true;
+        status = hw_wal_writer_begin(replica->db->writer, err);
     }
+    return status;
+}
+
+enum hw_status hw_replica_add_page(struct hw_replica *replica, uint32_t page_number,
+                                   const void *content, struct hw_error *err)
+{
+    enum hw_status status = hw_replica_begin_round(replica, err);
+
     if (status == HW_OK)
         status = hw_wal_writer_add(replica->db->writer, page_number, content, err);
     if (status == HW_OK)

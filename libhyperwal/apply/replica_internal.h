@@ -187,6 +187,9 @@ enum hw_status hw_replica_take_block(struct hw_replica *replica,
 enum hw_status hw_replica_flush(struct hw_replica *replica, struct hw_error *err) HW_MUST_CHECK;
 /* Forget the batch. */
 enum hw_status hw_replica_abandon(struct hw_replica *replica, struct hw_error *err) HW_MUST_CHECK;
+/* What must be durable before a frame is added. */
+enum hw_status hw_replica_begin_round(struct hw_replica *replica,
+                                      struct hw_error *err) HW_MUST_CHECK;
 /* Add a page to the transaction that the writer makes. */
 enum hw_status hw_replica_add_page(struct hw_replica *replica, uint32_t page_number,
                                    const void *content, struct hw_error *err) HW_MUST_CHECK;

@@ -96,6 +96,31 @@ static enum hw_status cut_back(struct hw_replica *replica, const struct hw_repli
     return HW_OK;
 }
 
+/*
+ * Is there no frame after this record?  A closing one is the last of its follower.  One at frame 0
+ * was durable before its round had frames: either the round's header is still there, and frames that
+ * ever reached the database file would be there with it, or no power was lost since.
+ */
+static bool is_last(struct hw_replica *replica, const struct hw_replica_record *record)
+{
+    struct hw_replica_database *db = replica->db;
+    uint8_t bytes[HW_WAL_HEADER_SIZE];
+    struct hw_wal_header header;
+
+    if (record->seq == UINT64_MAX)
+        return false;
+    if ((record->flags & HW_RECORD_CLOSED) != 0)
+        return true;
+    if (record->at.frame != 0)
+        return false;
+    if (record->boot == hw_positions_boot(replica->positions))
+        return true;
+    return db->env->ops->read_at(db->wal, 0, bytes, sizeof(bytes), NULL) == HW_OK &&
+           hw_wal_header_decode(bytes, &header) == HW_OK &&
+           memcmp(header.salts, record->at.salts, sizeof(header.salts)) == 0 &&
+           memcmp(header.checksum, record->at.checksum, sizeof(header.checksum)) == 0;
+}
+
 /* There are no frames: the state is in the database file alone.  HW_END: none that is known. */
 static enum hw_status locate_file(struct hw_replica *replica,
                                   const struct hw_replica_record *records, uint32_t count,
@@ -108,10 +133,7 @@ static enum hw_status locate_file(struct hw_replica *replica,
 
     if (newest == NULL)
         return HW_END;
-    /* No frame came after a closing, nor, in this boot, after a round that has none recorded. */
-    if (newest->seq != UINT64_MAX &&
-        ((newest->flags & HW_RECORD_CLOSED) != 0 ||
-         (newest->at.frame == 0 && newest->boot == hw_positions_boot(replica->positions)))) {
+    if (is_last(replica, newest)) {
         state_set(replica, newest);
         return HW_OK;
     }

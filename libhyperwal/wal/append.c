@@ -206,10 +206,15 @@ static enum hw_status buffer_flush(struct hw_wal_writer *writer, struct hw_error
     return status;
 }
 
+enum hw_status hw_wal_writer_begin(struct hw_wal_writer *writer, struct hw_error *err)
+{
+    return writer->header_due ? write_header(writer, err) : HW_OK;
+}
+
 enum hw_status hw_wal_writer_add(struct hw_wal_writer *writer, uint32_t page_number,
                                  const void *content, struct hw_error *err)
 {
-    enum hw_status status = HW_OK;
+    enum hw_status status;
     uint8_t *frame;
 
     assert(page_number > 0);
@@ -217,8 +222,7 @@ enum hw_status hw_wal_writer_add(struct hw_wal_writer *writer, uint32_t page_num
         return hw_fail(err, HW_EMISUSE, "wal writer: publish or roll back first");
     if (writer->frame >= INT32_MAX)
         return hw_fail(err, HW_ELIMIT, "wal writer: too many frames");
-    if (writer->header_due)
-        status = write_header(writer, err);
+    status = hw_wal_writer_begin(writer, err);
     if (status == HW_OK && writer->is_open)
         frame_seal(writer, 0);
     if (status == HW_OK && writer->buffer_size + frame_size(writer) > writer->buffer_capacity)

@@ -170,6 +170,12 @@ void hw_wal_writer_close(struct hw_wal_writer *writer);
  */
 struct hw_wal_position hw_wal_writer_position(const struct hw_wal_writer *writer);
 
+/*
+ * If the next add begins a round, do now what that takes: sync the database, write the new header
+ * and sync it.
+ */
+enum hw_status hw_wal_writer_begin(struct hw_wal_writer *writer,
+                                   struct hw_error *err) HW_MUST_CHECK;
 /* Add one page of the transaction that is being written; content is copied or written at once. */
 enum hw_status hw_wal_writer_add(struct hw_wal_writer *writer, uint32_t page_number,
                                  const void *content, struct hw_error *err) HW_MUST_CHECK;
@@ -188,8 +194,8 @@ enum hw_status hw_wal_writer_rollback(struct hw_wal_writer *writer,
                                       struct hw_error *err) HW_MUST_CHECK;
 /*
  * Start the WAL over, if all of it is backfilled and no reader needs it: HW_AGAIN if not now.
- * Takes and releases CKPT and READ(1..4), never waits.  The file is left alone until the next add,
- * which syncs the database and the new header first.
+ * Takes and releases CKPT and READ(1..4), never waits.  The file is left alone until
+ * hw_wal_writer_begin() or the next add.
  */
 enum hw_status hw_wal_writer_restart(struct hw_wal_writer *writer,
                                      struct hw_error *err) HW_MUST_CHECK;
