@@ -57,8 +57,7 @@ void hw_replay_release(struct hw_replay *replay)
 
 /* ------------------------------------------------------------------------------------- the size */
 
-/* Pages up to page_count are there from now on; they hold zeros until they are written. */
-static void grow(struct hw_replay *replay, uint32_t page_count)
+void hw_replay_grow(struct hw_replay *replay, uint32_t page_count)
 {
     if (page_count <= replay->page_count)
         return;
@@ -91,31 +90,40 @@ static enum hw_status shrink(struct hw_replay *replay, uint32_t page_count, stru
 
 /* --------------------------------------------------------------------------------------- groups */
 
-enum hw_status hw_replay_group_read(struct hw_replay *replay, uint32_t group, uint32_t *page_count,
+enum hw_status hw_replay_group_load(struct hw_replay *replay, uint32_t group,
+                                    struct hw_buffer *block, struct hw_cursor *body,
                                     struct hw_error *err)
 {
-    const struct hw_snapshot_group *listed = &replay->plan->groups[group];
+    const struct hw_replay_plan *plan = replay->plan;
     struct hw_entry_header header;
-    struct hw_group read;
-    struct hw_cursor body;
     enum hw_status status;
 
-    assert(group < replay->plan->snapshot.group_count);
-    /* Not into replay->block: a transaction may be waiting there for an old image of this group. */
-    status =
-        hw_block_read(replay->core, listed->block_seq, &replay->group_block, &header, &body, err);
+    assert(group < plan->snapshot.group_count);
+    status = hw_block_read(replay->core, plan->groups[group].block_seq, block, &header, body, err);
     if (status != HW_OK)
         return hw_prefix(err, status, "page group %u of the snapshot at seq %llu", group,
-                         (unsigned long long)replay->plan->index_seq);
+                         (unsigned long long)plan->index_seq);
     if (header.type != HW_ENTRY_GROUP)
         return hw_fail(
             err, HW_ECORRUPT, "block %llu: not a page group, as the snapshot at seq %llu says",
-            (unsigned long long)listed->block_seq, (unsigned long long)replay->plan->index_seq);
-    status = hw_group_decode(replay->coder, &body, listed->block_seq, replay->page_size, &read,
-                             replay->group_pages, err);
+            (unsigned long long)plan->groups[group].block_seq, (unsigned long long)plan->index_seq);
+    return HW_OK;
+}
+
+enum hw_status hw_replay_group_expand(const struct hw_replay_plan *plan, uint32_t group,
+                                      struct hw_group_coder *coder, struct hw_cursor body,
+                                      uint8_t *pages, uint32_t *page_count, struct hw_error *err)
+{
+    const struct hw_snapshot_group *listed = &plan->groups[group];
+    struct hw_group read;
+    enum hw_status status;
+
+    status = hw_group_decode(coder, &body, listed->block_seq, plan->genesis.page_size, &read, pages,
+                             err);
     if (status != HW_OK)
         return hw_prefix(err, status, "block %llu", (unsigned long long)listed->block_seq);
-    if (read.group != group || read.base_seq > listed->base_seq)
+    if (read.group != group || read.base_seq > listed->base_seq ||
+        (uint64_t)group * HW_GROUP_PAGES + read.page_count > UINT32_MAX)
         return hw_fail(err, HW_ECORRUPT,
                        "block %llu: page group %u of seq %llu, listed as group %u of seq %llu",
                        (unsigned long long)listed->block_seq, read.group,
@@ -125,23 +133,18 @@ enum hw_status hw_replay_group_read(struct hw_replay *replay, uint32_t group, ui
     return HW_OK;
 }
 
-enum hw_status hw_replay_group(struct hw_replay *replay, uint32_t group, uint32_t *page_count,
-                               struct hw_error *err)
+enum hw_status hw_replay_group_read(struct hw_replay *replay, uint32_t group, uint32_t *page_count,
+                                    struct hw_error *err)
 {
-    uint64_t before = (uint64_t)group * HW_GROUP_PAGES;
-    enum hw_status status = hw_replay_group_read(replay, group, page_count, err);
+    struct hw_cursor body;
+    enum hw_status status;
 
+    /* Not into replay->block: a transaction may be waiting there for an old image of this group. */
+    status = hw_replay_group_load(replay, group, &replay->group_block, &body, err);
     if (status != HW_OK)
         return status;
-    if (before + *page_count > UINT32_MAX)
-        return hw_fail(err, HW_ECORRUPT, "page group %u: beyond the last page there can be", group);
-    grow(replay, (uint32_t)before); /* only behind a group that is not full */
-    for (uint32_t i = 0; i < *page_count; i++)
-        replay->sum ^=
-            hw_page_sum((uint32_t)before + 1 + i,
-                        replay->group_pages + (size_t)i * replay->page_size, replay->page_size);
-    replay->page_count = (uint32_t)before + *page_count;
-    return HW_OK;
+    return hw_replay_group_expand(replay->plan, group, replay->coder, body, replay->group_pages,
+                                  page_count, err);
 }
 
 enum hw_status hw_replay_settle(struct hw_replay *replay, struct hw_error *err)
@@ -151,7 +154,7 @@ enum hw_status hw_replay_settle(struct hw_replay *replay, struct hw_error *err)
 
     if (replay->exact)
         return HW_OK;
-    grow(replay, snapshot->page_count);
+    hw_replay_grow(replay, snapshot->page_count);
     status = shrink(replay, snapshot->page_count, err);
     /* Also where nothing was seen to shrink: groups may have been taken while there was more. */
     if (status == HW_OK)
@@ -227,7 +230,7 @@ static enum hw_status write_page(struct hw_replay *replay, uint32_t i, struct hw
     uint32_t page_number = hw_transaction_page(replay->decoder, i, &needed);
 
     if (!replay->exact)
-        grow(replay, page_number);
+        hw_replay_grow(replay, page_number);
     if (replay->summed) {
         if (old == NULL) {
             status = replay->pages.read(replay->pages.ctx, page_number, replay->page, err);
@@ -255,7 +258,7 @@ static enum hw_status begin_block(struct hw_replay *replay, uint64_t seq, bool s
                        (unsigned long long)seq);
     status = starts ? check_sum(replay, seq, "before", transaction->sum_before, err) : HW_OK;
     if (status == HW_OK && replay->exact)
-        grow(replay, transaction->page_count);
+        hw_replay_grow(replay, transaction->page_count);
     return status;
 }
 

@@ -102,14 +102,32 @@ enum hw_status hw_replay_init(struct hw_replay *replay, struct hw_core *core,
                               struct hw_error *err) HW_MUST_CHECK;
 void hw_replay_release(struct hw_replay *replay);
 /*
- * Expand group `group` of the plan into replay->group_pages, *page_count pages; the block is checked
- * against what the index says of it.
+ * Block of group `group` of the plan into *block, checked to be one; *body is borrowed from it.
  */
+enum hw_status hw_replay_group_load(struct hw_replay *replay, uint32_t group,
+                                    struct hw_buffer *block, struct hw_cursor *body,
+                                    struct hw_error *err) HW_MUST_CHECK;
+/*
+ * Expand it into `pages`, *page_count of at most HW_GROUP_PAGES, and check it against what the index
+ * says.  Touches nothing of a replay but the plan, which stays as it is: any thread may do it.
+ */
+enum hw_status hw_replay_group_expand(const struct hw_replay_plan *plan, uint32_t group,
+                                      struct hw_group_coder *coder, struct hw_cursor body,
+                                      uint8_t *pages, uint32_t *page_count,
+                                      struct hw_error *err) HW_MUST_CHECK;
+/* Both, into replay->group_pages. */
 enum hw_status hw_replay_group_read(struct hw_replay *replay, uint32_t group, uint32_t *page_count,
                                     struct hw_error *err) HW_MUST_CHECK;
-/* The same, and count its pages (from group*64+1 on) into the sum.  Ascending order of groups. */
-enum hw_status hw_replay_group(struct hw_replay *replay, uint32_t group, uint32_t *page_count,
-                               struct hw_error *err) HW_MUST_CHECK;
+/*
+ * Lay all groups into `file`, each page at its place, and sum them (replay_groups.c).  `advance` is
+ * told bytes written; what it returns, unless HW_OK, ends the work.
+ */
+enum hw_status hw_replay_groups(struct hw_replay *replay, struct hw_file *file,
+                                enum hw_status (*advance)(void *ctx, uint64_t bytes,
+                                                          struct hw_error *err),
+                                void *ctx, struct hw_error *err) HW_MUST_CHECK;
+/* Pages up to page_count are there from now on; they hold zeros until they are written. */
+void hw_replay_grow(struct hw_replay *replay, uint32_t page_count);
 /* Replay block next_seq.  HW_EFORK: it is a gap. */
 enum hw_status hw_replay_block(struct hw_replay *replay, struct hw_error *err) HW_MUST_CHECK;
 /* Nothing more comes before the greatest base: the state is exact now, or HW_ECORRUPT. */

@@ -43,34 +43,15 @@ static enum hw_status output_cut(void *ctx, uint32_t page_count, struct hw_error
     return output->env->ops->truncate(output->file, (uint64_t)page_count * output->page_size, err);
 }
 
-static enum hw_status advance(struct output *output, uint64_t bytes, struct hw_error *err)
+static enum hw_status advance(void *ctx, uint64_t bytes, struct hw_error *err)
 {
+    struct output *output = ctx;
+
     output->done += bytes;
     if (output->progress == NULL ||
         output->progress(output->progress_ctx, output->done, output->total))
         return HW_OK;
     return hw_fail(err, HW_AGAIN, "stopped");
-}
-
-static enum hw_status write_groups(struct output *output, struct hw_replay *replay,
-                                   struct hw_error *err)
-{
-    enum hw_status status = HW_OK;
-
-    for (uint32_t group = 0; status == HW_OK && group < replay->plan->snapshot.group_count;
-         group++) {
-        uint64_t page_size = output->page_size;
-        uint32_t page_count;
-
-        status = hw_replay_group(replay, group, &page_count, err);
-        if (status != HW_OK)
-            break;
-        status = output->env->ops->write_at(output->file, group * page_size * HW_GROUP_PAGES,
-                                            replay->group_pages, page_count * page_size, err);
-        if (status == HW_OK)
-            status = advance(output, page_count * page_size, err);
-    }
-    return status;
 }
 
 /* The whole state into output->file, summed on the way and synced. */
@@ -87,7 +68,7 @@ static enum hw_status write_state(struct output *output, struct hw_core *core,
     output->total = plan->snapshot.group_count * (uint64_t)HW_GROUP_PAGES * output->page_size;
     if (plan->target.seq >= plan->first_seq)
         output->total += (plan->target.seq - plan->first_seq + 1) * output->page_size;
-    status = write_groups(output, &replay, err);
+    status = hw_replay_groups(&replay, output->file, advance, output, err);
     while (status == HW_OK && replay.next_seq <= plan->target.seq) {
         status = hw_replay_block(&replay, err);
         if (status == HW_OK)

@@ -103,6 +103,31 @@ static void states_around_fuzzy_snapshots_come_back(void **state)
     }
 }
 
+static void snapshot_of_many_batches_comes_back_and_its_damage_is_named(void **state)
+{
+    struct log_builder *log = log_builder_new(sim_env(machine), 65536, 300, 5);
+    struct hw_snapshot snapshot = {
+        .page_size = 65536, .page_count = 300, .group_count = 5, .groups_here = 5};
+    struct hw_buffer body = {0};
+    struct hw_state reached;
+    struct hw_error err;
+
+    (void)state;
+    (void)log_snapshot(log, false);
+    check_all(log, 6);
+
+    /* An index that takes one group for another. */
+    snapshot.sum = log->sum;
+    log->groups[3] = log->groups[2];
+    hw_snapshot_encode(&snapshot, 7, log->groups, &body);
+    log->snapshot_seq = log_raw(log, HW_ENTRY_SNAPSHOT, body.bytes, body.size);
+    assert_int_equal(restore(log, 7, false, &reached, &err), HW_ECORRUPT);
+    assert_non_null(strstr(err.message, "listed as group 3"));
+    assert_false(sim_file_exists(machine, "out.db"));
+    hw_buffer_release(&body);
+    log_builder_free(log);
+}
+
 static void states_between_the_bases_of_a_fuzzy_snapshot_need_an_older_one(void **state)
 {
     struct log_builder *log = log_builder_new(sim_env(machine), 512, 300, 5);
@@ -329,6 +354,7 @@ int main(void)
         cmocka_unit_test(every_state_after_the_first_snapshot_comes_back),
         cmocka_unit_test(database_adopted_empty_needs_no_snapshot),
         cmocka_unit_test(states_around_fuzzy_snapshots_come_back),
+        cmocka_unit_test(snapshot_of_many_batches_comes_back_and_its_damage_is_named),
         cmocka_unit_test(states_between_the_bases_of_a_fuzzy_snapshot_need_an_older_one),
         cmocka_unit_test(file_that_exists_or_has_leftovers_is_not_touched),
         cmocka_unit_test(forced_restore_replaces_a_database_that_nobody_has_open),
