@@ -232,7 +232,8 @@ static enum hw_status copy_block(struct copy *copy, uint64_t index, const struct
         record->first = index;
         record->start = start;
     }
-    hw_buffer_add(&copy->data, copy->block.bytes, copy->block.size);
+    if (copy->block.size > 0)
+        hw_buffer_add(&copy->data, copy->block.bytes, copy->block.size);
     hw_buffer_add(&copy->sizes, &size, sizeof(size));
     hw_buffer_add(&copy->leaves, slot->leaf, HW_HASH_SIZE);
     moved = hw_buffer_extend(&copy->moved, 16);

@@ -191,7 +191,7 @@ static void decode_buffer(struct hw_cursor *cursor, struct hw_buffer *out)
         return;
     }
     bytes = hw_cursor_bytes(cursor, (size_t)size);
-    if (bytes != NULL)
+    if (bytes != NULL && size > 0)
         hw_buffer_add(out, bytes, (size_t)size);
 }
 
@@ -225,7 +225,7 @@ static void decode_sections(struct hw_cursor *cursor, uint64_t flags, struct hw_
         decode_nodes(cursor, &out->additional_nodes);
         decode_buffer(cursor, &out->signature);
     }
-    if (out->has_manifest) /* has no length of its own: the rest */
+    if (out->has_manifest && hw_cursor_left(cursor) > 0) /* has no length of its own: the rest */
         hw_buffer_add(&out->manifest, cursor->next, hw_cursor_left(cursor));
 }
 
