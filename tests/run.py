@@ -25,13 +25,16 @@ PLANS = {
     "clang": {"preset": "clang", "labels": [], "scripts": False},
     "asan": {"preset": "asan", "labels": ["unit", "sim", "system", "interop", "fuzz"],
              "scripts": False},
-    "tsan": {"preset": "tsan", "labels": ["unit", "system"], "scripts": False},
+    # Only what has threads: the simulator has one.
+    "tsan": {"preset": "tsan", "labels": ["unit", "system"], "scripts": False,
+             "match": r"^test_(env|capture|vfs|sqlite|api)"},
 }
 SANITIZER_ENVIRONMENT = {
     "HYPERWAL_STRIDE": "11",  # tests of every n-th operation: fewer of them
     "ASAN_OPTIONS": "detect_leaks=1:abort_on_error=0:detect_stack_use_after_return=1",
     "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
-    "TSAN_OPTIONS": "halt_on_error=1:second_deadlock_stack=1",
+    "TSAN_OPTIONS": "halt_on_error=1:second_deadlock_stack=1:suppressions="
+                    + os.path.join(ROOT, "tests/tsan.supp"),
 }
 
 
@@ -171,7 +174,8 @@ def run_plan(name, arguments, results):
         suites += script_suites()
     wrap = ["setarch", "-R"] if name == "tsan" else []
     environment = SANITIZER_ENVIRONMENT if name in ("asan", "tsan") else {}
-    chosen = [s for s in suites if re.search(arguments.filter, s[0])]
+    chosen = [s for s in suites
+              if re.search(arguments.filter, s[0]) and re.search(plan.get("match", ""), s[0])]
     with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
         work = [pool.submit(run_suite, f"{name}: {suite}", wrap + command, build, timeout,
                             environment)
