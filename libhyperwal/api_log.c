@@ -266,8 +266,9 @@ const char *hyperwal_log_dir(hyperwal_log *log)
 }
 
 /*
- * The file `position` names the database that the log was made of, as a file of this machine.  Without
- * it the next worker compares the database with the log page by page, and finds its place again.
+ * The file `position` names the database that the log was made of, as a file of this machine.
+ * Without it the next worker compares the database with the log page by page, and finds its place
+ * again.
  */
 static enum hw_status position_forget(struct hw_env *env, const char *dir, struct hw_error *err)
 {

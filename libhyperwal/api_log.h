@@ -1,9 +1,9 @@
 /*
  * api_log.h - what the files that implement hyperwal_log_* and hyperwal_follow_* share
  *
- * A log is read up to the durable length that its writer published.  Where nobody published one since
- * the machine started (no shared page, or one that says nothing yet and names no worker), every
- * complete batch counts: the writer syncs what it finds before it goes on.
+ * A log is read up to the durable length that its writer published.  Where nobody published one
+ * since the machine started (no shared page, or one that says nothing yet and names no worker),
+ * every complete batch counts: the writer syncs what it finds before it goes on.
  */
 #ifndef HW_API_LOG_H
 #define HW_API_LOG_H

@@ -1,4 +1,4 @@
-/* Implements hyperwal_look() of include/hyperwal.h: a hint from outside that the WAL may have grown. */
+/* Implements hyperwal_look() of include/hyperwal.h: the WAL may have grown. */
 #include "capture/capture.h"
 #include "hyperwal.h"
 #include "vfs/vfs.h"

@@ -58,23 +58,23 @@ void stop_interrupts(hyperwal_follower *follower); /* NULL: nobody */
 
 /*
  * Is `path` a database that could be opened and logged?  Says what is wrong with it and how to go
- * on, and returns FAILED or CORRUPT.  Looks at the file by a descriptor of its own, whose close drops
- * the locks of this process on it: only for a database that the process has not open.
+ * on, and returns FAILED or CORRUPT.  Looks at the file by a descriptor of its own, whose close
+ * drops the locks of this process on it: only for a database that the process has not open.
  */
 int database_check(const char *path);
 /* Is there a log beside `path`? */
 bool database_has_log(const char *path);
 /* Is `path` a replica? */
 bool database_is_replica(const char *path);
-/* Open an existing database, with a log, through the VFS.  Says why not, and returns an exit code. */
+/* Open a database that has a log, through the VFS.  Says why not; returns an exit code. */
 int database_open(const char *path, sqlite3 **db);
 /* The full path of `path`, from malloc(); NULL: no memory or no such directory. */
 char *path_full(const char *path);
 
 /*
- * A point of a log as people write it: digits are a seq, everything else (and digits too large to be
- * one) a time.  For a time *seq is that of the last entry not later, or HYPERWAL_SEQ_NONE if all are
- * later.  SQLITE_MISUSE: neither.
+ * A point of a log as people write it: digits are a seq, everything else (and digits too large to
+ * be one) a time.  For a time *seq is that of the last entry not later, or HYPERWAL_SEQ_NONE if
+ * all are later.  SQLITE_MISUSE: neither.
  */
 int point_parse(hyperwal_log *log, const char *text, uint64_t *seq);
 /* All digits, and below 2^63. */

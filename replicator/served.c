@@ -185,7 +185,7 @@ static enum served_result served_open(struct served_list *list, struct served *s
 enum served_result served_add(struct served_list *list, const char *path, bool is_guess,
                               bool is_json, int *result)
 {
-    struct served served = {0};
+    struct served served = {.sidecar = {.lock = -1}};
     enum served_result added = SERVED_FAILED;
     struct stat stat_;
 

@@ -1,8 +1,9 @@
 /*
  * served.h - the databases that `hyperwal serve` keeps open
  *
- * Each is open through the VFS, so that this process is the worker of its log, or stands by for one.
- * The connection has read once: it holds SHARED, and no other program's last close deletes the WAL.
+ * Each is open through the VFS, so that this process is the worker of its log, or stands by for
+ * one. The connection has read once: it holds SHARED, and no other program's last close deletes
+ * the WAL.
  */
 #ifndef HYPERWAL_SERVED_H
 #define HYPERWAL_SERVED_H
@@ -48,12 +49,13 @@ enum served_result {
 enum served_result served_add(struct served_list *list, const char *path, bool is_guess,
                               bool is_json, int *result);
 /*
- * Tell the log about programs that do not use the VFS.  A commit can be seen only after its last write
- * to the WAL, and in between lies an fsync: so after each write we look, and look again at growing
- * intervals until there was a commit, or for some seconds.  Also moves read marks that are due.
- * served_wait(): milliseconds until there is something to do; -1: nothing until the next write.
+ * Tell the log about programs that do not use the VFS.  A commit can be seen only after its last
+ * write to the WAL, and in between lies an fsync: so after each write we look, and look again at
+ * growing intervals until there was a commit, or for some seconds.  Also moves read marks that are
+ * due.
  */
 void served_work(struct served_list *list);
+/* Milliseconds until there is something to do; -1: nothing until the next write. */
 int served_wait(const struct served_list *list);
 /* The served database with this full path; NULL. */
 struct served *served_find(struct served_list *list, const char *path);

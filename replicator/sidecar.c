@@ -1,8 +1,11 @@
 /* Implements sidecar.h. */
 #include "sidecar.h"
 
+#include <fcntl.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
 
 #include "report.h"
 
@@ -34,16 +37,21 @@ static void mark_leave(sqlite3 *db)
 
 int sidecar_open(struct sidecar *sidecar, const char *path)
 {
-    int code = SQLITE_OK;
+    char *lock = sqlite3_mprintf("%s-hyper/sidecar.lock", path);
+    int code = lock != NULL ? SQLITE_OK : SQLITE_NOMEM;
 
-    *sidecar = (struct sidecar){.moved = seconds_now(), .is_due = true};
+    *sidecar = (struct sidecar){.moved = seconds_now(), .is_due = true, .lock = -1};
+    if (code == SQLITE_OK) {
+        sidecar->lock = open(lock, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+        if (sidecar->lock < 0)
+            code = SQLITE_CANTOPEN;
+    }
+    sqlite3_free(lock);
     for (int i = 0; i < 2 && code == SQLITE_OK; i++) {
         code = hyperwal_open(path, 0, &sidecar->marks[i], NULL);
         if (code == SQLITE_OK)
             sqlite3_busy_timeout(sidecar->marks[i], BUSY_MS);
     }
-    if (code == SQLITE_OK)
-        code = mark_take(sidecar->marks[0]);
     if (code != SQLITE_OK)
         sidecar_close(sidecar);
     return code;
@@ -55,6 +63,10 @@ void sidecar_close(struct sidecar *sidecar)
         sqlite3_close_v2(sidecar->marks[i]);
         sidecar->marks[i] = NULL;
     }
+    if (sidecar->lock >= 0)
+        close(sidecar->lock);
+    sidecar->lock = -1;
+    sidecar->has_lock = false;
 }
 
 static void swap(struct sidecar *sidecar)
@@ -87,10 +99,10 @@ static int number_of(sqlite3 *db, const char *sql, int64_t *number)
 }
 
 /*
- * A commit that changes nothing, by `writer`, which holds WRITE.  If all of the WAL was in the database
- * when its transaction began, and no other reader is in the way, it begins a new round.  The reader
- * leaves the WAL for that, and comes back to READ(0) or below the new frame: so nobody can copy the
- * new frame before there is a mark at it.
+ * A commit that changes nothing, by `writer`, which holds WRITE.  If all of the WAL was in the
+ * database when its transaction began, and no other reader is in the way, it begins a new round.
+ * The reader leaves the WAL for that, and comes back to READ(0) or below the new frame: so nobody
+ * can copy the new frame before there is a mark at it.
  */
 static int frame_write(sqlite3 *writer, sqlite3 *reader)
 {
@@ -98,7 +110,7 @@ static int frame_write(sqlite3 *writer, sqlite3 *reader)
     int64_t version = 0;
     int code;
 
-    mark_leave(reader);
+    mark_leave(reader); /* it has none yet at the first time */
     code = mark_take(reader);
     if (code == SQLITE_OK)
         code = number_of(writer, "PRAGMA user_version", &version);
@@ -181,7 +193,7 @@ static int wal_limit(struct sidecar *sidecar, sqlite3 *db)
     return mark_plant(sidecar, db, copied);
 }
 
-/* Is the log being written?  While the database is compared with it, there is nothing to wait for. */
+/* Is the log being written?  While the database is compared with it, waiting is in vain. */
 static bool is_running(sqlite3 *db)
 {
     char *json = NULL;
@@ -193,12 +205,24 @@ static bool is_running(sqlite3 *db)
     return running;
 }
 
+/* Become the one who has the marks. */
+static bool lock_take(struct sidecar *sidecar)
+{
+    if (!sidecar->has_lock)
+        sidecar->has_lock = flock(sidecar->lock, LOCK_EX | LOCK_NB) == 0;
+    return sidecar->has_lock;
+}
+
 int sidecar_move(struct sidecar *sidecar, sqlite3 *db)
 {
-    int frames = 0, copied = 0;
-    int code = is_running(db) ? checkpoint(db, &frames, &copied) : SQLITE_BUSY;
+    int frames = 0, copied = 0, code;
 
     sidecar->moved = seconds_now();
+    if (!lock_take(sidecar)) {
+        sidecar->is_due = false;
+        return SQLITE_BUSY;
+    }
+    code = is_running(db) ? checkpoint(db, &frames, &copied) : SQLITE_BUSY;
     if (code == SQLITE_OK && sidecar->frames == 0)
         code = mark_plant(sidecar, db, -1);
     else if (code == SQLITE_OK && frames > sidecar->frames)

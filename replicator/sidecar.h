@@ -1,10 +1,10 @@
 /*
  * sidecar.h - protect the log of a database whose programs do not use the VFS
  *
- * Such a program asks no gate before it checkpoints the WAL or writes it again from its start.  What
- * holds it back are SQLite's own read marks: frames above the oldest mark are not copied into the
- * database, and a WAL with a mark in it is not restarted.  So a read transaction is kept open at or
- * below the end of the log, and moved up as the log grows:
+ * Such a program asks no gate before it checkpoints the WAL or writes it again from its start.
+ * What holds it back are SQLite's own read marks: frames above the oldest mark are not copied into
+ * the database, and a WAL with a mark in it is not restarted.  So a read transaction is kept open
+ * at or below the end of the log, and moved up as the log grows:
  *
  *       WAL  ──────────┬───────────────┬────────────▶ commits of others
  *                      │ old mark      │ new mark
@@ -15,9 +15,14 @@
  * sets user_version to what it is.  That restart goes through the gate of the VFS, so the log knows
  * of it.
  *
- * A reader that comes when all of the WAL is in the database gets no mark but READ(0), and lets others
- * restart the WAL.  So the first mark is planted at a frame of our own that nobody could copy yet, and
- * a mark moves only to a frame above the one it is at, which nobody can have copied either.
+ * A reader that comes when all of the WAL is in the database gets no mark but READ(0), and lets
+ * others restart the WAL.  So the first mark is planted at a frame of our own that nobody could
+ * copy yet, and a mark moves only to a frame above the one it is at, which nobody can have copied
+ * either.
+ *
+ * Marks of two servers would keep each other from restarting the WAL: the lock of the file
+ * `sidecar.lock` in the log's directory decides which one has them.  The other one tries again
+ * whenever somebody writes to the WAL.
  */
 #ifndef HYPERWAL_SIDECAR_H
 #define HYPERWAL_SIDECAR_H
@@ -27,10 +32,12 @@
 
 struct sidecar {
     sqlite3 *marks[2]; /* owned; marks[0] has the read transaction that counts */
-    double moved;      /* when, in seconds_now() */
-    bool is_due;       /* somebody wrote to the WAL since */
-    int frames;        /* in the WAL when the mark was taken, or a few more; 0: no mark in it yet */
-    int tried_frames;  /* length of the WAL when a restart was tried; 0: not in this round */
+    int lock;          /* descriptor of sidecar.lock; -1: not open */
+    bool has_lock;
+    double moved;     /* when, in seconds_now() */
+    bool is_due;      /* somebody wrote to the WAL since */
+    int frames;       /* in the WAL when the mark was taken, or a few more; 0: no mark in it yet */
+    int tried_frames; /* length of the WAL when a restart was tried; 0: not in this round */
 };
 
 /* Open the two connections; the first move, which is due at once, plants the mark. */

@@ -34,7 +34,7 @@ static int setup(void **state)
 {
     struct fixture *f = calloc(1, sizeof(*f));
 
-    strcpy(f->dir, "/tmp/hyperwal-api-XXXXXX");
+    snprintf(f->dir, sizeof(f->dir), "/tmp/hyperwal-api-XXXXXX");
     assert_non_null(mkdtemp(f->dir));
     snprintf(f->path, sizeof(f->path), "%s/app.db", f->dir);
     snprintf(f->replica, sizeof(f->replica), "%s/replica.db", f->dir);

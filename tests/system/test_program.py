@@ -577,6 +577,26 @@ def serve_and_programs_with_the_vfs_share_the_work(dir):
     check(dump("out.db") == dump("app.db"), "differs")
 
 
+def a_second_server_stands_by_and_takes_over(dir):
+    make("app.db")
+    with background("serve", "app.db") as first, background("serve", "app.db") as second:
+        line_of(first, "ready")
+        line_of(second, "ready")
+        with contextlib.closing(stock("app.db")) as db:
+            db.execute("PRAGMA synchronous=OFF")
+            for i in range(2000):
+                db.execute("INSERT INTO t(b) VALUES(?)", (os.urandom(8000).hex(),))
+                if i == 1000:
+                    first.kill()
+                    first.wait()
+            check(os.path.getsize("app.db-wal") < 100 << 20, "the WAL was not restarted")
+            with contextlib.closing(through_vfs("app.db")) as through:
+                through.execute("PRAGMA hyperwal_seq").fetchone()
+    run("verify", "app.db", "--deep")
+    run("restore", "app.db", "out.db")
+    check(dump("out.db") == dump("app.db"), "differs")
+
+
 def serve_fails_for_what_it_cannot_serve(dir):
     run("serve", "missing.db", code=1)
     with open("text.db", "w") as file:
