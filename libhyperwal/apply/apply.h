@@ -25,20 +25,20 @@
 struct hw_target {
     enum { HW_TARGET_HEAD, HW_TARGET_SEQ, HW_TARGET_TIME, HW_TARGET_LABEL } kind;
     uint64_t seq;
-    int64_t time_ms; /* the last entry that is not later */
+    int64_t time_ms;   /* the last entry that is not later */
     const char *label; /* borrowed; the newest of that name */
 };
 
 /*
- * "2026-11-22T10:00:00Z", "2026-11-22 10:00:00" (UTC), with fractions, or milliseconds since 1970 as
- * digits.  HW_EMISUSE: none of these.
+ * "2026-11-22T10:00:00Z", "2026-11-22 10:00:00" (UTC), with fractions, or milliseconds since 1970
+ * as digits.  HW_EMISUSE: none of these.
  */
 enum hw_status hw_time_parse(const char *text, int64_t *out, struct hw_error *err) HW_MUST_CHECK;
 void hw_time_format(int64_t time_ms, char out[32]); /* "2026-11-22T10:00:00.123Z" */
 
 /* What a target resolves to: the last complete entry at or before it. */
 struct hw_state {
-    uint64_t seq;        /* last block of that entry */
+    uint64_t seq; /* last block of that entry */
     int64_t time_ms;
     uint32_t page_size, page_count;
     uint64_t sum;
@@ -56,16 +56,16 @@ struct hw_entry_summary { /* one entry, as `hyperwal log` prints it */
     uint64_t seq;         /* last block */
     uint64_t first_seq;   /* first block */
     struct hw_entry_header header;
-    uint32_t pages;       /* images in it */
-    uint64_t raw_bytes;   /* of the images */
-    uint64_t bytes;       /* of the blocks */
-    uint32_t page_count;  /* database size after it, pages; 0 where it does not say */
-    uint64_t sum;         /* state sum after it; 0 where it does not say */
+    uint32_t pages;                   /* images in it */
+    uint64_t raw_bytes;               /* of the images */
+    uint64_t bytes;                   /* of the blocks */
+    uint32_t page_count;              /* database size after it, pages; 0 where it does not say */
+    uint64_t sum;                     /* state sum after it; 0 where it does not say */
     char text[HW_LABEL_SIZE_MAX + 1]; /* name of a label, reason of a gap */
 };
 /*
- * The entry that holds block *seq; then *seq is the first block of the next one.  HW_END: beyond the
- * length.  HW_EPRUNED: given up; *seq is the next block.
+ * The entry that holds block *seq; then *seq is the first block of the next one.  HW_END: beyond
+ * the length.  HW_EPRUNED: given up; *seq is the next block.
  */
 enum hw_status hw_entry_next(struct hw_core *core, uint64_t *seq, struct hw_entry_summary *out,
                              struct hw_error *err) HW_MUST_CHECK;
@@ -76,9 +76,9 @@ typedef bool hw_progress(void *ctx, uint64_t done, uint64_t total); /* bytes; fa
 
 /*
  * Write the state of `target` to the new file `out_path` through `out_path`.tmp: synced, its sum
- * checked, then renamed.  out_path, -wal, -journal and -shm must not exist (HW_EEXIST); with `force`
- * the old database is folded under EXCLUSIVE first, and refused (HW_EBUSY) if it is open anywhere.
- * *reached says what was restored.  `base` is the VFS for the old database.
+ * checked, then renamed.  out_path, -wal, -journal and -shm must not exist (HW_EEXIST); with
+ * `force` the old database is folded under EXCLUSIVE first, and refused (HW_EBUSY) if it is open
+ * anywhere. *reached says what was restored.  `base` is the VFS for the old database.
  */
 enum hw_status hw_restore(struct hw_env *env, sqlite3_vfs *base, struct hw_core *core,
                           const struct hw_target *target, const char *out_path, bool force,
@@ -89,8 +89,9 @@ enum hw_status hw_restore(struct hw_env *env, sqlite3_vfs *base, struct hw_core 
 
 /* A read-only view of one state, without a full restore: groups are expanded as they are read. */
 struct hw_past;
-enum hw_status hw_past_open(struct hw_env *env, struct hw_core *core, const struct hw_target *target,
-                            struct hw_past **out, struct hw_error *err) HW_MUST_CHECK;
+enum hw_status hw_past_open(struct hw_env *env, struct hw_core *core,
+                            const struct hw_target *target, struct hw_past **out,
+                            struct hw_error *err) HW_MUST_CHECK;
 void hw_past_close(struct hw_past *past);
 struct hw_state hw_past_state(const struct hw_past *past);
 /* Page `page_number`, from 1; beyond page_count HW_END. */
@@ -107,18 +108,18 @@ enum hw_status hw_past_read(struct hw_past *past, uint32_t page_number, void *co
 struct hw_replica;
 
 /*
- * Open or make the replica of `core` (borrowed until close).  A missing replica is restored from the
- * newest snapshot and the entries after it.  HW_EEXIST: `path` is a database, but not a replica.
- * HW_EFORK: it is the replica of another log.  HW_EBUSY: another follower has it.
+ * Open or make the replica of `core` (borrowed until close).  A missing replica is restored from
+ * the newest snapshot and the entries after it.  HW_EEXIST: `path` is a database, but not a
+ * replica. HW_EFORK: it is the replica of another log.  HW_EBUSY: another follower has it.
  */
 enum hw_status hw_replica_open(struct hw_env *env, sqlite3_vfs *base, struct hw_core *core,
                                const char *path, hw_progress *progress, void *ctx,
                                struct hw_replica **out, struct hw_error *err) HW_MUST_CHECK;
 void hw_replica_close(struct hw_replica *replica);
 /*
- * Apply what the core has beyond the replica's seq, a bounded amount.  HW_END: all of it is applied.
- * HW_AGAIN: readers hold the WAL back beyond its limit, come again soon.  After HW_ECORRUPT by a
- * wrong state sum the next step repairs from a snapshot.
+ * Apply what the core has beyond the replica's seq, a bounded amount.  HW_END: all of it is
+ * applied. HW_AGAIN: readers hold the WAL back beyond its limit, come again soon.  After
+ * HW_ECORRUPT by a wrong state sum the next step repairs from a snapshot.
  */
 enum hw_status hw_replica_step(struct hw_replica *replica, struct hw_error *err) HW_MUST_CHECK;
 /*
@@ -150,7 +151,9 @@ enum hw_status hw_replica_info(struct hw_env *env, const char *path, struct hw_r
  */
 enum hw_status hw_verify_deep(struct hw_env *env, struct hw_core *core, hw_progress *progress,
                               void *ctx, struct hw_error *err) HW_MUST_CHECK;
-/* The state sum of a closed or open database file as a reader sees it now, by SQLite's own reads. */
+/*
+ * The state sum of a closed or open database file as a reader sees it now, by SQLite's own reads.
+ */
 enum hw_status hw_database_sum(sqlite3_vfs *base, const char *path, uint32_t *page_size,
                                uint32_t *page_count, uint64_t *sum,
                                struct hw_error *err) HW_MUST_CHECK;

@@ -2,8 +2,8 @@
  * A read-only view of one state: hw_past_open() of apply/apply.h.
  *
  * The pages that entries after the snapshot changed are laid into a scratch file at their places,
- * with one bit a page in memory; every other page is in its group, of which the last few expanded are
- * kept.  Without such entries there is no scratch file.
+ * with one bit a page in memory; every other page is in its group, of which the last few expanded
+ * are kept.  Without such entries there is no scratch file.
  */
 #include <string.h>
 
@@ -60,7 +60,7 @@ static enum hw_status mark_written(struct hw_past *past, uint32_t page_number, s
     return HW_OK;
 }
 
-/* ------------------------------------------------------------------------------------- the groups */
+/* ----------------------------------------------------------------------------------- the groups */
 
 static struct cached_group *find_cached(struct hw_past *past, uint32_t group)
 {
@@ -130,7 +130,7 @@ static enum hw_status read_from_group(struct hw_past *past, uint32_t page_number
     return HW_OK;
 }
 
-/* ---------------------------------------------------------------------- pages, as the replay wants */
+/* ------------------------------------------------------------------- pages, as the replay wants */
 
 static enum hw_status past_page_read(void *ctx, uint32_t page_number, void *content,
                                      struct hw_error *err)

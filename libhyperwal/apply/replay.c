@@ -172,7 +172,7 @@ enum hw_status hw_replay_settle(struct hw_replay *replay, struct hw_error *err)
     return HW_OK;
 }
 
-/* ---------------------------------------------------------------------------------- transactions */
+/* --------------------------------------------------------------------------------- transactions */
 
 /* Has the snapshot this page already as of entry `seq` or later? */
 static bool is_held(const struct hw_replay *replay, uint32_t page_number, uint64_t seq)

@@ -14,10 +14,10 @@
  * Where the pages live is the caller's: a new file (restore.c), a thin layer over the groups
  * (past.c), a scratch file (verify.c).
  *
- * For a replica.  To start, hw_restore() of the newest state makes the file, and hw_state says which
- * entry it has: go on behind hw_state.seq.  To repair one that readers have open, open the target by
- * hw_past_open(), compare hw_past_read() of each page with the replica's own and append those that
- * differ to its WAL as one transaction: readers never see the mixture.
+ * For a replica.  To start, hw_restore() of the newest state makes the file, and hw_state says
+ * which entry it has: go on behind hw_state.seq.  To repair one that readers have open, open the
+ * target by hw_past_open(), compare hw_past_read() of each page with the replica's own and append
+ * those that differ to its WAL as one transaction: readers never see the mixture.
  *
  * Private to apply/.
  */
@@ -41,7 +41,7 @@ enum hw_status hw_block_peek(struct hw_core *core, uint64_t seq, struct hw_buffe
 enum hw_status hw_block_genesis(struct hw_core *core, struct hw_genesis *out,
                                 struct hw_error *err) HW_MUST_CHECK;
 
-/* -------------------------------------------------------------------------------- plan (state.c) */
+/* ------------------------------------------------------------------------------- plan (state.c) */
 
 struct hw_replay_plan {
     struct hw_genesis genesis;
@@ -95,7 +95,7 @@ struct hw_replay {
     uint8_t *page;                          /* owned; one page */
 };
 
-/* `summed`: the caller will lay down all groups with hw_replay_group(). */
+/* `summed`: the caller will lay down all groups with hw_replay_groups(). */
 enum hw_status hw_replay_init(struct hw_replay *replay, struct hw_core *core,
                               const struct hw_replay_plan *plan,
                               const struct hw_replay_pages *pages, bool summed,
@@ -108,8 +108,9 @@ enum hw_status hw_replay_group_load(struct hw_replay *replay, uint32_t group,
                                     struct hw_buffer *block, struct hw_cursor *body,
                                     struct hw_error *err) HW_MUST_CHECK;
 /*
- * Expand it into `pages`, *page_count of at most HW_GROUP_PAGES, and check it against what the index
- * says.  Touches nothing of a replay but the plan, which stays as it is: any thread may do it.
+ * Expand it into `pages`, *page_count of at most HW_GROUP_PAGES, and check it against what the
+ * index says.  Touches nothing of a replay but the plan, which stays as it is: any thread may do
+ * it.
  */
 enum hw_status hw_replay_group_expand(const struct hw_replay_plan *plan, uint32_t group,
                                       struct hw_group_coder *coder, struct hw_cursor body,
@@ -132,7 +133,10 @@ void hw_replay_grow(struct hw_replay *replay, uint32_t page_count);
 enum hw_status hw_replay_block(struct hw_replay *replay, struct hw_error *err) HW_MUST_CHECK;
 /* Nothing more comes before the greatest base: the state is exact now, or HW_ECORRUPT. */
 enum hw_status hw_replay_settle(struct hw_replay *replay, struct hw_error *err) HW_MUST_CHECK;
-/* Nothing more comes: the state must be the plan's target, exact now, also if no entry followed the snapshot. */
+/*
+ * Nothing more comes: the state must be the plan's target, exact now, also if no entry followed
+ * the snapshot.
+ */
 enum hw_status hw_replay_finish(struct hw_replay *replay, struct hw_error *err) HW_MUST_CHECK;
 
 /* A file that is gone when it is closed, in the system's place for such files. */

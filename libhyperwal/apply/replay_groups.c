@@ -7,8 +7,9 @@
  *     this thread    write batch 1, read batch 3     write batch 2, read batch 4   ...
  *     the other      expand batch 2                  expand batch 3                ...
  *
- * The thread lives for one batch and is joined before anything it worked on is looked at.  The first
- * batch is expanded here: what allocates, allocates then, and a small database starts no thread.
+ * The thread lives for one batch and is joined before anything it worked on is looked at.  The
+ * first batch is expanded here: what allocates, allocates then, and a small database starts no
+ * thread.
  */
 #include "apply/replay.h"
 #include "base/alloc.h"

@@ -14,7 +14,7 @@ struct output {
     uint64_t done, total; /* bytes */
 };
 
-/* ------------------------------------------------------------------------------ pages in the file */
+/* ---------------------------------------------------------------------------- pages in the file */
 
 static enum hw_status output_read(void *ctx, uint32_t page_number, void *content,
                                   struct hw_error *err)
@@ -85,7 +85,7 @@ static enum hw_status write_state(struct output *output, struct hw_core *core,
     return status;
 }
 
-/* ----------------------------------------------------------------------------- what is in the way */
+/* --------------------------------------------------------------------------- what is in the way */
 
 static const char *const leftovers[] = {"-wal", "-journal", "-shm"};
 enum { LEFTOVER_COUNT = 3, PATH_MAX_SIZE = 4096 };
@@ -114,7 +114,9 @@ static enum hw_status refuse_existing(struct hw_env *env, const char *path, cons
     return status == HW_OK ? hw_fail(err, HW_EEXIST, "%s exists: %s", path, remedy) : status;
 }
 
-/* A file renamed beside a stale -wal would show the old database: none of the three may be there. */
+/*
+ * A file renamed beside a stale -wal would show the old database: none of the three may be there.
+ */
 static enum hw_status refuse_leftovers(struct hw_env *env, const char *out_path,
                                        struct hw_error *err)
 {
@@ -180,8 +182,8 @@ static enum hw_status sql_fail(struct hw_error *err, int rc, const char *path, c
 }
 
 /*
- * Fold the old database into one file and keep it locked EXCLUSIVE in *out: nobody has it open then,
- * and nobody can begin to write it before the new one stands in its place.
+ * Fold the old database into one file and keep it locked EXCLUSIVE in *out: nobody has it open
+ * then, and nobody can begin to write it before the new one stands in its place.
  */
 static enum hw_status fold_old(sqlite3_vfs *base, const char *path, sqlite3 **out,
                                struct hw_error *err)
@@ -206,7 +208,7 @@ static enum hw_status fold_old(sqlite3_vfs *base, const char *path, sqlite3 **ou
     return HW_OK;
 }
 
-/* -------------------------------------------------------------------------------------- the whole */
+/* ------------------------------------------------------------------------------------ the whole */
 
 /* `tmp` becomes `out_path`, with what was there out of the way. */
 static enum hw_status put_in_place(struct hw_env *env, sqlite3_vfs *base, const char *tmp,

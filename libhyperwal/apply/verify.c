@@ -1,11 +1,11 @@
 /*
  * Deep verification: hw_verify_deep() of apply/apply.h.
  *
- * Two passes.  The first goes over the numbers of all blocks that are kept: entries are whole, times
- * do not go back, back references are right, and each state sum continues the one before it, from
- * genesis and across gaps.  The second replays, from the first snapshot of each stretch between gaps,
- * all that follows into a scratch file; every page group and every index on the way is compared with
- * the state reached.
+ * Two passes.  The first goes over the numbers of all blocks that are kept: entries are whole,
+ * times do not go back, back references are right, and each state sum continues the one before it,
+ * from genesis and across gaps.  The second replays, from the first snapshot of each stretch
+ * between gaps, all that follows into a scratch file; every page group and every index on the way
+ * is compared with the state reached.
  */
 #include <string.h>
 
@@ -218,7 +218,7 @@ static enum hw_status scratch_cut(void *ctx, uint32_t page_count, struct hw_erro
                                              (uint64_t)page_count * scratch->page_size, err);
 }
 
-/* --------------------------------------------------------------- pass 2: groups against the state */
+/* ------------------------------------------------------------- pass 2: groups against the state */
 
 /* Bit i: page i of the group was changed by an entry in (base, before). */
 static enum hw_status changed_since(struct verify *verify, uint32_t group, uint64_t base,
@@ -348,7 +348,7 @@ static enum hw_status check_index(struct verify *verify, struct hw_replay *repla
     return status;
 }
 
-/* ------------------------------------------------------------------------- pass 2: the stretches */
+/* ------------------------------------------------------------------------ pass 2: the stretches */
 
 /* The first snapshot in blocks [from, ...) of states at or after `from`.  HW_END: there is none. */
 static enum hw_status find_start(struct verify *verify, uint64_t *from, uint64_t *index_seq,

@@ -9,8 +9,8 @@
 #include "base/alloc.h"
 
 /*
- * Measured with commits of 1 to 8 pages (kv, insert, order entry): higher levels than 3 gain 1 to 3 %
- * of the bytes and cost two to ten times the time.  Rewritten tables, whose matches lie a whole
+ * Measured with commits of 1 to 8 pages (kv, insert, order entry): higher levels than 3 gain 1 to 3
+ * % of the bytes and cost two to ten times the time.  Rewritten tables, whose matches lie a whole
  * prefix away, shrink by a third at level 5 for little more time.
  */
 enum { LEVEL = 3, LEVEL_LONG_PREFIX = 5, LONG_PREFIX = 128 << 10 };

@@ -31,7 +31,10 @@ struct hw_delta_decoder;
 enum hw_status hw_delta_decoder_new(struct hw_delta_decoder **out,
                                     struct hw_error *err) HW_MUST_CHECK;
 void hw_delta_decoder_free(struct hw_delta_decoder *decoder);
-/* Exactly one frame of exactly `size` bytes of content, or HW_ECORRUPT (content is then undefined). */
+/*
+ * Exactly one frame of exactly `size` bytes of content, or HW_ECORRUPT (content is then
+ * undefined).
+ */
 enum hw_status hw_delta_expand(struct hw_delta_decoder *decoder, struct hw_slice prefix,
                                struct hw_slice frame, void *content, size_t size,
                                struct hw_error *err) HW_MUST_CHECK;

@@ -6,8 +6,8 @@
  *   type u8 | flags u8 | time_ms le48 | snapshot uint | label uint | body ...
  *
  * `uint` is Hypercore's compact encoding; `snapshot` and `label` are distances back from this block
- * to the index of the newest complete snapshot and to the newest label, 0 if there is none.  A block
- * starts, continues or ends its entry (flags).  docs/FORMAT.md has the bodies to the byte.
+ * to the index of the newest complete snapshot and to the newest label, 0 if there is none.  A
+ * block starts, continues or ends its entry (flags).  docs/FORMAT.md has the bodies to the byte.
  *
  * This layer does no I/O: encoders append to a buffer, decoders take bytes and check them.
  */
@@ -88,7 +88,10 @@ enum hw_status hw_gap_decode(struct hw_cursor *cursor, struct hw_gap *out) HW_MU
 
 /* ------------------------------------------------------------------------------ state sum */
 
-/* The page that holds byte 0x40000000, where SQLite keeps its locks: never written, never counted. */
+/*
+ * The page that holds byte 0x40000000, where SQLite keeps its locks: never written, never
+ * counted.
+ */
 static inline bool hw_entry_is_lock_page(uint32_t page_number, uint32_t page_size)
 {
     return page_number == 0x40000000 / page_size + 1;
@@ -129,8 +132,8 @@ void hw_transaction_encoder_free(struct hw_transaction_encoder *encoder);
 void hw_transaction_encoder_clear(struct hw_transaction_encoder *encoder);
 /*
  * Add one page; numbers may come in any order, each at most once.  `previous` NULL: the page has no
- * image before (or none that a reader will have), it is encoded whole.  HW_ELIMIT: the block is full
- * (nothing was added): encode, clear, and add it to the next block.
+ * image before (or none that a reader will have), it is encoded whole.  HW_ELIMIT: the block is
+ * full (nothing was added): encode, clear, and add it to the next block.
  */
 enum hw_status hw_transaction_encoder_add(struct hw_transaction_encoder *encoder,
                                           uint32_t page_number, const void *content,
@@ -142,8 +145,8 @@ enum hw_status hw_transaction_encode(struct hw_transaction_encoder *encoder,
                                      struct hw_buffer *out, struct hw_error *err) HW_MUST_CHECK;
 
 /*
- * Reads a body.  First hw_transaction_decode() tells the numbers; then for each page with a previous
- * image, in order, the caller hands that image in; then the new images can be had.
+ * Reads a body.  First hw_transaction_decode() tells the numbers; then for each page with a
+ * previous image, in order, the caller hands that image in; then the new images can be had.
  *
  *   hw_transaction_decode(decoder, &cursor, page_size, &transaction, err);
  *   for i in change_count: hw_transaction_page(decoder, i, &needs_previous) ->
@@ -160,7 +163,10 @@ enum hw_status hw_transaction_decode(struct hw_transaction_decoder *decoder,
                                      struct hw_cursor *cursor, uint32_t page_size,
                                      struct hw_transaction *out,
                                      struct hw_error *err) HW_MUST_CHECK;
-/* The numbers alone, from the first HW_ENTRY_PEEK_SIZE bytes of a block (or fewer, if it is shorter). */
+/*
+ * The numbers alone, from the first HW_ENTRY_PEEK_SIZE bytes of a block (or fewer, if it is
+ * shorter).
+ */
 enum hw_status hw_transaction_peek(struct hw_cursor *cursor, uint32_t page_size,
                                    struct hw_transaction *out) HW_MUST_CHECK;
 /* Page number of change `i`; *needs_previous: its image before belongs into the prefix. */

@@ -16,8 +16,8 @@
 #include "entry/entry.h"
 
 /*
- * Bytes of pages in a block that we make.  Blocks of this size compress rewritten tables better than
- * full ones (0.15 to 0.19 against 0.22: the old image is nearer), and keep the memory small.
+ * Bytes of pages in a block that we make.  Blocks of this size compress rewritten tables better
+ * than full ones (0.15 to 0.19 against 0.22: the old image is nearer), and keep the memory small.
  */
 enum { BLOCK_BYTES = 512 << 10 };
 enum { FIRST_PAGES = 8, NO_PREVIOUS = -1 };
@@ -184,9 +184,9 @@ static int32_t *slot_of(struct change *change, bool previous)
 }
 
 /*
- * Bring the images (or the previous ones) into the order of the changes, in place: what change i has
- * at slot s goes to the slot i's rank, and who had that one takes s.  `owner` tells, for each slot,
- * which change it belongs to; scratch space of one number per change.
+ * Bring the images (or the previous ones) into the order of the changes, in place: what change i
+ * has at slot s goes to the slot i's rank, and who had that one takes s.  `owner` tells, for each
+ * slot, which change it belongs to; scratch space of one number per change.
  */
 static void images_arrange(struct hw_transaction_encoder *encoder, bool previous, uint32_t *owner)
 {

@@ -96,7 +96,7 @@ const struct log_state *log_state_at(const struct log_builder *log, uint64_t seq
     return &log->states[i - 1];
 }
 
-/* --------------------------------------------------------------------------------- life and death */
+/* ------------------------------------------------------------------------------- life and death */
 
 struct log_builder *log_builder_new(struct hw_env *env, uint32_t page_size, uint32_t page_count,
                                     uint64_t seed)
@@ -138,7 +138,7 @@ void log_builder_free(struct log_builder *log)
     free(log);
 }
 
-/* ----------------------------------------------------------------------------------- transactions */
+/* --------------------------------------------------------------------------------- transactions */
 
 static void scribble(struct log_builder *log, uint32_t page_number)
 {
@@ -215,7 +215,7 @@ uint64_t log_transaction(struct log_builder *log, uint32_t changes, uint32_t pag
     return log->states[log->state_count - 1].seq;
 }
 
-/* -------------------------------------------------------------------------------------- snapshots */
+/* ------------------------------------------------------------------------------------ snapshots */
 
 static uint64_t last_state_seq(const struct log_builder *log)
 {
@@ -297,7 +297,7 @@ uint64_t log_snapshot(struct log_builder *log, bool reuse)
     return log->snapshot_seq;
 }
 
-/* --------------------------------------------------------------------------------- small entries */
+/* -------------------------------------------------------------------------------- small entries */
 
 uint64_t log_raw(struct log_builder *log, enum hw_entry_type type, const void *body, size_t size)
 {

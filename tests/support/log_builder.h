@@ -2,8 +2,8 @@
  * support/log_builder.h - logs made by hand, with the states they mean remembered
  *
  * A model of a database in memory changes by chance from a seed; every change becomes an entry of a
- * log in memory, coded as capture codes it, and the bytes of the state after it are kept.  So a test
- * can ask of any seq what a restore must give.  Any failure is a failed assertion.
+ * log in memory, coded as capture codes it, and the bytes of the state after it are kept.  So a
+ * test can ask of any seq what a restore must give.  Any failure is a failed assertion.
  */
 #ifndef SUPPORT_LOG_BUILDER_H
 #define SUPPORT_LOG_BUILDER_H
