@@ -177,8 +177,8 @@ struct hw_replica {
 
 /* replica_apply.c */
 /*
- * Take the block next_block into the batch.  HW_OK: done, next_block is the next one.  HW_AGAIN: the
- * batch is full or must be flushed before this block.  HW_END: a gap: a snapshot is needed.
+ * Take the block next_block into the batch.  HW_OK: done, next_block is the next one.  HW_AGAIN:
+ * the batch is full or must be flushed before this block.  HW_END: a gap: a snapshot is needed.
  * HW_EPRUNED.  HW_ECORRUPT: it does not fit the state.
  */
 enum hw_status hw_replica_take_block(struct hw_replica *replica,
@@ -193,7 +193,7 @@ enum hw_status hw_replica_begin_round(struct hw_replica *replica,
 /* Add a page to the transaction that the writer makes. */
 enum hw_status hw_replica_add_page(struct hw_replica *replica, uint32_t page_number,
                                    const void *content, struct hw_error *err) HW_MUST_CHECK;
-/* Finish what was added to the writer as the state `state`: record, frames, index. */
+/* Finish what was added to the writer as `state`: record, frames, index. */
 enum hw_status hw_replica_commit(struct hw_replica *replica, const struct hw_replica_state *state,
                                  struct hw_error *err) HW_MUST_CHECK;
 /* Record where the WAL ends now, and sync the record. */
@@ -205,7 +205,7 @@ enum hw_status hw_replica_record_now(struct hw_replica *replica, uint32_t flags,
 enum hw_status hw_replica_locate(struct hw_replica *replica,
                                  const struct hw_wal_index_header *header,
                                  struct hw_error *err) HW_MUST_CHECK;
-/* Bring the replica to the head of the log through its WAL.  HW_END: the log has no state to go to. */
+/* Bring the replica to the head of the log through its WAL.  HW_END: there is no state to go to. */
 enum hw_status hw_replica_repair(struct hw_replica *replica, struct hw_error *err) HW_MUST_CHECK;
 
 #endif

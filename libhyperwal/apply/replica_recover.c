@@ -98,8 +98,8 @@ static enum hw_status cut_back(struct hw_replica *replica, const struct hw_repli
 
 /*
  * Is there no frame after this record?  A closing one is the last of its follower.  One at frame 0
- * was durable before its round had frames: either the round's header is still there, and frames that
- * ever reached the database file would be there with it, or no power was lost since.
+ * was durable before its round had frames: either the round's header is still there, and frames
+ * that ever reached the database file would be there with it, or no power was lost since.
  */
 static bool is_last(struct hw_replica *replica, const struct hw_replica_record *record)
 {
