@@ -33,7 +33,7 @@ SANITIZER_ENVIRONMENT = {
     "HYPERWAL_STRIDE": "11",  # tests of every n-th operation: fewer of them
     "ASAN_OPTIONS": "detect_leaks=1:abort_on_error=0:detect_stack_use_after_return=1",
     "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
-    "TSAN_OPTIONS": "halt_on_error=1:second_deadlock_stack=1:suppressions="
+    "TSAN_OPTIONS": "halt_on_error=1:suppressions="
                     + os.path.join(ROOT, "tests/tsan.supp"),
 }
 
