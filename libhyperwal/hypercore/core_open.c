@@ -311,6 +311,8 @@ static enum hw_status settle(struct hw_core *core, struct hw_error *err)
     struct hw_file_stat stat;
     enum hw_status status = ops->list(core->env, core->dir, remove_aside, core, err);
 
+    if (status == HW_OK) /* a writer that was killed may have made a segment and not said so */
+        status = ops->sync_dir(core->env, core->dir, err);
     if (status != HW_OK || core->segment == NULL)
         return status;
     status = ops->stat_file(core->segment, &stat, err);

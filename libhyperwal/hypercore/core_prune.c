@@ -9,7 +9,8 @@
  *   4. slots of those blocks: the copy; the tree is synced
  *   5. files that no slot names are removed
  *
- * A crash leaves files that no slot names, or copies that only some name: the next run removes them.
+ * A crash leaves files that no slot names, or copies that only some name: the next run removes
+ * them.
  */
 #include <assert.h>
 #include <string.h>

@@ -1,6 +1,7 @@
 /*
  * Implements verification of hypercore/hypercore.h: first the tree as a whole, from its leaves to
- * the signature of the head, then every segment, record by record, with the signature of each batch.
+ * the signature of the head, then every segment, record by record, with the signature of each
+ * batch.
  */
 #include <string.h>
 

@@ -9,8 +9,8 @@
  *
  *      log directory:  key            seed of the signer, mode 0600; without it: a read-only mirror
  *                      log            manifest, key, identity of machine and key file
- *                      tree           one 40-byte node per flat tree index
- *                      NNN...N.seg    batches: blocks, leaf hashes, roots, signature, the writer's note
+ *                      tree           80 bytes a block: its nodes of the tree, and where it is
+ *                      NNNNNNNN.seg   batches: blocks, signature, the writer's note
  *
  * Invariants: 1. What hw_core_length() of a writer tells is durable.
  *             2. No two trees are ever signed for one length of one fork.
@@ -82,7 +82,10 @@ enum hw_status hw_core_open(struct hw_env *env, const char *dir, enum hw_core_mo
                             uint64_t limit, struct hw_core **out,
                             struct hw_error *err) HW_MUST_CHECK;
 
-/* Take over a copied directory: record this machine's identity and raise the fork above all seen. */
+/*
+ * Take over a copied directory, or one that lost its tail: record this machine's identity and raise
+ * the fork above all seen.
+ */
 enum hw_status hw_core_adopt(struct hw_env *env, const char *dir,
                              struct hw_error *err) HW_MUST_CHECK;
 

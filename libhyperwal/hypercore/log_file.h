@@ -1,9 +1,9 @@
 /*
  * hypercore/log_file.h - the file `log`: what a log is, and where it may be written
  *
- *   0       8         12        16        32       40      48           56    88        n
- *   | magic | version | size of | machine | device | inode | first kept | key | manifest | checksum 8 |
- *           |         | manifest| id      |        | of `key`
+ *   0       8         12         16        32       40      48           56    88         n
+ *   | magic | version | manifest | machine | device | inode | first kept | key | manifest | checksum
+ *   |       |         | size     | id      | of the key file|            |     |          | 8 bytes
  *
  * Replaced as a whole.  A directory without it holds no log.
  */

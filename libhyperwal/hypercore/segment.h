@@ -1,5 +1,5 @@
 /*
- * hypercore/segment.h - the files that hold blocks: a header, then records, each chained to the last
+ * hypercore/segment.h - the files that hold blocks: a header, then records in a chain
  *
  * `NNNNNNNN.seg` number 1, 2, ... as they are appended.  Pruning copies what is left of one into
  * `NNNNNNNN.G.seg`, generation G from 1.
@@ -24,8 +24,8 @@
  * A batch is any number of PART records and one COMMIT, which may hold blocks too.  Its signature
  * is that of the tree after it, under the segment's fork.  KEPT records are what pruning left.
  * The checksum covers the checksum before it (the header's, at first), the record's head, the leaf
- * hashes of its blocks and its tail: so bytes left over from an earlier, longer write never pass for
- * the next record, and each byte of data is hashed once.
+ * hashes of its blocks and its tail: so bytes left over from an earlier, longer write never pass
+ * for the next record, and each byte of data is hashed once.
  */
 #ifndef HW_HYPERCORE_SEGMENT_H
 #define HW_HYPERCORE_SEGMENT_H

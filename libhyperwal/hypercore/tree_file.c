@@ -69,11 +69,16 @@ enum hw_status hw_tree_file_open(struct hw_env *env, const char *dir, bool writa
     enum hw_status status;
 
     tree.path = hw_format("%s/tree", dir);
-    if (tree.path == NULL)
+    /* An append completes one older parent a level at most: that many never need memory. */
+    if (tree.path == NULL ||
+        hw_buffer_reserve(&tree.older, HW_TREE_ROOTS_MAX * OLDER_SIZE) != HW_OK) {
+        hw_free(tree.path);
         return hw_fail(err, HW_ENOMEM, "%s: no memory to open the tree", dir);
+    }
     status = env->ops->open(env, tree.path, flags, &tree.file, err);
     if (status != HW_OK) {
         hw_free(tree.path);
+        hw_buffer_release(&tree.older);
         return status;
     }
     *out = tree;

@@ -52,8 +52,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
     struct hw_segment_header header;
     struct hw_record record;
 
-    if (size > 0 && hw_record_decode(bytes, size, &record))
+    if (size > 0 && hw_record_decode(bytes, size, &record)) {
+        struct hw_record head;
+
         check_record(&record);
+        if (!hw_record_head_decode(bytes, size, &head) || head.count != record.count)
+            abort();
+    }
     if (size < HW_SEGMENT_HEADER_SIZE)
         return 0;
     if (hw_segment_header_decode(bytes, &header, NULL) == HW_OK &&

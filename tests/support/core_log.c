@@ -18,7 +18,7 @@ int core_log_setup(void **state)
     if (f == NULL)
         return 1;
     f->env = hw_env_posix();
-    (void)strcpy(f->dir, "/tmp/hw-core-XXXXXX");
+    (void)snprintf(f->dir, sizeof(f->dir), "/tmp/hw-core-XXXXXX");
     *state = f;
     return mkdtemp(f->dir) == NULL;
 }

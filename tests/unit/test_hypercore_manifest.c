@@ -1,4 +1,4 @@
-/* Manifests of all versions, and the signatures that they accept and refuse, against the vectors. */
+/* Manifests of all versions, and which signatures they accept, against the vectors. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
