@@ -22,12 +22,12 @@
 enum hw_log_level { HW_LOG_DEBUG, HW_LOG_INFO, HW_LOG_WARN, HW_LOG_ERROR };
 
 enum {
-    HW_OPEN_READ = 1,       /* always */
+    HW_OPEN_READ = 1, /* always */
     HW_OPEN_WRITE = 2,
-    HW_OPEN_CREATE = 4,     /* make it if it is missing */
-    HW_OPEN_EXCLUSIVE = 8,  /* with CREATE: HW_EEXIST if it is there */
+    HW_OPEN_CREATE = 4,         /* make it if it is missing */
+    HW_OPEN_EXCLUSIVE = 8,      /* with CREATE: HW_EEXIST if it is there */
     HW_OPEN_CLOSE_ON_FORK = 32, /* a forked child has it closed: it must not keep our lock alive */
-    HW_OPEN_PRIVATE = 16,   /* with CREATE: mode 0600, else 0644 less umask */
+    HW_OPEN_PRIVATE = 16,       /* with CREATE: mode 0600, else 0644 less umask */
 };
 
 /* What tells a file from another, and whether it was touched. */

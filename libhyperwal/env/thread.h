@@ -14,7 +14,10 @@ struct hw_mutex {
     pthread_mutex_t mutex;
 };
 
-#define HW_MUTEX_INIT {PTHREAD_MUTEX_INITIALIZER}
+#define HW_MUTEX_INIT                                                                              \
+    {                                                                                              \
+        PTHREAD_MUTEX_INITIALIZER                                                                  \
+    }
 
 void hw_mutex_init(struct hw_mutex *mutex);
 void hw_mutex_lock(struct hw_mutex *mutex);

@@ -43,7 +43,7 @@ extern "C" {
 #define HYPERWAL_UNCONFIRMED (SQLITE_ERROR | (200 << 8))
 
 /* Errors of this library alone: what a verb of the program turns into its exit codes 3 and 4. */
-#define HYPERWAL_CORRUPT (SQLITE_CORRUPT | (200 << 8))   /* verification failed or data corrupt */
+#define HYPERWAL_CORRUPT  (SQLITE_CORRUPT | (200 << 8))  /* verification failed or data corrupt */
 #define HYPERWAL_NOTARGET (SQLITE_NOTFOUND | (200 << 8)) /* the seq, time, label does not exist */
 
 HYPERWAL_API const char *hyperwal_version(void); /* "0.1.0" */
@@ -110,24 +110,24 @@ typedef struct hyperwal_head {
     int64_t time_ms;       /* of that */
     uint32_t page_size, page_count;
     uint64_t sum;
-    unsigned worker_pid;   /* the process that writes the log; 0: none known */
-    int has_key;           /* 0: a mirror, the secret key is not there */
-    char alarm[256];       /* what is wrong at the primary; "" if nothing is */
+    unsigned worker_pid; /* the process that writes the log; 0: none known */
+    int has_key;         /* 0: a mirror, the secret key is not there */
+    char alarm[256];     /* what is wrong at the primary; "" if nothing is */
 } hyperwal_head;
 /* The head as of now; picks up what was appended since. */
 HYPERWAL_API int hyperwal_log_head(hyperwal_log *log, hyperwal_head *head);
 
 typedef struct hyperwal_entry {
-    uint64_t seq;          /* last block */
+    uint64_t seq; /* last block */
     uint64_t blocks;
-    const char *type;      /* genesis transaction group snapshot label gap switch pruned */
+    const char *type; /* genesis transaction group snapshot label gap switch pruned */
     int64_t time_ms;
-    uint32_t pages;        /* page images in it */
-    uint64_t raw_bytes;    /* of those images */
-    uint64_t bytes;        /* of the blocks */
-    uint32_t db_pages;     /* pages of the database after it; 0 where it does not say */
-    uint64_t sum;          /* state sum after it */
-    char text[208];        /* name of a label, reason of a gap */
+    uint32_t pages;     /* page images in it */
+    uint64_t raw_bytes; /* of those images */
+    uint64_t bytes;     /* of the blocks */
+    uint32_t db_pages;  /* pages of the database after it; 0 where it does not say */
+    uint64_t sum;       /* state sum after it */
+    char text[208];     /* name of a label, reason of a gap */
 } hyperwal_entry;
 /*
  * The entry with block *seq; *seq becomes the first block of the next.  SQLITE_DONE beyond the end.

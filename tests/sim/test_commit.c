@@ -102,8 +102,7 @@ static void commits(sqlite3 *db)
 {
     static const char *const work[] = {
         "INSERT INTO t VALUES(1, zeroblob(50))",
-        "BEGIN; INSERT INTO t VALUES(2, randomblob(9000)); UPDATE t SET b = 'x' WHERE a = 1; "
-        "COMMIT",
+        "BEGIN; INSERT INTO t VALUES(2, randomblob(9000)); UPDATE t SET b = 'x' WHERE a=1; COMMIT",
         "INSERT INTO t VALUES(3, randomblob(30000))",
         "BEGIN; DELETE FROM big; INSERT INTO t VALUES(4, 'after delete'); COMMIT",
         "INSERT INTO t VALUES(5, randomblob(200))",

@@ -81,6 +81,9 @@ static void close_db(struct run *run, int c)
     run->db[c] = NULL;
 }
 
+static int sql(struct run *run, int c, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
 /* Run every statement of `sql`; $D is the directory. */
 static int sql(struct run *run, int c, const char *format, ...)
 {
