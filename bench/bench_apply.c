@@ -2,8 +2,8 @@
  * bench_apply - how fast a follower catches up, over how fast the primary commits
  *
  * A replica is made, its follower stops, the primary commits through the VFS as fast as it can at
- * synchronous=NORMAL (its fastest) for some seconds, and a follower opens the replica again and applies all
- * of it.  The replica's state sum is checked afterwards.
+ * synchronous=NORMAL (its fastest) for some seconds, and a follower opens the replica again and
+ * applies all of it.  The replica's state sum is checked afterwards.
  */
 #include "lib_replica.h"
 #include "lib_workload.h"

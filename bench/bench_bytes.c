@@ -2,8 +2,8 @@
  * bench_bytes - log bytes for each byte that SQLite writes to its WAL
  *
  * Paced at 200 commits a second, where every commit may be a batch of its own, and unpaced.  WAL
- * bytes are the frames that the WAL hook counts, 24 bytes of header and a page each.  `ratio` is the
- * log's growth in transactions; snapshots (policy, not cost of a commit) and the growth of the
+ * bytes are the frames that the WAL hook counts, 24 bytes of header and a page each.  `ratio` is
+ * the log's growth in transactions; snapshots (policy, not cost of a commit) and the growth of the
  * files are told beside it.
  */
 #include "lib_workload.h"

@@ -1,8 +1,8 @@
 /*
  * bench_idle - wake-ups and CPU time of a primary and a follower that have nothing to do
  *
- * Context switches and CPU time of all threads of each process, over some seconds, as the kernel counts
- * them.  `ratio` is wake-ups a second.
+ * Context switches and CPU time of all threads of each process, over some seconds, as the kernel
+ * counts them.  `ratio` is wake-ups a second.
  */
 #include "lib_replica.h"
 #include "lib_workload.h"

@@ -1,8 +1,8 @@
 /*
  * bench_memory - peak memory of a primary beyond plain SQLite's, and of a follower
  *
- * Each is a process of its own that does the same work, and its VmHWM is what the kernel counted.  The
- * primary adopts the database, so its snapshot is part of the work, and then commits; one
+ * Each is a process of its own that does the same work, and its VmHWM is what the kernel counted.
+ * The primary adopts the database, so its snapshot is part of the work, and then commits; one
  * commit is large.  The follower makes a replica of all that.
  */
 #include "lib_replica.h"

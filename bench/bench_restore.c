@@ -1,8 +1,8 @@
 /*
  * bench_restore - a restore from a snapshot, against `cp` and fsync of the same database file
  *
- * The log has a snapshot and a few transactions after it.  Rounds alternate; sources are in the page
- * cache for both, the results are synced by both.
+ * The log has a snapshot and a few transactions after it.  Rounds alternate; sources are in the
+ * page cache for both, the results are synced by both.
  */
 #include "lib_workload.h"
 

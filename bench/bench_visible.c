@@ -1,11 +1,12 @@
 /*
  * bench_visible - from the return of a commit to the follower that sees it
  *
- * A primary commits at a steady pace; a follower in a process of its own applies, and after each step
- * asks the replica, through stock SQLite, how far it has come.  Both note the time in shared memory.
- * What fdatasync takes is the disk's business: `ratio` is the median in milliseconds less as many
- * fdatasyncs as an entry must wait for, one for the log and, at NORMAL, one for the WAL before it.
- * `fdatasync_us` is the median on this disk, from measurements before and after the commits.
+ * A primary commits at a steady pace; a follower in a process of its own applies, and after each
+ * step asks the replica, through stock SQLite, how far it has come.  Both note the time in shared
+ * memory.  What fdatasync takes is the disk's business: `ratio` is the median in milliseconds less
+ * as many fdatasyncs as an entry must wait for, one for the log and, at NORMAL, one for the WAL
+ * before it.  `fdatasync_us` is the median on this disk, from measurements before and after the
+ * commits.
  */
 #include "lib_replica.h"
 #include "lib_workload.h"

@@ -2,9 +2,9 @@
  * bench/lib_rounds.h - two sides that run the same transactions in turn
  *
  * Rounds of the same transactions alternate between the sides, in the order A B B A, and the ratio
- * of each pair of rounds counts: noise that lasts longer than a round hits both.  Between rounds the
- * log is let to catch up, outside the measured time, so that no round pays for another's capture;
- * the drained time is the round's and this.
+ * of each pair of rounds counts: noise that lasts longer than a round hits both.  Between rounds
+ * the log is let to catch up, outside the measured time, so that no round pays for another's
+ * capture; the drained time is the round's and this.
  */
 #ifndef HW_BENCH_LIB_ROUNDS_H
 #define HW_BENCH_LIB_ROUNDS_H

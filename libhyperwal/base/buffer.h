@@ -54,7 +54,8 @@ uint8_t hw_cursor_u8(struct hw_cursor *cursor);
 uint32_t hw_cursor_le32(struct hw_cursor *cursor);
 uint64_t hw_cursor_le64(struct hw_cursor *cursor);
 uint64_t hw_cursor_uint(struct hw_cursor *cursor);
-/* The next `size` bytes, borrowed from what the cursor reads; NULL (and failed) if there are fewer. */
+/* The next `size` bytes, borrowed from what the cursor reads; NULL (and failed) if there are
+ * fewer. */
 const uint8_t *hw_cursor_bytes(struct hw_cursor *cursor, size_t size);
 
 #endif

@@ -52,9 +52,9 @@ static enum hw_status frame_get(struct hw_capture *capture, uint32_t frame, uint
 }
 
 /*
- * Frames of a committed transaction whose checksums do not go on are damage, and what SQLite shows is
- * what we log.  Frames without any are a known slip of SQLite before 3.50.2 (a savepoint rolled back
- * after a spill): its recovery would lose them, the log does not.
+ * Frames of a committed transaction whose checksums do not go on are damage, and what SQLite shows
+ * is what we log.  Frames without any are a known slip of SQLite before 3.50.2 (a savepoint rolled
+ * back after a spill): its recovery would lose them, the log does not.
  */
 static enum hw_status check_frame(struct maker *maker, const uint8_t *bytes, uint32_t frame,
                                   struct hw_error *err)

@@ -199,8 +199,8 @@ bool hw_capture_is_forked(const struct hw_capture *capture)
 }
 
 /*
- * The first snapshot of a log, or one that somebody asked for, is worth a moment before this process
- * goes: without it nothing can be restored.  The caller holds `step`.
+ * The first snapshot of a log, or one that somebody asked for, is worth a moment before this
+ * process goes: without it nothing can be restored.  The caller holds `step`.
  */
 static void finish_snapshot(struct hw_capture *capture)
 {

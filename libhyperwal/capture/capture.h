@@ -42,17 +42,19 @@ struct hw_capture_options {
 
 /*
  * The capture of a database; the same object for every call with the same path in this process
- * (reference counted).  Makes the log's directory and the log if they are missing.  The database need
- * not exist or be in WAL mode yet: capture begins at hw_capture_ready().
+ * (reference counted).  Makes the log's directory and the log if they are missing.  The database
+ * need not exist or be in WAL mode yet: capture begins at hw_capture_ready().
  * A log that cannot be opened (damaged, of another database, a key that others can read) is an
  * error here and changes nothing.
  */
 enum hw_status hw_capture_open(const struct hw_capture_options *options, struct hw_capture **out,
                                struct hw_error *err) HW_MUST_CHECK;
-/* Drops one reference; the last one logs what is committed, lets the role go and stops the thread. */
+/* Drops one reference; the last one logs what is committed, lets the role go and stops the
+ * thread. */
 void hw_capture_close(struct hw_capture *capture);
 
-/* Made before a fork, in the parent: here nothing of it may be used but close, which does nothing. */
+/* Made before a fork, in the parent: here nothing of it may be used but close, which does
+ * nothing. */
 bool hw_capture_is_forked(const struct hw_capture *capture);
 
 /* ------------------------------------------------------------------- what the shim tells */
@@ -62,9 +64,9 @@ void hw_capture_ready(struct hw_capture *capture);
 /* The write lock was released: there may be a new commit.  Costs an increment, seldom a futex. */
 void hw_capture_committed(struct hw_capture *capture);
 /*
- * A connection that holds WRITE synced the WAL, whose last frame header it wrote has these salts and
- * ends `size` bytes into the file: the worker need not sync so far again.  Not to be called for the
- * syncs of a checkpoint.
+ * A connection that holds WRITE synced the WAL, whose last frame header it wrote has these salts
+ * and ends `size` bytes into the file: the worker need not sync so far again.  Not to be called for
+ * the syncs of a checkpoint.
  */
 void hw_capture_wal_synced(struct hw_capture *capture, const uint8_t salts[8], uint64_t size);
 /*
@@ -99,11 +101,13 @@ int hw_gate_checkpoint_lock(struct hw_capture *capture);
  * let the next xFileSize fail with SQLITE_IOERR, never with BUSY. */
 bool hw_gate_checkpoint_start(struct hw_capture *capture);
 /* Door 3, after the base's exclusive lock of READ(1..4): false: give it back and say SQLITE_BUSY.
- * `connection` is the base file of the caller; `holds_checkpoint`: it has CKPT itself.  Never waits. */
+ * `connection` is the base file of the caller; `holds_checkpoint`: it has CKPT itself.  Never
+ * waits. */
 bool hw_gate_restart(struct hw_capture *capture, sqlite3_file *connection, bool holds_checkpoint);
 /* After the base's lock of CKPT: false if somebody is restarting the WAL: give it back, BUSY. */
 bool hw_gate_checkpoint_locked(struct hw_capture *capture, sqlite3_file *connection);
-/* Door 4: is everything committed in the log?  Decides the answer to PERSIST_WAL, without waiting. */
+/* Door 4: is everything committed in the log?  Decides the answer to PERSIST_WAL, without
+ * waiting. */
 bool hw_gate_is_logged(struct hw_capture *capture);
 /* Before the base's lock of WRITE: delays a writer, bounded, when the WAL passed its limit. */
 void hw_gate_write_lock(struct hw_capture *capture);

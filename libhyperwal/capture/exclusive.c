@@ -1,7 +1,7 @@
 /*
  * Exclusive locking mode without shared memory: SQLite keeps the wal-index on its heap, so ours is
- * built from the WAL itself, at each commit, by the thread that committed.  What lies behind the last
- * commit then is of no transaction that counts.
+ * built from the WAL itself, at each commit, by the thread that committed.  What lies behind the
+ * last commit then is of no transaction that counts.
  */
 #include <string.h>
 

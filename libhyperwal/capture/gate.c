@@ -1,6 +1,6 @@
 /*
- * The four doors of capture/capture.h: nothing is checkpointed, restarted or deleted before it is in
- * the log.  Doors wait for the log a bounded time or not at all.
+ * The four doors of capture/capture.h: nothing is checkpointed, restarted or deleted before it is
+ * in the log.  Doors wait for the log a bounded time or not at all.
  */
 #include <assert.h>
 #include <string.h>
@@ -224,7 +224,8 @@ bool hw_gate_checkpoint_locked(struct hw_capture *capture, sqlite3_file *connect
 
 /* ------------------------------------------------------------ the WAL that grew too long */
 
-/* A passive checkpoint through a connection of our own on the base VFS: the gate was asked before. */
+/* A passive checkpoint through a connection of our own on the base VFS: the gate was asked
+ * before. */
 static void checkpoint_passive(struct hw_capture *capture)
 {
     sqlite3 *db = NULL;

@@ -91,7 +91,8 @@ static enum hw_status keep_list(struct keep *keep, uint64_t seq, struct hw_error
     return HW_OK;
 }
 
-/* One block of the index of the snapshot at `seq`: list its groups' blocks.  *ends: it is the last. */
+/* One block of the index of the snapshot at `seq`: list its groups' blocks.  *ends: it is the
+ * last. */
 static enum hw_status keep_snapshot_block(struct hw_capture *capture, struct keep *keep,
                                           uint64_t seq, struct hw_snapshot_group *groups,
                                           struct hw_snapshot *index, uint64_t *older, bool *ends,

@@ -1,7 +1,7 @@
 /*
  * Rolling the database forward to the log: case (b) of the reconciliation.  The database is a true
- * prefix of what the log has (a restored older file, commits that the disk forgot), and gets the rest
- * as an ordinary writer would write it.
+ * prefix of what the log has (a restored older file, commits that the disk forgot), and gets the
+ * rest as an ordinary writer would write it.
  */
 #include <string.h>
 

@@ -29,7 +29,8 @@
  * again.  Any process may die at any point: nothing is waited for without a second look at who
  * holds the worker's lock.
  *
- * Threads: all functions may be called from any thread; hw_shared_wake() also from a signal handler.
+ * Threads: all functions may be called from any thread; hw_shared_wake() also from a signal
+ * handler.
  */
 #ifndef HW_ENV_SHARED_PAGE_H
 #define HW_ENV_SHARED_PAGE_H

@@ -3,8 +3,8 @@
  *
  * A reader holds roots, some nodes and some blocks of a log.  It asks for a block, or a node, with
  * the nodes that lead from there to one it holds; for an upgrade, the nodes that lead from its
- * roots to those of a longer, signed tree; or for where a byte is.  Nothing is taken from an answer that
- * does not hash to a node the reader holds or to a tree that the log's signers signed.
+ * roots to those of a longer, signed tree; or for where a byte is.  Nothing is taken from an answer
+ * that does not hash to a node the reader holds or to a tree that the log's signers signed.
  *
  * Requests and answers come from peers: all sizes are bounded by those of the message, all indices
  * are checked.  Source of the rules: Hypercore 11.37.

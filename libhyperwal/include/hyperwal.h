@@ -2,17 +2,18 @@
  * hyperwal.h - SQLite databases whose every committed transaction is an entry of a signed log
  *
  * A program registers the VFS once, opens its databases through it, and goes on using SQLite as
- * before.  Everything else here is for those who want more: read-your-writes on a replica, replicas,
- * restores, and the log itself.
+ * before.  Everything else here is for those who want more: read-your-writes on a replica,
+ * replicas, restores, and the log itself.
  *
  *     hyperwal_register(0);
  *     hyperwal_open("app.db", 0, &db, NULL);       or sqlite3_open_v2("file:app.db?vfs=hyperwal"...)
  *     ... sqlite3_exec(db, ...) ...
  *
- * Conventions.  Functions return SQLITE_OK or an SQLite result code unless they say otherwise; those
- * that take `char **error` put a message there (free with sqlite3_free(); may be NULL).  Strings are
- * UTF-8.  A seq is the index of a block of the log, from 0.  Times are milliseconds since 1970 UTC.
- * Handles may be used by one thread at a time, different handles by different threads.
+ * Conventions.  Functions return SQLITE_OK or an SQLite result code unless they say otherwise;
+ * those that take `char **error` put a message there (free with sqlite3_free(); may be NULL).
+ * Strings are UTF-8.  A seq is the index of a block of the log, from 0.  Times are milliseconds
+ * since 1970 UTC.  Handles may be used by one thread at a time, different handles by different
+ * threads.
  *
  * SRC, where a log is read, is the path of a database, of its log directory, or hyper:PATH or
  * hyper:///full/path.
@@ -37,8 +38,8 @@ extern "C" {
 
 /*
  * Extended result code of a statement whose commit stands locally but was not confirmed within
- * `timeout` (durability local, remote or remote_apply, on_timeout=error).  The connection is usable,
- * autocommit is back on.
+ * `timeout` (durability local, remote or remote_apply, on_timeout=error).  The connection is
+ * usable, autocommit is back on.
  */
 #define HYPERWAL_UNCONFIRMED (SQLITE_ERROR | (200 << 8))
 
@@ -83,8 +84,8 @@ HYPERWAL_API int hyperwal_label(sqlite3 *db, const char *schema, const char *nam
 HYPERWAL_API int hyperwal_prune(sqlite3 *db, const char *schema, uint64_t keep_from_seq,
                                 int dry_run, uint64_t *freed);
 /*
- * Somebody who does not use the VFS may have committed: look at the WAL soon.  Costs nothing if there
- * is nothing new, and waits for nothing.
+ * Somebody who does not use the VFS may have committed: look at the WAL soon.  Costs nothing if
+ * there is nothing new, and waits for nothing.
  */
 HYPERWAL_API int hyperwal_look(sqlite3 *db, const char *schema);
 /* The state as one JSON object, as `hyperwal status --json`; free with sqlite3_free(). */
@@ -138,8 +139,9 @@ HYPERWAL_API int hyperwal_log_next(hyperwal_log *log, uint64_t *seq, hyperwal_en
 HYPERWAL_API int hyperwal_log_wait(hyperwal_log *log, uint64_t length, unsigned timeout_ms);
 
 /*
- * A log's directory that was copied, or came back from a backup, is not written to, lest one key signs
- * two histories.  Adopt: this copy is the one that goes on, as a new fork.  SQLITE_BUSY: it is in use.
+ * A log's directory that was copied, or came back from a backup, is not written to, lest one key
+ * signs two histories.  Adopt: this copy is the one that goes on, as a new fork.  SQLITE_BUSY: it
+ * is in use.
  */
 HYPERWAL_API int hyperwal_log_adopt(const char *src, char **error);
 
@@ -180,8 +182,8 @@ HYPERWAL_API int hyperwal_follow_open(const char *src, const char *path, hyperwa
                                       void *ctx, hyperwal_follower **follower, char **error);
 /*
  * Apply what there is and wait up to timeout_ms for more: SQLITE_OK something was applied,
- * SQLITE_DONE all is applied and the time is over.  Errors are in errmsg; after HYPERWAL_CORRUPT the
- * next call repairs the replica from a snapshot.
+ * SQLITE_DONE all is applied and the time is over.  Errors are in errmsg; after HYPERWAL_CORRUPT
+ * the next call repairs the replica from a snapshot.
  */
 HYPERWAL_API int hyperwal_follow_step(hyperwal_follower *follower, unsigned timeout_ms);
 /* From any thread or signal handler: the waiting step returns soon with SQLITE_INTERRUPT. */
@@ -192,8 +194,8 @@ HYPERWAL_API const char *hyperwal_follow_errmsg(hyperwal_follower *follower);
 HYPERWAL_API void hyperwal_follow_close(hyperwal_follower *follower);
 
 /*
- * Is `path` a replica, and of what?  SQLITE_NOTFOUND: no.  *applied_seq: last one applied.  The state
- * sum is computed from the file and compared with the log's record if `verify` is not 0.
+ * Is `path` a replica, and of what?  SQLITE_NOTFOUND: no.  *applied_seq: last one applied.  The
+ * state sum is computed from the file and compared with the log's record if `verify` is not 0.
  */
 HYPERWAL_API int hyperwal_replica_info(const char *path, int verify, unsigned char key[32],
                                        uint64_t *applied_seq, uint64_t *sum, char **error);

@@ -2,9 +2,9 @@
  * The whole path on one disk that can fail: commits through the shim, the log, a replica.
  *
  * Every operation of a scenario is a crash, a kill, or an error in its turn.  Afterwards, by an
- * oracle that is not the code under test (the rows that SQLite acknowledged): what SQLite promised is
- * there; log and database agree; the log verifies, never shrinks below what was announced; restoring
- * its head gives the database; and opening once more changes nothing.
+ * oracle that is not the code under test (the rows that SQLite acknowledged): what SQLite promised
+ * is there; log and database agree; the log verifies, never shrinks below what was announced;
+ * restoring its head gives the database; and opening once more changes nothing.
  */
 #include <stdarg.h>
 #include <stddef.h>

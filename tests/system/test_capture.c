@@ -2,8 +2,9 @@
  * Every state that SQLite shows after a commit can be restored from the log, byte for byte.
  *
  * A random workload of all kinds of transactions runs through the VFS; after each one
- * sqlite3_serialize() tells what the database is, by SQLite's own account.  Then states are restored
- * by seq and compared, the log is replayed whole, and a replica is compared with the last state.
+ * sqlite3_serialize() tells what the database is, by SQLite's own account.  Then states are
+ * restored by seq and compared, the log is replayed whole, and a replica is compared with the last
+ * state.
  */
 #include <inttypes.h>
 #include <stdarg.h>
