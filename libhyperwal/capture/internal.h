@@ -154,8 +154,9 @@ struct hw_worker {
     size_t frames_capacity;
     uint8_t *group_pages; /* owned: HW_GROUP_PAGES pages */
     uint32_t page_size;
-    struct hw_note note;        /* the log as it is durable */
-    uint32_t log_page_size;     /* of the genesis; 0: the log is empty */
+    struct hw_note note;    /* the log as it is durable */
+    uint32_t log_page_size; /* of the genesis; 0: the log is empty */
+    unsigned doubts; /* since the last batch: fingerprints are not trusted, then nothing is */
     uint32_t recovered_attempt; /* nBackfillAttempted as recovery left it; 0: it did not */
     bool distrust_file;         /* a checkpoint passed the gate: no old images from the file */
     bool urgent;                /* somebody waits for what is pending */
@@ -219,6 +220,8 @@ enum hw_status hw_worker_open_wal(struct hw_capture *capture, struct hw_error *e
 enum hw_status hw_worker_read_page(struct hw_capture *capture, uint32_t page_number,
                                    uint32_t max_frame, void *content, bool *from_file,
                                    struct hw_error *err) HW_MUST_CHECK;
+/* Something does not fit: reconcile anew, and believe nothing but the sum. */
+enum hw_status hw_worker_doubt(struct hw_capture *capture, const char *reason);
 void hw_worker_set_state(struct hw_capture *capture, enum worker_state state);
 /* Forget wal-index, WAL and database handles; the next ready() begins anew. */
 void hw_worker_let_go(struct hw_capture *capture);

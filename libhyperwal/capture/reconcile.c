@@ -154,10 +154,13 @@ enum hw_status hw_reconcile_begin(struct hw_capture *capture, struct hw_error *e
     status = find_place(capture, &header, &chain, &trusted, err);
     if (status != HW_OK)
         return status;
-    if (!trusted || !hw_sums_matches(worker->sums, worker->note.seq, worker->note.page_count,
-                                     worker->note.sum, hw_lock_page(page_size)))
-        return hw_check_begin(capture, "opened after an unclean end or foreign changes", chain,
-                              err);
+    if (!trusted || worker->doubts ||
+        !hw_sums_matches(worker->sums, worker->note.seq, worker->note.page_count, worker->note.sum,
+                         hw_lock_page(page_size)))
+        return hw_check_begin(capture,
+                              worker->doubts > 0 ? worker->check_reason
+                                                 : "opened after an unclean end or foreign changes",
+                              chain && worker->doubts < 2, err);
     hw_worker_set_state(capture, WORKER_RUNNING);
     hw_position_note(capture, false);
     hw_worker_publish(capture);

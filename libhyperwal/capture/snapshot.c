@@ -86,28 +86,48 @@ static enum hw_status grow(struct snapshot_work *work, uint32_t count, struct hw
     return HW_OK;
 }
 
-/* Read the pages of `group` as of the last logged frame, and check them against their sums. */
-static enum hw_status read_group(struct hw_capture *capture, uint32_t group, uint32_t *count,
-                                 struct hw_error *err)
+/*
+ * The frame as of which the file and the WAL together are the logged state.  A writer restarts the
+ * WAL only when all of it is logged and copied: then that is the file alone.
+ */
+static enum hw_status logged_frame(struct hw_capture *capture, uint32_t *frame,
+                                   struct hw_error *err)
+{
+    struct hw_worker *worker = &capture->worker;
+    struct hw_wal_index_header header;
+    enum hw_status status = hw_worker_header(capture, &header, err);
+
+    if (status != HW_OK)
+        return status;
+    *frame = header.max_frame > 0 && hw_header_same_round(&header, worker->note.at.salts)
+                 ? worker->note.at.frame
+                 : 0;
+    return *frame > 0 ? hw_worker_open_wal(capture, err) : HW_OK;
+}
+
+/*
+ * Read the pages of `group` as of `frame` and check them against their sums.
+ */
+static enum hw_status read_group(struct hw_capture *capture, uint32_t group, uint32_t frame,
+                                 uint32_t *count, struct hw_error *err)
 {
     struct hw_worker *worker = &capture->worker;
     uint32_t first = group * HW_GROUP_PAGES + 1;
     uint32_t left = worker->note.page_count - first + 1;
     uint32_t lock_page = hw_lock_page(worker->page_size);
+    enum hw_status status;
 
     *count = left < HW_GROUP_PAGES ? left : HW_GROUP_PAGES;
     for (uint32_t i = 0; i < *count; i++) {
         uint8_t *page = worker->group_pages + (size_t)i * worker->page_size;
         uint64_t sum;
         bool from_file;
-        enum hw_status status;
 
         if (first + i == lock_page) {
             memset(page, 0, worker->page_size);
             continue;
         }
-        status =
-            hw_worker_read_page(capture, first + i, worker->note.at.frame, page, &from_file, err);
+        status = hw_worker_read_page(capture, first + i, frame, page, &from_file, err);
         if (status == HW_OK)
             status = hw_sums_get(worker->sums, first + i, &sum, err);
         if (status != HW_OK)
@@ -126,13 +146,18 @@ static enum hw_status add_group(struct hw_capture *capture, uint32_t group, stru
     uint64_t seq = hw_core_batch_next(worker->core);
     struct hw_entry_header header = hw_worker_entry(capture, HW_ENTRY_GROUP);
     struct hw_group what = {.page_size = worker->page_size, .group = group, .base_seq = note->seq};
+    uint32_t before = 0, after = 0;
     enum hw_status status;
 
     if (work->dirty[group] == 0) { /* the old image is this state's too */
         work->groups[group].base_seq = note->seq;
         return HW_OK;
     }
-    status = read_group(capture, group, &what.page_count, err);
+    status = logged_frame(capture, &before, err);
+    if (status == HW_OK)
+        status = read_group(capture, group, before, &what.page_count, err);
+    if (status == HW_ECORRUPT && logged_frame(capture, &after, NULL) == HW_OK && after != before)
+        return HW_AGAIN; /* the WAL was restarted while it was read */
     if (status != HW_OK)
         return status;
     hw_buffer_clear(&worker->block);
@@ -253,7 +278,7 @@ enum hw_status hw_snapshot_step(struct hw_capture *capture, struct hw_error *err
 {
     struct hw_worker *worker = &capture->worker;
     struct snapshot_work *work = &worker->snapshot;
-    uint32_t group_count = groups_in(worker->note.page_count);
+    uint32_t group_count;
     enum hw_status status;
 
     if (!work->active) {
@@ -265,11 +290,15 @@ enum hw_status hw_snapshot_step(struct hw_capture *capture, struct hw_error *err
         work->log_at_start = worker->note.log_since;
         work->raw_at_start = worker->note.raw_since;
     }
+    /* A database that shrank meanwhile: transactions in between build on the groups it had. */
+    group_count = groups_in(worker->note.page_count);
+    if (group_count < work->next_group)
+        group_count = work->next_group;
     if (work->next_group < group_count)
         status = take_groups(capture, group_count, err);
     else
         status = finish(capture, group_count, err);
     if (status < 0 && status != HW_ECORRUPT)
-        work->active = false; /* begun anew when the log can be written */
-    return status;
+        work->active = false;                    /* begun anew when the log can be written */
+    return status == HW_AGAIN ? HW_END : status; /* again after the next commit, as of that */
 }

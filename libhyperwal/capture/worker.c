@@ -335,6 +335,7 @@ enum hw_status hw_worker_commit(struct hw_capture *capture, const struct hw_note
         return status;
     }
     worker->note = *note;
+    worker->doubts = 0;
     worker->last_sync_ns = capture->env->ops->monotonic_ns(capture->env);
     if (worker->sums != NULL && hw_sums_commit(worker->sums, note->seq, err) != HW_OK)
         hw_env_log(capture->env, HW_LOG_WARN, /* a cache: the next open computes it again */
@@ -348,6 +349,18 @@ enum hw_status hw_worker_commit(struct hw_capture *capture, const struct hw_note
 static uint64_t now_ns(struct hw_capture *capture)
 {
     return capture->env->ops->monotonic_ns(capture->env);
+}
+
+enum hw_status hw_worker_doubt(struct hw_capture *capture, const char *reason)
+{
+    struct hw_worker *worker = &capture->worker;
+
+    (void)snprintf(worker->check_reason, sizeof(worker->check_reason), "%s", reason);
+    worker->doubts++;
+    hw_snapshot_reset(worker);
+    hw_worker_set_state(capture, WORKER_IDLE);
+    publish_nothing(capture);
+    return HW_OK;
 }
 
 /* The log cannot be written: keep the WAL, raise the alarm, and begin anew from what is durable. */
@@ -448,8 +461,7 @@ static enum hw_status follow_round(struct hw_capture *capture,
     if (status != HW_OK)
         return status;
     if (!allowed)
-        return hw_check_begin(capture, "the WAL was restarted by a program without hyperwal", false,
-                              err);
+        return hw_worker_doubt(capture, "the WAL was restarted by a program without hyperwal");
     status = capture->env->ops->read_at(worker->wal, 0, bytes, sizeof(bytes), err);
     if (status != HW_OK)
         return status == HW_END ? HW_AGAIN : status;
@@ -479,7 +491,7 @@ static enum hw_status pending_frames(struct hw_capture *capture, struct hw_wal_i
             return status;
     }
     if (header->max_frame < worker->note.at.frame)
-        return hw_check_begin(capture, "the WAL became shorter", false, err);
+        return hw_worker_doubt(capture, "the WAL became shorter");
     *pending = header->max_frame - worker->note.at.frame;
     if (*pending > 0)
         status = hw_worker_open_wal(capture, err);
@@ -500,11 +512,8 @@ static enum hw_status settle(struct hw_capture *capture, enum hw_status status,
 {
     if (status >= 0)
         return status;
-    if (status == HW_ECORRUPT) {
-        struct hw_error reason = *err;
-
-        return hw_check_begin(capture, reason.message, false, err);
-    }
+    if (status == HW_ECORRUPT)
+        return hw_worker_doubt(capture, err->message);
     stall(capture, err);
     return HW_OK;
 }
