@@ -202,10 +202,11 @@ static void parse(struct bench_options *options, int argc, char **argv)
             options->vfs = value;
         } else if (value != NULL && strcmp(argv[i], "--only") == 0) {
             options->only = value;
-        } else if (value != NULL && strcmp(argv[i], "--seconds") == 0 && atof(value) > 0) {
-            options->seconds = atof(value);
-        } else if (value != NULL && strcmp(argv[i], "--size") == 0 && atoi(value) > 0) {
-            options->size_mib = (uint64_t)atoi(value);
+        } else if (value != NULL && strcmp(argv[i], "--seconds") == 0 && strtod(value, NULL) > 0) {
+            options->seconds = strtod(value, NULL);
+        } else if (value != NULL && strcmp(argv[i], "--size") == 0 &&
+                   strtoull(value, NULL, 10) > 0) {
+            options->size_mib = strtoull(value, NULL, 10);
         } else {
             usage(options, stderr);
             exit(2);

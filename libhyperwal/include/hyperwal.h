@@ -6,7 +6,7 @@
  * replicas, restores, and the log itself.
  *
  *     hyperwal_register(0);
- *     hyperwal_open("app.db", 0, &db, NULL);       or sqlite3_open_v2("file:app.db?vfs=hyperwal"...)
+ *     hyperwal_open("app.db", 0, &db, NULL);      or sqlite3_open_v2("file:app.db?vfs=hyperwal"...)
  *     ... sqlite3_exec(db, ...) ...
  *
  * Conventions.  Functions return SQLITE_OK or an SQLite result code unless they say otherwise;
