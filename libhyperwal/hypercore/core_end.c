@@ -28,7 +28,10 @@ static void stand(struct hw_core *core, struct hw_file *file,
     hw_roots_hash(&core->roots, core->tree_hash);
 }
 
-/* Open segment `identity` to stand at `offset` in it, if the tree before that place is as told. */
+/*
+ * Open segment `identity` to stand at `offset` in it, if the tree before that place is as told.
+ * HW_END: it is not.  HW_AGAIN: it lies beyond the limit.
+ */
 static enum hw_status try_place(struct hw_core *core, uint32_t identity, uint64_t offset,
                                 uint64_t length, const uint8_t *tree_hash, struct hw_error *err)
 {
@@ -48,7 +51,7 @@ static enum hw_status try_place(struct hw_core *core, uint32_t identity, uint64_
         tree_hash = header.tree_hash;
     }
     if (length > core->limit) {
-        status = HW_END;
+        status = HW_AGAIN;
         goto done;
     }
     hw_tree_file_restart(&core->tree, length);
@@ -62,6 +65,7 @@ static enum hw_status try_place(struct hw_core *core, uint32_t identity, uint64_
     if (status != HW_OK)
         goto done;
     stand(core, file, &header, offset, chain, &roots);
+    core->has_commit = false; /* it follows */
     file = NULL;
 done:
     core->env->ops->close(file);
@@ -71,7 +75,7 @@ done:
 /* Is a failure of one place a reason to try an earlier one? */
 static bool is_soft(enum hw_status status)
 {
-    return status == HW_END || status == HW_ENOTFOUND || status == HW_ECORRUPT;
+    return status > 0 || status == HW_ENOTFOUND || status == HW_ECORRUPT;
 }
 
 /*
@@ -99,6 +103,9 @@ static enum hw_status find_place(struct hw_core *core, const struct hw_segment_l
         if (hw_segment_generation(list->identities[i - 1]) == 0)
             status = try_place(core, list->identities[i - 1], 0, 0, NULL, err);
     }
+    if (status == HW_AGAIN)
+        return hw_fail(err, HW_EPRUNED, "%s: the log as of length %llu was pruned", core->dir,
+                       (unsigned long long)core->limit);
     if (is_soft(status) && list->count > 0)
         return hw_fail(err, HW_ECORRUPT,
                        "%s: no segment continues the tree: restore the directory from a copy",
@@ -286,12 +293,20 @@ static enum hw_status check_nothing_lost(struct hw_core *core, uint64_t slots, s
 {
     uint64_t end = slots < core->limit ? slots : core->limit;
 
+    if (core->at_limit) /* in the middle of a batch, which is there */
+        return HW_OK;
     for (uint64_t block = core->roots.length; block < end; block++) {
         struct hw_slot slot;
         enum hw_status status = hw_tree_file_slot(&core->tree, block, &slot, err);
 
         if (status < 0)
             return status;
+        if (status == HW_OK && core->mode == HW_CORE_READ && !hw_core_is_at_home(core)) {
+            hw_env_log(core->env, HW_LOG_WARN, "event=copy_is_behind log=%s length=%llu block=%llu",
+                       core->dir, (unsigned long long)core->roots.length,
+                       (unsigned long long)block);
+            return HW_OK; /* it was written while it was copied */
+        }
         if (status == HW_OK)
             return hw_fail(err, HW_ECORRUPT,
                            "%s/%08u.seg: at %llu there is no whole batch, but block %llu was there "
@@ -325,37 +340,62 @@ static enum hw_status check_end(struct hw_core *core, const struct hw_segment_li
     return HW_OK;
 }
 
-enum hw_status hw_core_find_end(struct hw_core *core, bool adopt, struct hw_error *err)
+static enum hw_status find_end(struct hw_core *core, const struct hw_segment_list *list, bool adopt,
+                               struct hw_error *err)
 {
-    struct hw_segment_list list = {0};
     uint64_t slots = 0;
     enum hw_status status = hw_tree_file_slots(&core->tree, &slots, err);
 
     if (status == HW_OK)
-        status = hw_segment_list(core->env, core->dir, &list, err);
-    if (status == HW_OK)
-        status = find_place(core, &list, true, err);
+        status = find_place(core, list, true, err);
     if (status == HW_OK)
         status = walk_all(core, core->limit, err);
-    if (status == HW_AGAIN || (status == HW_OK && !core->has_commit && list.count > 0)) {
+    if (status == HW_AGAIN || (status == HW_OK && !core->has_commit && list->count > 0)) {
         /* The batch that the marker names is damaged: how far do the others reach? */
-        status = find_place(core, &list, false, err);
+        status = find_place(core, list, false, err);
         if (status == HW_OK)
             status = walk_all(core, core->limit, err);
     }
-    if (status == HW_END)
-        status = HW_OK; /* no segments: nothing was ever appended */
-    if (status == HW_AGAIN)
-        status = HW_OK; /* check_end() says it with the place */
+    if (status > 0)
+        status = HW_OK; /* no segments: nothing was ever appended; else check_end() says it */
     if (status == HW_OK)
         status = drop_overlay(core, err);
     if (status == HW_OK)
-        status = check_end(core, &list, err);
+        status = check_end(core, list, err);
     if (status == HW_OK && adopt) /* what is lost is lost: the fork says so */
-        status =
-            core->env->ops->truncate(core->tree.file, (core->roots.length + 1) * HW_SLOT_SIZE, err);
-    else if (status == HW_OK)
-        status = check_nothing_lost(core, slots, err);
+        return core->env->ops->truncate(core->tree.file, (core->roots.length + 1) * HW_SLOT_SIZE,
+                                        err);
+    return status == HW_OK ? check_nothing_lost(core, slots, err) : status;
+}
+
+static bool same_list(const struct hw_segment_list *one, const struct hw_segment_list *other)
+{
+    return one->count == other->count &&
+           (one->count == 0 ||
+            memcmp(one->identities, other->identities, one->count * sizeof(uint32_t)) == 0);
+}
+
+enum hw_status hw_core_find_end(struct hw_core *core, bool adopt, struct hw_error *err)
+{
+    struct hw_segment_list list = {0}, again = {0};
+    enum hw_status status = hw_segment_list(core->env, core->dir, &list, err);
+    bool moved = true;
+
+    while (status == HW_OK && moved) {
+        status = find_end(core, &list, adopt, err);
+        moved = false;
+        if (status != HW_ECORRUPT || core->mode != HW_CORE_READ)
+            break;
+        /* Perhaps a writer pruned while we looked: then there are other files now. */
+        if (hw_segment_list(core->env, core->dir, &again, NULL) != HW_OK)
+            break;
+        moved = !same_list(&list, &again);
+        hw_segment_list_release(&list);
+        list = again; /* moved */
+        again = (struct hw_segment_list){0};
+        if (moved)
+            status = HW_OK;
+    }
     hw_segment_list_release(&list);
     return status;
 }
@@ -366,33 +406,43 @@ static bool is_short(const struct hw_core *core, uint64_t limit)
     return limit != UINT64_MAX && core->roots.length < limit && !core->at_limit;
 }
 
-enum hw_status hw_core_refresh(struct hw_core *core, uint64_t limit, struct hw_error *err)
+/* Pruning removed segments that were not read yet: go on from the newest place. */
+static enum hw_status walk_from_newest(struct hw_core *core, uint64_t limit, struct hw_error *err)
 {
     struct hw_segment_list list = {0};
+    enum hw_status status = hw_segment_list(core->env, core->dir, &list, err);
+
+    if (status == HW_OK)
+        status = find_place(core, &list, true, err);
+    if (status == HW_OK)
+        status = walk_all(core, limit, err);
+    hw_segment_list_release(&list);
+    if (status > 0 || (status == HW_OK && (!core->has_commit || is_short(core, limit))))
+        status =
+            hw_fail(err, HW_ECORRUPT, "%s: %llu blocks are said to be there, %llu are", core->dir,
+                    (unsigned long long)limit, (unsigned long long)core->roots.length);
+    /* The place where the reader was is lost. */
+    return status == HW_OK ? HW_OK : hw_core_poison(core, status);
+}
+
+enum hw_status hw_core_refresh(struct hw_core *core, uint64_t limit, struct hw_error *err)
+{
     uint64_t length = core->roots.length;
     enum hw_status status;
 
     if (core->mode == HW_CORE_WRITE)
         return HW_OK; /* it knows */
+    if (core->is_poisoned)
+        return hw_fail(err, HW_EBROKEN,
+                       "%s: an earlier look failed: close the log and open it again", core->dir);
     core->limit = limit;
     if (core->has_commit && limit <= length)
         return HW_OK;
     if (core->tree.fresh.size == 0) /* else the tree on disk is damaged, and we know it better */
         hw_tree_file_restart(&core->tree, length);
     status = walk_all(core, limit, err);
-    if (status == HW_AGAIN || (status == HW_OK && is_short(core, limit))) {
-        /* Pruning removed segments that we had not read yet: go on from the newest place. */
-        status = hw_segment_list(core->env, core->dir, &list, err);
-        if (status == HW_OK)
-            status = find_place(core, &list, true, err);
-        if (status == HW_OK)
-            status = walk_all(core, limit, err);
-        if (status > 0 || (status == HW_OK && is_short(core, limit)))
-            status = hw_fail(err, HW_ECORRUPT, "%s: %llu blocks are said to be there, %llu are",
-                             core->dir, (unsigned long long)limit,
-                             (unsigned long long)core->roots.length);
-        hw_segment_list_release(&list);
-    }
+    if (status == HW_AGAIN || (status == HW_OK && is_short(core, limit)))
+        status = walk_from_newest(core, limit, err);
     if (status == HW_OK)
         status = drop_overlay(core, err);
     return status;

@@ -85,6 +85,8 @@ struct hw_core {
 enum hw_status hw_core_find_end(struct hw_core *core, bool adopt,
                                 struct hw_error *err) HW_MUST_CHECK;
 
+/* Is this the directory, on the machine, where the log is written, and not a copy of it? */
+bool hw_core_is_at_home(struct hw_core *core);
 /* HW_OK if the core may be written, else why not. */
 enum hw_status hw_core_check_writable(const struct hw_core *core,
                                       struct hw_error *err) HW_MUST_CHECK;

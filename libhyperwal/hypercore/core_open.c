@@ -172,13 +172,28 @@ static enum hw_status load_secret_key(struct hw_core *core, struct hw_error *err
     if (status == HW_OK) {
         hw_key_pair_from_seed(seed, public_key, core->secret_key);
         if (memcmp(public_key, core->public_key, sizeof(public_key)) != 0)
-            status = hw_fail(err, HW_EREADONLY, "%s/key: not the key of this log", core->dir);
+            status = hw_fail(err, HW_EREADONLY,
+                             "%s/key: not the key of this log, or damaged: restore it from a copy",
+                             core->dir);
     }
     hw_wipe(seed, sizeof(seed));
     return status;
 }
 
-/* Is this the directory, on the machine, where the log was last written? */
+static bool same_place(const struct hw_log_file *one, const struct hw_log_file *other)
+{
+    return memcmp(one->machine_id, other->machine_id, sizeof(one->machine_id)) == 0 &&
+           one->device == other->device && one->inode == other->inode;
+}
+
+bool hw_core_is_at_home(struct hw_core *core)
+{
+    struct hw_log_file here;
+
+    return hw_log_file_locate(core->env, core->dir, &here, NULL) == HW_OK &&
+           same_place(&here, &core->log);
+}
+
 static enum hw_status check_place(struct hw_core *core, struct hw_error *err)
 {
     struct hw_log_file here;
@@ -186,8 +201,7 @@ static enum hw_status check_place(struct hw_core *core, struct hw_error *err)
 
     if (status != HW_OK)
         return status;
-    if (memcmp(here.machine_id, core->log.machine_id, sizeof(here.machine_id)) != 0 ||
-        here.device != core->log.device || here.inode != core->log.inode)
+    if (!same_place(&here, &core->log))
         return hw_fail(err, HW_EFORK,
                        "%s: the log is a copy, or was moved here: writing both would make two "
                        "histories; adopt it if the original is gone",

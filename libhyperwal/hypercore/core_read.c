@@ -41,6 +41,9 @@ static enum hw_status find_block(struct hw_core *core, uint64_t index, struct pl
 {
     enum hw_status status;
 
+    if (core->is_poisoned && core->mode == HW_CORE_READ)
+        return hw_fail(err, HW_EBROKEN,
+                       "%s: an earlier look failed: close the log and open it again", core->dir);
     if (index >= core->roots.length)
         return hw_fail(err, HW_ENOTFOUND, "%s: block %llu is not there, the log has %llu",
                        core->dir, (unsigned long long)index,

@@ -2,7 +2,7 @@
  * hypercore/log_file.h - the file `log`: what a log is, and where it may be written
  *
  *   0       8         12         16        32       40      48           56    88         n
- *   | magic | version | manifest | machine | device | inode | first kept | key | manifest | checksum
+ *   | magic | version | manifest | machine | device | inode | first kept | key | manifest | sum
  *   |       |         | size     | id      | of the key file|            |     |          | 8 bytes
  *
  * Replaced as a whole.  A directory without it holds no log.

@@ -4,7 +4,11 @@
 #include "base/alloc.h"
 #include "hypercore/segment.h"
 
-enum { READ_AHEAD_MIN = 4096, READ_AHEAD_MAX = 256 << 10 };
+enum {
+    READ_AHEAD_MIN = 4096,      /* bytes */
+    READ_AHEAD_MAX = 256 << 10, /* bytes */
+    WINDOW_KEPT = 1 << 20,      /* bytes from one scan to the next */
+};
 
 void hw_segment_scan_start(struct hw_segment_scan *scan, struct hw_file *file, uint64_t offset,
                            const uint8_t chain[HW_SEGMENT_CHAIN_SIZE])
@@ -13,6 +17,8 @@ void hw_segment_scan_start(struct hw_segment_scan *scan, struct hw_file *file, u
     scan->file = file;
     scan->offset = offset;
     memmove(scan->chain, chain, HW_SEGMENT_CHAIN_SIZE);
+    if (scan->window.capacity > WINDOW_KEPT) /* a large block went by */
+        hw_buffer_release(&scan->window);
     hw_buffer_clear(&scan->window); /* what was read before may have been overwritten since */
     scan->window_at = offset;
     scan->read_ahead = READ_AHEAD_MIN;

@@ -268,6 +268,32 @@ static void a_copy_is_not_written_before_it_is_adopted(void **state)
     core_log_teardown(&copy_state);
 }
 
+/* Copied file by file while it was written: the tree knows of a batch that the segment has not. */
+static void a_copy_made_while_the_log_was_written_can_be_read(void **state)
+{
+    struct core_log *f = *state;
+    struct core_log *copy = NULL;
+    struct hw_core *core = NULL;
+    void *copy_state = NULL;
+
+    assert_ok(hw_core_create(f->env, f->dir, &core, &f->err));
+    assert_ok(core_log_append(core, 5, "early", &f->err));
+    assert_int_equal(core_log_setup(&copy_state), 0);
+    copy = copy_state;
+    copy_file(f->dir, copy->dir, "00000001.seg");
+    assert_ok(core_log_append(core, 5, "late", &f->err));
+    copy_file(f->dir, copy->dir, "log");
+    copy_file(f->dir, copy->dir, "tree");
+    hw_core_close(core);
+
+    assert_ok(hw_core_open(f->env, copy->dir, HW_CORE_READ, UINT64_MAX, &core, &f->err));
+    core_log_check_all(core, 5);
+    core_log_check_note(core, "early");
+    assert_ok(hw_core_verify(core, NULL, NULL, &f->err));
+    hw_core_close(core);
+    core_log_teardown(&copy_state);
+}
+
 static void a_key_that_is_missing_or_open_to_others_makes_a_mirror(void **state)
 {
     struct core_log *f = *state;
@@ -307,6 +333,7 @@ int main(void)
         SIM(a_log_of_a_newer_format_says_so),
         SIM(creating_over_a_log_fails),
         REAL(a_copy_is_not_written_before_it_is_adopted),
+        REAL(a_copy_made_while_the_log_was_written_can_be_read),
         REAL(a_key_that_is_missing_or_open_to_others_makes_a_mirror),
     };
 

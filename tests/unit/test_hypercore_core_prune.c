@@ -152,6 +152,21 @@ static void a_reader_far_behind_goes_on_after_pruning(void **state)
     hw_core_close(core);
 }
 
+static void a_length_below_what_was_pruned_cannot_be_opened(void **state)
+{
+    struct core_log *f = *state;
+    struct hw_core *core = make_log(f), *reader = NULL;
+    uint64_t freed;
+
+    assert_ok(hw_core_prune(core, keep_few, NULL, false, &freed, &f->err));
+    assert_status(hw_core_open(f->env, f->dir, HW_CORE_READ, 100, &reader, &f->err), HW_EPRUNED,
+                  &f->err);
+    assert_ok(hw_core_open(f->env, f->dir, HW_CORE_READ, 299, &reader, &f->err));
+    assert_int_equal(hw_core_length(reader), 297);
+    hw_core_close(reader);
+    hw_core_close(core);
+}
+
 static void files_that_a_crash_left_are_removed_by_the_next_run(void **state)
 {
     struct core_log *f = *state;
@@ -196,6 +211,7 @@ int main(void)
         TEST(a_log_in_one_segment_can_be_pruned),
         TEST(a_reader_survives_pruning),
         TEST(a_reader_far_behind_goes_on_after_pruning),
+        TEST(a_length_below_what_was_pruned_cannot_be_opened),
         TEST(files_that_a_crash_left_are_removed_by_the_next_run),
         TEST(verification_tells_how_far_it_is),
     };
