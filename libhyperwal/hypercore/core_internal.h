@@ -20,7 +20,7 @@
 enum {
     HW_CORE_SEGMENT_SIZE = 64 << 20,       /* bytes after which the next batch begins a segment */
     HW_CORE_MEMORY_SEGMENT_SIZE = 4 << 20, /* the same in memory */
-    HW_CORE_MARKER_INTERVAL = 8 << 20,     /* bytes appended between two syncs of the tree */
+    HW_CORE_MARKER_INTERVAL = 2 << 20,     /* bytes appended between two syncs of the tree */
 };
 
 /* Where the log ends: what one more record must continue. */

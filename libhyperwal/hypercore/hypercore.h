@@ -69,7 +69,9 @@ enum hw_status hw_core_create(struct hw_env *env, const char *dir, struct hw_cor
  * Open the log in `dir`.
  *
  * For reading: up to `limit` blocks (the published durable length; UINT64_MAX: all complete
- * batches, for a log nobody writes).  Opens without the key file.
+ * batches, for a log nobody writes).  Opens without the key file.  A copy that was made while the
+ * log was written is read up to its last whole batch.  HW_EPRUNED: the log as of `limit` cannot be
+ * told any more.
  *
  * For writing: cuts a torn tail, syncs what it keeps.  HW_EACCES does not exist here: a key file
  * that others can read, that is missing, or that does not belong to the log is HW_EREADONLY and
@@ -135,7 +137,10 @@ enum hw_status hw_core_read_head(struct hw_core *core, uint64_t index, size_t si
 enum hw_status hw_core_block_size(struct hw_core *core, uint64_t index, uint64_t *out,
                                   struct hw_error *err) HW_MUST_CHECK;
 
-/* A reader learns of batches up to `limit` blocks. */
+/*
+ * A reader learns of batches up to `limit` blocks.  HW_ECORRUPT: they are not there; then the core is
+ * of no use any more (HW_EBROKEN).
+ */
 enum hw_status hw_core_refresh(struct hw_core *core, uint64_t limit,
                                struct hw_error *err) HW_MUST_CHECK;
 

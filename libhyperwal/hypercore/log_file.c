@@ -125,7 +125,8 @@ enum hw_status hw_key_file_read(struct hw_env *env, const char *dir, uint8_t see
     }
     status = hw_env_read_file(env, path, seed, HW_SEED_SIZE, &size, err);
     if (status == HW_ELIMIT || (status == HW_OK && size != HW_SEED_SIZE))
-        status = hw_fail(err, HW_EREADONLY, "%s: not a key of %d bytes", path, HW_SEED_SIZE);
+        status = hw_fail(err, HW_EREADONLY, "%s: not a key of %d bytes: restore it from a copy",
+                         path, HW_SEED_SIZE);
 done:
     hw_free(path);
     return status;
