@@ -193,6 +193,17 @@ done:
     return status;
 }
 
+unsigned hw_capture_count(void)
+{
+    unsigned count = 0;
+
+    hw_mutex_lock(&registry_mutex);
+    for (const struct hw_capture *capture = registry; capture != NULL; capture = capture->next)
+        count++;
+    hw_mutex_unlock(&registry_mutex);
+    return count;
+}
+
 bool hw_capture_is_forked(const struct hw_capture *capture)
 {
     return capture->process_id != capture->env->ops->process_id(capture->env);

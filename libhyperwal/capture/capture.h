@@ -53,6 +53,8 @@ enum hw_status hw_capture_open(const struct hw_capture_options *options, struct 
  * thread. */
 void hw_capture_close(struct hw_capture *capture);
 
+/* Captures that are open in this process; for tests that look for leaks. */
+unsigned hw_capture_count(void);
 /* Made before a fork, in the parent: here nothing of it may be used but close, which does
  * nothing. */
 bool hw_capture_is_forked(const struct hw_capture *capture);

@@ -121,8 +121,10 @@ static enum hw_status find_place(struct hw_capture *capture,
         *trusted = *chain && same_file;
         return HW_OK;
     }
-    ours = header->max_frame == 0 || /* an empty WAL: the file alone is the state */
-           hw_gate_round_is_ours(capture, &worker->note.at, header->salts, clean);
+    if (header->max_frame == 0) /* frames that are logged may be gone: a WAL that recovery refused */
+        ours = clean || worker->note.at.frame == 0;
+    else
+        ours = hw_gate_round_is_ours(capture, &worker->note.at, header->salts, clean);
     *chain = backfilled == 0; /* the file is what it was before this round */
     *trusted = *chain && ours && same_file;
     return *chain ? begin_round(capture, header) : HW_OK;

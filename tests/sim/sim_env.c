@@ -332,8 +332,11 @@ static void env_boot_id(struct hw_env *env, uint8_t out[16])
 static uint32_t env_process_id(struct hw_env *env)
 {
     const struct sim *sim = sim_of(env);
+    unsigned generation = sim->generations[sim->process];
 
-    return 1000 + sim->process + SIM_PROCESS_COUNT * sim->generations[sim->process];
+    if (sim->is_dead[sim->process])
+        generation--; /* the dead one runs on until the driver notices: it is no forked child */
+    return 1000 + sim->process + SIM_PROCESS_COUNT * generation;
 }
 
 static void env_wait_word(struct hw_env *env, uint32_t *word, uint32_t expected,

@@ -220,6 +220,7 @@ static void check(struct sim *sim, void *ctx)
     uint64_t fingerprint;
 
     (void)ctx;
+    assert_int_equal(hw_capture_count(), 0);
     if (!sim_file_exists(sim, "/app.db"))
         return;
     fingerprint = check_database();
