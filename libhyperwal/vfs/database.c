@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/alloc.h"
@@ -211,6 +212,23 @@ static enum hw_status check_same_log(const struct hw_capture *capture, const str
     return HW_OK;
 }
 
+/* How long a WAL may get whose log cannot be written, from the environment; 0: it does not say. */
+static enum hw_status wal_cap(uint64_t *out, struct hw_error *err)
+{
+    const char *text = getenv("HYPERWAL_WAL_CAP");
+    enum hw_status status = HW_OK;
+
+    *out = 0;
+    if (text == NULL)
+        return HW_OK;
+    if (hw_number_parse(text, out, NULL) != HW_OK || *out == 0)
+        status = hw_fail(err, HW_EMISUSE,
+                         "HYPERWAL_WAL_CAP in the environment: '%s' is not a number of bytes above "
+                         "0: correct it, or unset it for the default of 1 GiB",
+                         text);
+    return status;
+}
+
 enum hw_status hw_shim_database_capture(struct hw_shim_database *database, const struct hw_uri *uri,
                                         struct hw_error *err)
 {
@@ -226,11 +244,12 @@ enum hw_status hw_shim_database_capture(struct hw_shim_database *database, const
     };
     struct hw_capture *capture = NULL;
     bool spare;
-    enum hw_status status;
+    enum hw_status status = wal_cap(&options.wal_cap, err);
 
-    if (uri->log_dir != NULL && log_dir == NULL)
-        return hw_fail(err, HW_ENOMEM, "no memory to open the log");
-    status = hw_capture_open(&options, &capture, err);
+    if (status == HW_OK && uri->log_dir != NULL && log_dir == NULL)
+        status = hw_fail(err, HW_ENOMEM, "no memory to open the log");
+    if (status == HW_OK)
+        status = hw_capture_open(&options, &capture, err);
     if (status == HW_OK) {
         status = check_same_log(capture, uri, log_dir, err);
         if (status != HW_OK)
