@@ -79,6 +79,8 @@ int hyperwal_open(const char *path, int sqlite_flags, sqlite3 **db, char **error
         return SQLITE_OK;
     if (*db != NULL && sqlite3_extended_errcode(*db) != SQLITE_OK)
         code = sqlite3_extended_errcode(*db);
+    if ((code & 0xff) == SQLITE_CANTOPEN && hw_vfs_last_was_corrupt())
+        code = HYPERWAL_CORRUPT;
     strncpy(words, hw_vfs_last_error(), sizeof(words) - 1);
     if (error != NULL)
         *error = sqlite3_mprintf("%s: %s%s%s", path,

@@ -13,10 +13,16 @@ static struct hw_mutex registration = HW_MUTEX_INIT; /* one register or unregist
 
 /* A failed xOpen has no object left to ask, and SQLite asks from the same thread. */
 static _Thread_local char last_error[HW_ERROR_SIZE];
+static _Thread_local bool last_was_corrupt;
 
 const char *hw_vfs_last_error(void)
 {
     return last_error;
+}
+
+bool hw_vfs_last_was_corrupt(void)
+{
+    return last_was_corrupt;
 }
 
 void hw_shim_tell(const char *path, int code, const struct hw_error *error)
@@ -176,6 +182,7 @@ static int open_main(struct hw_shim *shim, const char *name, struct hw_shim_file
     hw_shim_file_wrap(file);
     return SQLITE_OK;
 failed:
+    last_was_corrupt = hw_vfs_code(status) == HW_VFS_CORRUPT;
     hw_shim_tell(name, open_code(status), &error);
     return open_code(status);
 }
@@ -218,6 +225,7 @@ static int shim_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *sqlite_fi
     if (main != NULL)
         return open_wal(shim, name, file, main, flags, out_flags);
     last_error[0] = '\0';
+    last_was_corrupt = false;
     return open_main(shim, name, file, flags, out_flags);
 }
 

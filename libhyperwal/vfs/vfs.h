@@ -39,6 +39,8 @@ int hw_vfs_code(enum hw_status status);
 
 /* The words of the last failed open of this thread, "" if there was none. */
 const char *hw_vfs_last_error(void);
+/* Did that open fail because the log is damaged?  xOpen may only say SQLITE_CANTOPEN. */
+bool hw_vfs_last_was_corrupt(void);
 
 /* Result codes of our own, as include/hyperwal.h names them for users. */
 enum {
