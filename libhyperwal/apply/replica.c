@@ -191,6 +191,8 @@ static enum hw_status make_dir(struct hw_env *env, const char *dir, struct hw_er
 {
     enum hw_status status = env->ops->make_dir(env, dir, err);
 
+    if (status == HW_ENOTFOUND) /* no target that somebody asked for */
+        return hw_fail(err, HW_EIO, "%s: its directory is not there: make it first", dir);
     return status == HW_EEXIST ? HW_OK : status; /* another follower was faster */
 }
 

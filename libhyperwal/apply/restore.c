@@ -220,6 +220,8 @@ static enum hw_status put_in_place(struct hw_env *env, sqlite3_vfs *base, const 
 
     if (status == HW_OK && !force)
         return refuse_existing(env, out_path, "it was made meanwhile", err);
+    if (status == HW_OK && (found.is_directory || found.is_special))
+        return hw_fail(err, HW_EEXIST, "%s: not a file: choose another name", out_path);
     if (status == HW_OK)
         status = fold_old(base, out_path, &old, err);
     else
@@ -246,6 +248,8 @@ static enum hw_status open_output(struct output *output, const char *tmp, struct
     enum hw_status status = ops->open(
         output->env, tmp, HW_OPEN_READ | HW_OPEN_WRITE | HW_OPEN_CREATE, &output->file, err);
 
+    if (status == HW_ENOTFOUND) /* not what was asked for is missing, but where to put it */
+        status = hw_fail(err, HW_EIO, "%s: its directory is not there: make it first", tmp);
     if (status != HW_OK)
         return status;
     status = ops->lock(output->file, false, err);
@@ -271,7 +275,7 @@ enum hw_status hw_restore(struct hw_env *env, sqlite3_vfs *base, struct hw_core 
     enum hw_status status = path_join(tmp, out_path, ".tmp", err);
 
     if (status == HW_OK && !force)
-        status = refuse_existing(env, out_path, "move it away, or ask for it to be replaced", err);
+        status = refuse_existing(env, out_path, "move it away, or replace it with --force", err);
     if (status == HW_OK && !force)
         status = refuse_leftovers(env, out_path, err);
     if (status == HW_OK)

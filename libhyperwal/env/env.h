@@ -37,6 +37,7 @@ struct hw_file_stat {
     int64_t modified_ns, changed_ns;
     uint32_t mode; /* permission bits */
     bool is_directory;
+    bool is_special; /* neither a file nor a directory: a device, a pipe, a socket */
 };
 
 struct hw_env;

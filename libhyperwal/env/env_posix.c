@@ -214,6 +214,7 @@ static void stat_convert(const struct stat *from, struct hw_file_stat *to)
         .changed_ns = from->st_ctim.tv_sec * 1000000000LL + from->st_ctim.tv_nsec,
         .mode = from->st_mode & 07777,
         .is_directory = S_ISDIR(from->st_mode),
+        .is_special = !S_ISDIR(from->st_mode) && !S_ISREG(from->st_mode),
     };
 }
 
