@@ -121,7 +121,7 @@ static enum hw_status find_place(struct hw_capture *capture,
         *trusted = *chain && same_file;
         return HW_OK;
     }
-    if (header->max_frame == 0) /* frames that are logged may be gone: a WAL that recovery refused */
+    if (header->max_frame == 0) /* logged frames may be gone: recovery refused the WAL */
         ours = clean || worker->note.at.frame == 0;
     else
         ours = hw_gate_round_is_ours(capture, &worker->note.at, header->salts, clean);
