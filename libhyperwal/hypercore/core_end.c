@@ -217,7 +217,6 @@ static enum hw_status walk_segment(struct hw_core *core, uint64_t limit, struct 
 static enum hw_status next_segment(struct hw_core *core, struct hw_error *err)
 {
     uint32_t next = hw_segment_identity(hw_segment_number(core->end.segment) + 1, 0);
-    uint8_t chain[HW_SEGMENT_CHAIN_SIZE];
     struct hw_segment_header header;
     struct hw_file *file = NULL;
     enum hw_status status;
@@ -228,16 +227,12 @@ static enum hw_status next_segment(struct hw_core *core, struct hw_error *err)
         return HW_END;
     if (status != HW_OK)
         return status;
-    status = core->env->ops->read_at(file, HW_SEGMENT_HEADER_SIZE - sizeof(chain), chain,
-                                     sizeof(chain), err);
-    if (status == HW_OK && (header.first != core->roots.length ||
-                            memcmp(header.tree_hash, core->tree_hash, HW_HASH_SIZE) != 0))
-        status = HW_AGAIN;
-    if (status != HW_OK) {
+    if (header.first != core->roots.length ||
+        memcmp(header.tree_hash, core->tree_hash, HW_HASH_SIZE) != 0) {
         core->env->ops->close(file);
-        return status;
+        return HW_AGAIN;
     }
-    stand(core, file, &header, HW_SEGMENT_HEADER_SIZE, chain, &core->roots);
+    stand(core, file, &header, HW_SEGMENT_HEADER_SIZE, header.checksum, &core->roots);
     return HW_OK;
 }
 

@@ -150,9 +150,10 @@ static enum hw_status sweep_slots(struct prune *prune, bool mark, struct hw_erro
 struct copy {
     struct prune *prune;
     const struct segment_use *use;
-    uint64_t end_block;   /* blocks of the file are below */
-    struct hw_file *file; /* NULL: only measure */
-    uint64_t offset;      /* of the record in the making */
+    const struct hw_segment_header *header; /* of the copy */
+    uint64_t end_block;                     /* blocks of the file are below */
+    struct hw_file *file;                   /* NULL: only measure */
+    uint64_t offset;                        /* of the record in the making */
     uint8_t chain[HW_SEGMENT_CHAIN_SIZE];
     struct hw_record record;
     struct hw_buffer data, sizes, leaves, tail, block;
@@ -255,10 +256,8 @@ static enum hw_status copy_fill(void *ctx, struct hw_file *file, struct hw_error
     copy->offset = HW_SEGMENT_HEADER_SIZE;
     if (file != NULL) {
         uint8_t header[HW_SEGMENT_HEADER_SIZE];
-        enum hw_status status = file->env->ops->read_at(file, 0, header, sizeof(header), err);
 
-        if (status != HW_OK)
-            return status;
+        hw_segment_header_encode(copy->header, header);
         memcpy(copy->chain, header + sizeof(header) - sizeof(copy->chain), sizeof(copy->chain));
     }
     for (uint64_t block = copy->use->first; block < copy->end_block; block++) {
@@ -312,8 +311,8 @@ static enum hw_status rewrite(struct prune *prune, struct segment_use *use, uint
 {
     struct hw_core *core = prune->core;
     uint32_t generation = free_generation(prune, hw_segment_number(use->identity));
-    struct copy copy = {.prune = prune, .use = use, .end_block = end_block};
     struct hw_segment_header header;
+    struct copy copy = {.prune = prune, .use = use, .header = &header, .end_block = end_block};
     struct hw_file *file = NULL;
     enum hw_status status;
 

@@ -146,6 +146,7 @@ static enum hw_status read_block(struct hw_core *core, uint64_t index, size_t si
                                  struct hw_buffer *out, struct hw_error *err)
 {
     struct place place = {0};
+    size_t want = 0;
     enum hw_status status = HW_END;
 
     for (int i = 0; i < TRIES; i++) {
@@ -155,9 +156,8 @@ static enum hw_status read_block(struct hw_core *core, uint64_t index, size_t si
         if (place.slot.is_pruned)
             return hw_fail(err, HW_EPRUNED, "%s: block %llu was pruned", core->dir,
                            (unsigned long long)index);
-        if (size > place.size)
-            size = place.size;
-        status = read_checked(core, index, &place, size, out, err);
+        want = size < place.size ? size : place.size; /* anew: the slot may have been misread */
+        status = read_checked(core, index, &place, want, out, err);
         if (status == HW_OK || (status < 0 && status != HW_ENOTFOUND && status != HW_ECORRUPT))
             return status;
         hw_core_drop_old(core); /* pruning may have moved the block, or removed the file */
@@ -165,7 +165,7 @@ static enum hw_status read_block(struct hw_core *core, uint64_t index, size_t si
     if (status == HW_END) {
         status = search_segment(core, index, &place, err);
         if (status == HW_OK)
-            status = read_checked(core, index, &place, size, out, err);
+            status = read_checked(core, index, &place, want, out, err);
         if (status == HW_OK)
             return HW_OK;
     }

@@ -165,7 +165,7 @@ static enum hw_status verify_segment(struct verify *verify, uint32_t identity, u
     struct hw_segment_scan scan = {0};
     struct hw_record record;
     struct hw_file *file = NULL;
-    uint8_t bytes[HW_SEGMENT_HEADER_SIZE], tree_hash[HW_HASH_SIZE];
+    uint8_t tree_hash[HW_HASH_SIZE];
     enum hw_status status =
         hw_segment_open(core->env, core->dir, identity, false, core->identity.discovery_key,
                         &header, &file, verify->err);
@@ -174,11 +174,9 @@ static enum hw_status verify_segment(struct verify *verify, uint32_t identity, u
         return HW_OK; /* pruned meanwhile; if not, blocks are missing in the count */
     if (status != HW_OK)
         return status;
-    status = core->env->ops->read_at(file, 0, bytes, sizeof(bytes), verify->err);
-    if (status == HW_OK && header.first > core->roots.length)
+    if (header.first > core->roots.length)
         goto done; /* beyond our limit */
-    if (status == HW_OK)
-        status = hw_tree_file_roots(&core->tree, header.first, &verify->roots, verify->err);
+    status = hw_tree_file_roots(&core->tree, header.first, &verify->roots, verify->err);
     if (status != HW_OK)
         goto done;
     hw_roots_hash(&verify->roots, tree_hash);
@@ -187,8 +185,7 @@ static enum hw_status verify_segment(struct verify *verify, uint32_t identity, u
                          core->dir, (unsigned)hw_segment_number(identity));
         goto done;
     }
-    hw_segment_scan_start(&scan, file, sizeof(bytes),
-                          bytes + sizeof(bytes) - HW_SEGMENT_CHAIN_SIZE);
+    hw_segment_scan_start(&scan, file, HW_SEGMENT_HEADER_SIZE, header.checksum);
     do { /* the first record says the signature again, even if nothing follows */
         status = hw_segment_scan_next(&scan, &record, verify->err);
         if (status == HW_OK)

@@ -53,6 +53,7 @@ enum hw_status hw_segment_header_decode(const uint8_t bytes[HW_SEGMENT_HEADER_SI
     memcpy(out->tree_hash, bytes + 40, HW_HASH_SIZE);
     memcpy(out->discovery_key, bytes + 72, sizeof(out->discovery_key));
     memcpy(out->salt, bytes + 80, sizeof(out->salt));
+    memcpy(out->checksum, checksum, sizeof(out->checksum));
     return HW_OK;
 }
 

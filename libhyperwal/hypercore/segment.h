@@ -67,6 +67,7 @@ struct hw_segment_header {
     uint8_t tree_hash[HW_HASH_SIZE];
     uint8_t discovery_key[8];
     uint8_t salt[16];
+    uint8_t checksum[HW_SEGMENT_CHAIN_SIZE]; /* where the chain of records begins; decoded only */
 };
 
 void hw_segment_header_encode(const struct hw_segment_header *header,

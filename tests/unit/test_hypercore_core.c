@@ -129,6 +129,45 @@ static void a_large_batch_is_one_batch(void **state)
     free(block);
 }
 
+static bool keep_last(void *ctx, uint64_t index)
+{
+    return index >= *(const uint64_t *)ctx;
+}
+
+static void a_log_in_memory_gives_back_what_is_pruned(void **state)
+{
+    struct core_log *f = *state;
+    struct hw_core *core = NULL;
+    uint64_t from = 180, freed = 0, before;
+
+    assert_ok(hw_core_create(f->env, NULL, &core, &f->err));
+    core->segment_size = 100000; /* more than a chunk of memory */
+    for (unsigned i = 0; i < 200; i++) {
+        uint8_t block[5000];
+
+        memset(block, (int)i, sizeof(block));
+        assert_ok(hw_core_batch_begin(core, &f->err));
+        assert_ok(hw_core_batch_add(core, block, sizeof(block), &f->err));
+        assert_ok(hw_core_batch_commit(core, "n", 1, &f->err));
+    }
+    assert_ok(hw_core_verify(core, NULL, NULL, &f->err));
+    before = hw_core_stored_bytes(core);
+    assert_ok(hw_core_prune(core, keep_last, &from, false, &freed, &f->err));
+    assert_true(freed > 800000);
+    assert_true(hw_core_stored_bytes(core) <= before - freed + 500);
+    assert_status(core_log_check(core, 10, &f->err), HW_EPRUNED, &f->err);
+    for (uint64_t i = from; i < 200; i++) {
+        struct hw_buffer out = {0};
+
+        assert_ok(hw_core_read(core, i, &out, &f->err));
+        assert_int_equal(out.size, 5000);
+        assert_int_equal(out.bytes[4999], i);
+        hw_buffer_release(&out);
+    }
+    assert_ok(hw_core_verify(core, NULL, NULL, &f->err));
+    hw_core_close(core);
+}
+
 static void an_aborted_batch_leaves_nothing(void **state)
 {
     struct core_log *f = *state;
@@ -162,6 +201,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_reader_stops_at_its_limit, core_log_setup,
                                         core_log_teardown),
         cmocka_unit_test_setup_teardown(a_large_batch_is_one_batch, core_log_setup,
+                                        core_log_teardown),
+        cmocka_unit_test_setup_teardown(a_log_in_memory_gives_back_what_is_pruned, core_log_setup,
                                         core_log_teardown),
         cmocka_unit_test_setup_teardown(an_aborted_batch_leaves_nothing, core_log_setup,
                                         core_log_teardown),

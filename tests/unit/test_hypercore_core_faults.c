@@ -232,6 +232,112 @@ static void a_full_disk_that_stays_full_loses_nothing(void **state)
     assert_true(sim_for_each_fault(*state, &scenario) > 20);
 }
 
+/* ----------------------------------------------------------------------------------- adopt */
+
+/* A log whose directory seems to be a copy. */
+static void prepare_copy(struct sim *sim, void *ctx)
+{
+    struct hw_log_file log;
+    struct hw_error err = {0};
+
+    prepare(sim, ctx);
+    run(sim, ctx);
+    assert_status(hw_log_file_read(sim_env(sim), "/log", &log, &err), HW_OK, &err);
+    log.inode++;
+    assert_status(hw_log_file_write(sim_env(sim), "/log", &log, &err), HW_OK, &err);
+}
+
+static void run_adopt(struct sim *sim, void *ctx)
+{
+    (void)ctx;
+    if (hw_core_adopt(sim_env(sim), "/log", NULL) == HW_OK)
+        world.created = true;
+}
+
+static void check_adopted(struct sim *sim, void *ctx)
+{
+    struct hw_core *core = NULL;
+    struct hw_error err = {0};
+    enum hw_status status = hw_core_open(sim_env(sim), "/log", HW_CORE_WRITE, 0, &core, &err);
+
+    hw_core_close(core);
+    if (status != HW_OK)
+        assert_status(status, HW_EFORK, &err);
+    if (status == HW_EFORK)
+        assert_status(hw_core_adopt(sim_env(sim), "/log", &err), HW_OK, &err);
+    assert_status(hw_core_open(sim_env(sim), "/log", HW_CORE_WRITE, 0, &core, &err), HW_OK, &err);
+    assert_true(hw_core_head(core).fork >= 1);
+    hw_core_close(core);
+    check(sim, ctx);
+}
+
+static void adopting_a_copy_may_fail_anywhere(void **state)
+{
+    struct sim_scenario scenario = {
+        .faults = SIM_CRASH | SIM_KILL | SIM_EIO | SIM_ENOSPC | SIM_ENOMEM,
+        .prepare = prepare_copy,
+        .run = run_adopt,
+        .check = check_adopted,
+    };
+
+    assert_true(sim_for_each_fault(*state, &scenario) > 100);
+}
+
+/* --------------------------------------------------------------------------------- reading */
+
+static void prepare_log(struct sim *sim, void *ctx)
+{
+    prepare(sim, ctx);
+    run(sim, ctx);
+}
+
+/* A reader on a disk that lies: what it says is right, or it is an error. */
+static void run_reader(struct sim *sim, void *ctx)
+{
+    struct hw_core *core = NULL;
+    struct hw_error err = {0};
+    unsigned *wrong = ctx;
+
+    if (hw_core_open(sim_env(sim), "/log", HW_CORE_READ, 9, &core, &err) != HW_OK)
+        return;
+    if (hw_core_length(core) > 9)
+        (*wrong)++;
+    for (int look = 0; look < 2; look++) {
+        for (uint64_t i = 0; i < hw_core_length(core); i++) {
+            if (core_log_check(core, i, &err) == HW_ECORRUPT &&
+                strstr(err.message, "has other bytes") != NULL)
+                (*wrong)++;
+        }
+        if (hw_core_refresh(core, world.acknowledged, &err) != HW_OK)
+            break;
+        if (hw_core_length(core) != world.acknowledged)
+            (*wrong)++;
+    }
+    if (hw_core_verify(core, NULL, NULL, &err) > 0)
+        (*wrong)++;
+    hw_core_close(core);
+}
+
+static void check_reader(struct sim *sim, void *ctx)
+{
+    assert_int_equal(*(unsigned *)ctx, 0);
+    assert_int_equal(sim_open_handles(sim), 0);
+}
+
+static void a_reader_on_a_lying_disk_never_gives_a_wrong_answer(void **state)
+{
+    unsigned wrong = 0;
+    struct sim_scenario scenario = {
+        .faults = SIM_BIT_FLIP | SIM_SHORT_READ | SIM_EIO | SIM_EMFILE | SIM_ENOMEM,
+        .prepare = prepare_log,
+        .run = run_reader,
+        .check = check_reader,
+        .ctx = &wrong,
+    };
+
+    assert_true(sim_for_each_fault(*state, &scenario) > 200);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -243,6 +349,8 @@ int main(void)
         TEST(pruning_survives_whatever_fails),
         TEST(a_batch_in_parts_survives_power_loss),
         TEST(a_full_disk_that_stays_full_loses_nothing),
+        TEST(adopting_a_copy_may_fail_anywhere),
+        TEST(a_reader_on_a_lying_disk_never_gives_a_wrong_answer),
     };
 
     return cmocka_run_group_tests_name("hypercore/core_faults", tests, NULL, NULL);
