@@ -138,8 +138,8 @@ enum hw_status hw_core_block_size(struct hw_core *core, uint64_t index, uint64_t
                                   struct hw_error *err) HW_MUST_CHECK;
 
 /*
- * A reader learns of batches up to `limit` blocks.  HW_ECORRUPT: they are not there; then the core is
- * of no use any more (HW_EBROKEN).
+ * A reader learns of batches up to `limit` blocks.  HW_ECORRUPT: they are not there; then the core
+ * is of no use any more (HW_EBROKEN).
  */
 enum hw_status hw_core_refresh(struct hw_core *core, uint64_t limit,
                                struct hw_error *err) HW_MUST_CHECK;
