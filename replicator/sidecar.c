@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <unistd.h>
@@ -10,6 +11,7 @@
 #include "report.h"
 
 enum { BUSY_MS = 100, WAL_LIMIT = 8 << 20, RETRY_SECONDS = 1 };
+enum { LAG_LIMIT = 2000, RESTART_TRIES = 3 };
 
 static int exec(sqlite3 *db, const char *sql)
 {
@@ -175,22 +177,68 @@ static int mark_move(struct sidecar *sidecar, sqlite3 *db)
     return SQLITE_OK;
 }
 
+/*
+ * Hold the writers back for a moment, until all of the WAL is in the log and in the database, and
+ * marks[0] is at its end.  *copied: so many frames.
+ */
+static int all_copy(struct sidecar *sidecar, sqlite3 *db, int *copied)
+{
+    sqlite3 *reader = sidecar->marks[0], *writer = sidecar->marks[1];
+    int frames = 0;
+    uint64_t seq;
+    int code = exec(writer, "BEGIN IMMEDIATE"); /* its own mark is at the end, too */
+
+    if (code == SQLITE_OK)
+        code = hyperwal_seq(db, NULL, &seq);
+    if (code == SQLITE_OK) {
+        mark_leave(reader);
+        code = mark_take(reader);
+    }
+    if (code == SQLITE_OK)
+        code = checkpoint(db, &frames, copied);
+    if (code == SQLITE_OK && frames != *copied)
+        code = SQLITE_BUSY; /* another reader holds it back */
+    if (sqlite3_get_autocommit(reader) != 0)
+        (void)mark_take(reader); /* while the writer still has a mark */
+    mark_leave(writer);
+    return code;
+}
+
+/* Frames that are committed and not in the log; -1: not known. */
+static int64_t log_lag(const char *status)
+{
+    const char *lag = strstr(status, "\"lag\":");
+
+    return lag != NULL ? strtoll(lag + 6, NULL, 10) : -1;
+}
+
 /* The mark is where it should be; is the WAL longer than it should be? */
 static int wal_limit(struct sidecar *sidecar, sqlite3 *db)
 {
-    int frames = 0, copied = 0;
-    int64_t page_size = 0;
-    int code = number_of(db, "PRAGMA page_size", &page_size);
+    int64_t page_size = 0, lag = -1;
+    char *status = NULL;
+    int copied = 0, code;
 
+    code = number_of(db, "PRAGMA page_size", &page_size);
     if (sidecar->frames < sidecar->tried_frames)
         sidecar->tried_frames = 0; /* a new round */
     if (code != SQLITE_OK || (sidecar->frames - sidecar->tried_frames) * page_size < WAL_LIMIT)
         return code;
-    code = checkpoint(db, &frames, &copied);
-    if (code != SQLITE_OK || frames != copied)
-        return code;                /* another reader holds it back, or somebody goes on writing */
-    sidecar->tried_frames = frames; /* a reader that stays is not to cost a commit each time */
-    return mark_plant(sidecar, db, copied);
+    if (hyperwal_status(db, NULL, &status) == SQLITE_OK && status != NULL)
+        lag = log_lag(status);
+    sqlite3_free(status);
+    if (lag < 0 || lag > LAG_LIMIT)
+        return SQLITE_OK; /* writers would wait too long for the log */
+    for (int tries = 0; tries < RESTART_TRIES; tries++) {
+        code = all_copy(sidecar, db, &copied);
+        if (code == SQLITE_OK)
+            code = mark_plant(sidecar, db, copied);
+        if (code != SQLITE_BUSY)
+            break;
+    }
+    if (code == SQLITE_OK && sidecar->frames >= copied)
+        sidecar->tried_frames = sidecar->frames; /* a reader that stays is not to cost more */
+    return code;
 }
 
 /* Is the log being written?  While the database is compared with it, waiting is in vain. */
