@@ -49,7 +49,7 @@ static enum hw_status capture_make(const struct hw_capture_options *options,
     capture->base = options->base;
     capture->memory = options->memory;
     capture->threaded = options->threaded;
-    capture->wal_limit = options->wal_limit != 0 ? options->wal_limit : WAL_LIMIT_DEFAULT;
+    capture->wal_limit = options->wal_limit;
     capture->wal_cap = options->wal_cap != 0 ? options->wal_cap : WAL_CAP_DEFAULT;
     capture->process_id = options->env->ops->process_id(options->env);
     capture->worker.snapshot.request = UINT32_MAX;

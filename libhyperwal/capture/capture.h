@@ -36,7 +36,7 @@ struct hw_capture_options {
     const char *log_dir; /* NULL: path + "-hyper"; copied */
     bool memory;         /* the log lives in memory */
     bool threaded;       /* start the worker's thread; false: steps are run by whoever waits */
-    uint64_t wal_limit;  /* bytes; above it writers are delayed for a checkpoint; 0: default */
+    uint64_t wal_limit;  /* bytes; above it checkpoints and writers wait for the log; 0: default */
     uint64_t wal_cap;    /* bytes; above it a log that cannot be written is let go; 0: default */
 };
 
@@ -97,8 +97,12 @@ void hw_capture_checkpointed(struct hw_capture *capture);
 
 /* All doors give SQLite codes.  Waits are bounded. */
 
-/* Door 1, before the base's lock of CKPT: SQLITE_OK or SQLITE_BUSY. */
-int hw_gate_checkpoint_lock(struct hw_capture *capture);
+/*
+ * Door 1, before the base's lock of CKPT: SQLITE_OK or SQLITE_BUSY.  `automatic`: SQLite's own
+ * checkpoint right after a commit, which comes again at the next one: it waits only when the WAL has
+ * passed its limit.
+ */
+int hw_gate_checkpoint_lock(struct hw_capture *capture, bool automatic);
 /* Door 2, CKPT_START: waits until the log is durable up to mxFrame.  False: it did not come so far:
  * let the next xFileSize fail with SQLITE_IOERR, never with BUSY. */
 bool hw_gate_checkpoint_start(struct hw_capture *capture);

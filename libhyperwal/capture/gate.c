@@ -8,7 +8,7 @@
 #include "base/alloc.h"
 #include "capture/internal.h"
 
-enum { CHECKPOINT_FRAMES = 1000 }; /* a writer tries again when the WAL has grown so much */
+enum { CHECKPOINT_FRAMES = 1000 }; /* from how many on SQLite checkpoints after a commit */
 
 enum hw_status hw_base_open(struct hw_capture *capture, sqlite3_file **out, struct hw_error *err)
 {
@@ -146,8 +146,24 @@ static bool wait_logged(struct hw_capture *capture)
     return true;
 }
 
-int hw_gate_checkpoint_lock(struct hw_capture *capture)
+/* The WAL's length, and whether that is beyond what checkpoints and writers wait for. */
+static bool is_over_limit(const struct hw_capture *capture,
+                          const struct hw_wal_index_header *header)
 {
+    uint64_t frame_size = HW_WAL_FRAME_HEADER_SIZE + (uint64_t)header->page_size;
+    uint64_t limit = capture->wal_limit != 0 ? capture->wal_limit : WAL_LIMIT_FRAMES * frame_size;
+
+    return header->max_frame * frame_size > limit;
+}
+
+int hw_gate_checkpoint_lock(struct hw_capture *capture, bool automatic)
+{
+    struct hw_wal_index_header header;
+
+    /* A shorter WAL SQLite leaves alone: then it is the application that asks, and we wait. */
+    if (automatic && !hw_gate_is_logged(capture) && hw_gate_header(capture, &header) == HW_OK &&
+        header.max_frame >= CHECKPOINT_FRAMES && !is_over_limit(capture, &header))
+        return SQLITE_BUSY;
     return wait_logged(capture) ? SQLITE_OK : SQLITE_BUSY;
 }
 
@@ -243,13 +259,11 @@ void hw_gate_write_lock(struct hw_capture *capture)
 {
     struct hw_wal_index_header header;
     uint32_t tried;
-    uint64_t bytes;
 
     if (!atomic_load(&capture->ready) || hw_gate_header(capture, &header) != HW_OK)
         return;
-    bytes = (uint64_t)header.max_frame * (HW_WAL_FRAME_HEADER_SIZE + header.page_size);
     tried = atomic_load(&capture->checkpoint_frame);
-    if (bytes <= capture->wal_limit ||
+    if (!is_over_limit(capture, &header) ||
         (header.max_frame >= tried && header.max_frame - tried < CHECKPOINT_FRAMES))
         return; /* short enough; or a reader held the last try back, a little ago */
     atomic_store(&capture->checkpoint_frame, header.max_frame);

@@ -37,7 +37,8 @@
 enum {
     BATCH_BYTES = 1 << 20,         /* a batch is closed when its blocks pass this */
     BATCH_FRAMES = 4096,           /* or when it passed so many frames */
-    SYNC_INTERVAL_NS = 5000000,    /* between syncs, unless somebody waits */
+    SYNC_INTERVAL_NS = 20000000,   /* between syncs, unless somebody waits */
+    DUE_BYTES = 4 << 20,           /* or so many bytes of pages are pending */
     RETRY_NS = 200000000,          /* between tries when the log cannot be written */
     FRAME_BUFFER_SIZE = 128 << 10, /* bytes: frames read at once */
     CHECK_PAGES = 1024,            /* pages whose sums one step of CHECKING computes */
@@ -46,7 +47,7 @@ enum {
     SNAPSHOT_RAW_MIN = 256 << 20,  /* bytes of raw pages to replay that do */
     SNAPSHOT_RAW_FACTOR = 4,       /* and so many times the database */
     GATE_WAIT_NS = 100000000,      /* a door waits so long for the log */
-    WAL_LIMIT_DEFAULT = 16 << 20,  /* bytes: four times autocheckpoint of 4 KiB pages */
+    WAL_LIMIT_FRAMES = 4000,       /* four times SQLite's autocheckpoint */
     WAL_CAP_DEFAULT = 1 << 30,     /* bytes */
 };
 

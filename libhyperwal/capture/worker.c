@@ -503,7 +503,7 @@ static bool is_due(const struct hw_capture *capture, uint32_t pending, uint64_t 
     const struct hw_worker *worker = &capture->worker;
 
     return worker->urgent || now - worker->last_sync_ns >= SYNC_INTERVAL_NS ||
-           (uint64_t)pending * worker->page_size >= BATCH_BYTES;
+           (uint64_t)pending * worker->page_size >= DUE_BYTES;
 }
 
 /* A failure while running: disagreement is checked, anything else stalls the log. */

@@ -81,6 +81,7 @@ static int primary_control(struct hw_shim_file *file, int op, void *argument, in
     case SQLITE_FCNTL_COMMIT_PHASETWO: {
         int ours = committed(file);
 
+        file->just_committed = true; /* a checkpoint that comes next is SQLite's automatic one */
         return ours == SQLITE_OK ? code : ours;
     }
     case SQLITE_FCNTL_CKPT_START:
@@ -119,6 +120,7 @@ int hw_shim_file_control(sqlite3_file *sqlite_file, int op, void *argument)
     case HW_FCNTL_REQUEST:
         return hw_shim_request(file, argument);
     case SQLITE_FCNTL_PRAGMA:
+        file->just_committed = false;
         code = hw_shim_pragma(file, argument);
         if (code != SQLITE_NOTFOUND)
             return code;

@@ -232,7 +232,8 @@ static int lock_exclusive(struct hw_shim_file *file, int first, int count, int f
     if (first == HW_SHM_WRITE && !holds(file, HW_SHM_CKPT))
         hw_gate_write_lock(file->capture); /* but not the one who does the checkpoint */
     if (first == HW_SHM_CKPT && count == 1) {
-        code = hw_gate_checkpoint_lock(file->capture); /* door 1 */
+        code = hw_gate_checkpoint_lock(file->capture, file->just_committed); /* door 1 */
+        file->just_committed = false;
         if (code != SQLITE_OK)
             return code;
     }
@@ -288,6 +289,8 @@ int hw_shim_file_shm_lock(sqlite3_file *sqlite_file, int first, int count, int f
         return shm_unlock(file, first, count, flags, ours);
     if (forked)
         return SQLITE_IOERR;
+    if (first != HW_SHM_CKPT)
+        file->just_committed = false;
     code = ours && is_exclusive ? lock_exclusive(file, first, count, flags)
                                 : below_lock(file, first, count, flags);
     if (code != SQLITE_OK)

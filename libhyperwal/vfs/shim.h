@@ -81,6 +81,7 @@ struct hw_shim_file {
     bool needs_wal;            /* the file may not be in WAL mode: look when nothing is locked */
     bool exclusive_entered;    /* capture knows of exclusive locking mode */
     bool exclusive_wanted;     /* the last PRAGMA locking_mode said exclusive */
+    bool just_committed;       /* nothing happened since its last commit */
     bool frames_alone;         /* WAL frames were written without shm locks since the last commit */
     bool checkpoint_wrote;     /* since the last hw_capture_checkpointed() */
     bool checkpoint_due;       /* commits were not confirmed, so SQLite's own did not run */
