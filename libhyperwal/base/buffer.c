@@ -26,8 +26,8 @@ enum hw_status hw_buffer_reserve(struct hw_buffer *buffer, size_t size)
 
     if (size > SIZE_MAX / 2 - buffer->size)
         return HW_ENOMEM;
-    if (buffer->size + size <= capacity)
-        return HW_OK;
+    if (buffer->size + size <= capacity && capacity > 0)
+        return HW_OK; /* there is memory even for nothing, so that its address can be told */
     capacity = capacity < 64 ? 64 : capacity;
     while (capacity < buffer->size + size)
         capacity += capacity / 2;

@@ -42,7 +42,9 @@ struct hw_cursor {
 
 static inline struct hw_cursor hw_cursor(const void *bytes, size_t size)
 {
-    return (struct hw_cursor){.next = bytes, .end = (const uint8_t *)bytes + size};
+    const uint8_t *start = bytes;
+
+    return (struct hw_cursor){.next = start, .end = size == 0 ? start : start + size};
 }
 
 static inline size_t hw_cursor_left(const struct hw_cursor *cursor)
