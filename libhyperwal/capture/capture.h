@@ -99,7 +99,7 @@ void hw_capture_checkpointed(struct hw_capture *capture);
 
 /*
  * Door 1, before the base's lock of CKPT: SQLITE_OK or SQLITE_BUSY.  `automatic`: SQLite's own
- * checkpoint right after a commit, which comes again at the next one: it waits only when the WAL has
+ * checkpoint right after a commit, which comes again at the next: it waits only when the WAL has
  * passed its limit.
  */
 int hw_gate_checkpoint_lock(struct hw_capture *capture, bool automatic);

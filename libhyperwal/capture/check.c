@@ -1,6 +1,9 @@
 /*
  * The check of capture/internal.h: the state sum of the database, page by page, while commits go on
- * and the gate is shut; and what follows from it.
+ * and the gate is shut; and what follows from it.  It is that of the log's newest state: go on.  At
+ * the place where the log ends by other evidence it is not: look at the state as of now.  Of an
+ * earlier entry: the database is rolled forward.  Of none: a gap entry says so, and a snapshot
+ * begins anew.
  */
 #include <stdio.h>
 #include <string.h>

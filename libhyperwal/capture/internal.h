@@ -58,7 +58,7 @@ enum request_kind { REQUEST_SNAPSHOT = 1, REQUEST_LABEL, REQUEST_PRUNE, REQUEST_
 /* --------------------------------------------------------------------------------- sums.c */
 
 /*
- * The 8-byte sum of every page as of the last entry: the file `sums`, or memory.  Changes of a batch
+ * The 8-byte sum of every page as of the last entry: the file `sums`, or memory.  A batch's changes
  * wait in memory until the batch is durable; a transaction too large for that writes early, and an
  * abort then makes the file invalid.  It is a cache: whatever does not check is computed again.
  */
@@ -99,7 +99,7 @@ struct hw_note {
 void hw_note_encode(const struct hw_note *note, struct hw_buffer *out);
 enum hw_status hw_note_decode(struct hw_slice bytes, struct hw_note *out) HW_MUST_CHECK;
 
-/* The file `position`: which file the database was when we last knew that it agreed with the log. */
+/* The file `position`: which file the database was when it last surely agreed with the log. */
 struct hw_position_file {
     uint8_t boot_id[16];
     bool clean; /* the last connection closed through us: there is no WAL */

@@ -1,11 +1,12 @@
 /*
- * Do log and database agree?  Asked when a worker begins, and when something says that they do not.
+ * Do log and database agree?  Asked when a worker begins, and when something says that they do
+ * not.
  *
- * If a chain of evidence holds (the WAL goes on from the frame that the log ends with, or the file is
- * the one that was closed through us) nothing is read.  Else the state sum of the database as of now
- * is computed page by page, while commits go on in the WAL and the gate is shut: it is the log's
- * newest state, or an earlier one (then the database is rolled forward), or none (then a gap entry
- * says so and a snapshot begins anew).
+ * Evidence says at which place of the WAL, as it is now, the log ends: the frame that the log's
+ * note names is there, or a round of the WAL began when all before it was in the log and in the
+ * file.  If the database file is known as well (it is as it was at the last checkpoint or close
+ * through us), nothing is read.  Else check.c computes the state sum of the database at that
+ * place, while commits go on in the WAL and the gate is shut.
  */
 #include <string.h>
 
