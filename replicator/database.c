@@ -161,6 +161,19 @@ int database_check(const char *path)
     return result == DONE ? directory_check(path) : result;
 }
 
+/* An application goes on without a log that is damaged; who wants something of it is told at once. */
+static int log_check(const char *path)
+{
+    hyperwal_log *log = NULL;
+    char *error = NULL;
+    int code = hyperwal_log_open(path, &log, &error);
+    int result = code == SQLITE_OK ? DONE : failure_code(code, error);
+
+    hyperwal_log_close(log);
+    sqlite3_free(error);
+    return result;
+}
+
 int database_open(const char *path, sqlite3 **db)
 {
     char *error = NULL;
@@ -172,6 +185,8 @@ int database_open(const char *path, sqlite3 **db)
         if (!database_has_log(path))
             return failure("%s: has no log; `hyperwal init` makes one", path);
         result = database_check(path);
+        if (result == DONE)
+            result = log_check(path);
         if (result != DONE)
             return result;
     }
