@@ -25,6 +25,7 @@ static void capture_free(struct hw_capture *capture)
         sqlite3_free_filename(capture->filename);
     hw_free(capture->path);
     hw_free(capture->wal_path);
+    hw_free(capture->shm_path);
     hw_free(capture->directory);
     hw_free(capture->log_dir);
     hw_mutex_release(&capture->gate_mutex);
@@ -55,6 +56,7 @@ static enum hw_status capture_make(const struct hw_capture_options *options,
     capture->worker.snapshot.request = UINT32_MAX;
     capture->path = hw_strdup(options->path);
     capture->wal_path = hw_format("%s-wal", options->path);
+    capture->shm_path = hw_format("%s-shm", options->path);
     slash = strrchr(options->path, '/');
     capture->directory = slash == NULL || slash == options->path
                              ? hw_strdup(slash == NULL ? "." : "/")
@@ -63,7 +65,8 @@ static enum hw_status capture_make(const struct hw_capture_options *options,
         capture->log_dir = options->log_dir != NULL ? hw_strdup(options->log_dir)
                                                     : hw_format("%s-hyper", options->path);
     if (journal == NULL || capture->path == NULL || capture->directory == NULL ||
-        capture->wal_path == NULL || (!options->memory && capture->log_dir == NULL))
+        capture->shm_path == NULL || capture->wal_path == NULL ||
+        (!options->memory && capture->log_dir == NULL))
         goto no_memory;
     capture->filename = sqlite3_create_filename(capture->path, journal, capture->wal_path, 0, NULL);
     if (capture->filename == NULL)

@@ -49,8 +49,15 @@ enum hw_status hw_gate_open(struct hw_capture *capture, bool with_index, struct 
     hw_mutex_lock(&capture->gate_mutex);
     if (capture->database == NULL)
         status = hw_base_open(capture, &capture->database, err);
-    if (status == HW_OK && with_index && capture->gate_index == NULL)
+    if (status == HW_OK && with_index && capture->gate_index == NULL) {
+        struct hw_file_stat stat;
+
         status = hw_wal_index_shared(capture->database, &capture->gate_index, err);
+        capture->shm_inode =
+            capture->env->ops->stat(capture->env, capture->shm_path, &stat, NULL) == HW_OK
+                ? stat.inode
+                : 0; /* a base VFS that keeps it elsewhere */
+    }
     hw_mutex_unlock(&capture->gate_mutex);
     return status;
 }

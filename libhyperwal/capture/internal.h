@@ -180,6 +180,7 @@ struct hw_capture {
     unsigned references;     /* registry */
     struct hw_env *env;
     sqlite3_vfs *base;
+    char *shm_path;                  /* owned */
     char *path, *wal_path, *log_dir; /* owned; log_dir NULL in memory mode */
     char *directory;                 /* owned: where the database is */
     sqlite3_filename filename;       /* owned: what xOpen of the base VFS wants */
@@ -191,6 +192,7 @@ struct hw_capture {
     struct hw_file *lock_file;     /* owned: worker.lock, open for life; NULL in memory mode */
 
     struct hw_mutex gate_mutex;
+    uint64_t shm_inode;              /* gate: of the -shm that the handle has mapped; 0: unknown */
     sqlite3_file *database;          /* gate: the base's handle, for the wal-index and old images */
     struct hw_wal_index *gate_index; /* gate */
     atomic_bool ready;               /* the wal-index is valid: a connection reads */

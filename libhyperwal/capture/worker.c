@@ -475,6 +475,21 @@ static enum hw_status follow_round(struct hw_capture *capture,
     return HW_OK;
 }
 
+/* Is the wal-index that we look at the one that everybody else does? */
+static enum hw_status check_shm(struct hw_capture *capture, struct hw_error *err)
+{
+    struct hw_file_stat stat;
+
+    if (capture->shm_inode == 0 || capture->worker.private_index != NULL ||
+        (capture->env->ops->stat(capture->env, capture->shm_path, &stat, NULL) == HW_OK &&
+         stat.inode == capture->shm_inode))
+        return HW_OK;
+    return hw_fail(err, HW_EIO,
+                   "%s is not the file that this process has open: somebody removed it; close all "
+                   "connections to the database and open them again",
+                   capture->shm_path);
+}
+
 /* What is committed and not logged; also follows the WAL into a new round. */
 static enum hw_status pending_frames(struct hw_capture *capture, struct hw_wal_index_header *header,
                                      uint32_t *pending, struct hw_error *err)
@@ -494,6 +509,8 @@ static enum hw_status pending_frames(struct hw_capture *capture, struct hw_wal_i
         return hw_worker_doubt(capture, "the WAL became shorter");
     *pending = header->max_frame - worker->note.at.frame;
     if (*pending > 0)
+        status = check_shm(capture, err);
+    if (*pending > 0 && status == HW_OK)
         status = hw_worker_open_wal(capture, err);
     return status;
 }
