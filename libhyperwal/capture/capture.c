@@ -93,7 +93,8 @@ static enum hw_status check_belongs(struct hw_capture *capture, struct hw_error 
     if (strcmp(then.path, now.path) == 0 || (then.device == now.device && then.inode == now.inode))
         return HW_OK;
     return hw_fail(err, HW_EFORK,
-                   "%s: this log belongs to the database %s, not to %s; use log=DIR with another "
+                   "%s: this log belongs to the database %s, not to %s: if this is a copy of both, "
+                   "`hyperwal init --adopt` makes the log its own; else use log=DIR with another "
                    "directory, or move this one away",
                    capture->log_dir, then.path, capture->path);
 }

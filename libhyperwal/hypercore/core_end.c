@@ -305,7 +305,8 @@ static enum hw_status check_nothing_lost(struct hw_core *core, uint64_t slots, s
         if (status == HW_OK)
             return hw_fail(err, HW_ECORRUPT,
                            "%s/%08u.seg: at %llu there is no whole batch, but block %llu was there "
-                           "once: restore the file from a copy, or adopt the log as it is",
+                           "once: restore the file from a copy, or adopt the log as it is "
+                           "(hyperwal init --adopt)",
                            core->dir, (unsigned)hw_segment_number(core->end.segment),
                            (unsigned long long)core->end.offset, (unsigned long long)block);
     }

@@ -204,7 +204,7 @@ static enum hw_status check_place(struct hw_core *core, struct hw_error *err)
     if (!same_place(&here, &core->log))
         return hw_fail(err, HW_EFORK,
                        "%s: the log is a copy, or was moved here: writing both would make two "
-                       "histories; adopt it if the original is gone",
+                       "histories; adopt it (hyperwal init --adopt) if the original is gone",
                        core->dir);
     return HW_OK;
 }
