@@ -126,6 +126,15 @@ bool hw_gate_is_logged(struct hw_capture *capture)
     return reaches(capture, header.salts, header.max_frame);
 }
 
+/* The log cannot be written: what is not in it will not be there in time. */
+static bool is_alarmed(struct hw_capture *capture)
+{
+    char alarm[HW_SHARED_TEXT_SIZE];
+
+    hw_shared_alarm(capture->shared, alarm);
+    return alarm[0] != '\0';
+}
+
 /* Wait, bounded, until all that is committed now is in the log. */
 static bool wait_logged(struct hw_capture *capture)
 {
@@ -136,7 +145,7 @@ static bool wait_logged(struct hw_capture *capture)
         uint32_t seen = hw_shared_wake_count(capture->shared);
         uint64_t now = env->ops->monotonic_ns(env);
 
-        if (now >= deadline)
+        if (now >= deadline || (capture->threaded && is_alarmed(capture)))
             return false;
         hw_shared_urge(capture->shared);
         if (!capture->threaded) {
@@ -252,7 +261,8 @@ bool hw_gate_checkpoint_locked(struct hw_capture *capture, sqlite3_file *connect
 static void checkpoint_passive(struct hw_capture *capture)
 {
     sqlite3 *db = NULL;
-    int rc = sqlite3_open_v2(capture->path, &db, SQLITE_OPEN_READWRITE, capture->base->zName);
+    int rc = sqlite3_open_v2(capture->path, &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_PRIVATECACHE,
+                             capture->base->zName);
 
     if (rc == SQLITE_OK)
         rc = sqlite3_exec(db, "PRAGMA wal_checkpoint(PASSIVE)", NULL, NULL, NULL);
@@ -262,7 +272,7 @@ static void checkpoint_passive(struct hw_capture *capture)
     (void)sqlite3_close(db); /* never the last one: the writer who asked is open */
 }
 
-void hw_gate_write_lock(struct hw_capture *capture)
+void hw_gate_write_locked(struct hw_capture *capture)
 {
     struct hw_wal_index_header header;
     uint32_t tried;

@@ -49,9 +49,12 @@ void hw_worker_alarm(struct hw_capture *capture, const char *format, ...)
 
 void hw_worker_alarm_over(struct hw_capture *capture)
 {
-    if (!capture->worker.alarmed)
-        return;
+    char text[HW_SHARED_TEXT_SIZE];
+
+    hw_shared_alarm(capture->shared, text); /* it may be that of a worker that died */
     capture->worker.alarmed = false;
+    if (text[0] == '\0')
+        return;
     hw_shared_set_alarm(capture->shared, "");
     hw_env_log(capture->env, HW_LOG_INFO, "event=alarm_over db=%s", capture->path);
 }

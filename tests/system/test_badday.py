@@ -617,6 +617,75 @@ def a_full_disk_under_the_log_stops_no_commit_and_the_log_catches_up(dir):
         check(dump("out.db") == dump("app.db"), "restored")
 
 
+def a_log_that_cannot_be_written_slows_no_commit(dir):
+    make("app.db")
+    with mounted("disk", 6 << 20):
+        where = os.path.abspath("disk/log")
+        with contextlib.closing(through_vfs("app.db", log=where)) as db:
+            db.execute("PRAGMA synchronous=OFF")
+            db.execute("INSERT INTO t(b) VALUES('before')")
+            db.execute("PRAGMA hyperwal_seq").fetchone()
+            filler = fill("disk")
+            until(lambda: write_chance(db) and status_of(db)["alarm"], "alarm")
+            until(lambda: write_some(db) and os.path.getsize("app.db-wal") > 40 << 20,
+                  "commits while the WAL is beyond its limit")
+            os.remove(filler)
+            until(lambda: status_of(db)["lag"] == 0 and status_of(db)["alarm"] == "", "catches up")
+        run("verify", where, "--deep")
+        check(not any(e["type"] == "gap" for e in facts("log", where)), "a gap")
+
+
+def an_alarm_of_a_process_that_died_is_over_with_its_reason(dir):
+    make("app.db")
+    with mounted("disk", 6 << 20):
+        where = os.path.abspath("disk/log")
+        victim = subprocess.Popen([sys.executable, "-c", WRITER, where], text=True,
+                                  stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        try:
+            check(victim.stdout.readline() == "ready\n", "the writer did not begin")
+            filler = fill("disk")
+            victim.stdin.write("go\n")
+            victim.stdin.flush()
+            check(victim.stdout.readline() == "alarm\n", "no alarm")
+        finally:
+            victim.kill()
+            victim.communicate()
+        os.remove(filler)
+        with contextlib.closing(through_vfs("app.db", log=where)) as db:
+            db.execute("INSERT INTO t(b) VALUES('after')")
+            db.execute("PRAGMA hyperwal_seq").fetchone()
+            check(status_of(db)["alarm"] == "", status_of(db))
+        check(not any(e["type"] == "gap" for e in facts("log", where)), "a gap")
+
+
+WRITER = f"""
+import json, os, sqlite3, sys
+loader = sqlite3.connect(":memory:")
+loader.enable_load_extension(True)
+loader.load_extension({EXTENSION!r})
+db = sqlite3.connect("file:app.db?vfs=hyperwal&log=" + sys.argv[1], uri=True, isolation_level=None)
+db.execute("INSERT INTO t(b) VALUES('before')")
+db.execute("PRAGMA hyperwal_seq").fetchone()
+print("ready", flush=True)
+sys.stdin.readline()
+while not json.loads(db.execute("PRAGMA hyperwal_status").fetchone()[0])["alarm"]:
+    db.execute("INSERT INTO t(b) VALUES(?)", (os.urandom(5000).hex(),))
+print("alarm", flush=True)
+sys.stdin.readline()
+"""
+
+
+def write_chance(db):
+    db.execute("INSERT INTO t(b) VALUES(?)", (os.urandom(3000).hex(),))
+    return True
+
+
+def write_some(db):
+    for _ in range(50):
+        db.execute("INSERT INTO t(b) VALUES(?)", ("x" * 8000,))
+    return True
+
+
 def a_wal_beyond_its_cap_is_let_go_and_a_gap_names_what_is_missing(dir):
     make("app.db")
     os.environ["HYPERWAL_WAL_CAP"] = str(1 << 20)
@@ -831,6 +900,100 @@ def a_state_within_a_gap_is_code_4_and_the_gap_is_named(dir):
     run("restore", "app.db", "now.db", "--seq", after)
     check(dump("now.db") == dump("app.db"), "after the gap")
     run("verify", "app.db", "--deep")
+
+
+# ----------------------------------------------------------------- pruned, copied, shared
+
+
+def damage_of_a_pruned_log_is_found(dir):
+    logged("app.db")
+    add("app.db", *(os.urandom(3000).hex() for i in range(100)))
+    run("snapshot", "app.db")
+    (late,) = add("app.db", "late")
+    run("snapshot", "app.db")
+    (seq,) = add("app.db", "latest")
+    run("prune", "app.db", "--keep", late)
+    run("verify", "app.db", "--deep")
+    expected = dump("app.db")
+    copy = Copy("app.db")
+    for name in sorted(copy.files):
+        if name in ("key", "position", "shared", "sums", "worker.lock"):
+            continue
+        path = os.path.join("app.db-hyper", name)
+        for offset in offsets(copy.files[name], 15):
+            place = f"{name} at {offset}"
+            flip(path, offset)
+            done = subprocess.run([PROGRAM, "verify", "app.db", "--deep"], capture_output=True,
+                                  text=True, timeout=LONG)
+            check(done.returncode in (0, 3) or "upgrade" in done.stderr, place, done.stderr)
+            check(done.returncode != 0 or name == "tree", place, "not found")
+            done = subprocess.run([PROGRAM, "restore", "app.db", "out.db", "--seq", str(seq), "--force"],
+                                  capture_output=True, text=True, timeout=LONG)
+            check(done.returncode in (0, 3) or "upgrade" in done.stderr, place, done.stderr)
+            check(done.returncode != 0 or dump("out.db") == expected, place, "wrong rows")
+            commit_stands_or_open_is_refused(expected, place)
+            copy.put_back()
+
+
+def a_copied_log_signs_nothing_until_it_is_adopted(dir):
+    _, expected = history()
+    os.mkdir("copy")
+    subprocess.run(["cp", "-a", "app.db", "app.db-hyper", "copy"], check=True)
+    with unchanged("copy/app.db", "copy/app.db-hyper", "app.db", "app.db-hyper"):
+        refused(1, ["copy/app.db-hyper", "adopt"], "label", "copy/app.db", "x")
+        run("verify", "copy/app.db", "--deep")
+        run("restore", "copy/app.db", "out.db")
+    check(dump("out.db") == expected and dump("copy/app.db") == expected, "rows")
+    run("label", "app.db", "the original goes on")
+    fork = fact("status", "copy/app.db")["fork"]
+    run("init", "copy/app.db", "--adopt")
+    run("label", "copy/app.db", "the copy, too")
+    check(fact("status", "copy/app.db")["fork"] > fork, "the fork")
+    run("verify", "copy/app.db", "--deep")
+
+
+def a_damaged_database_is_restored_from_its_log(dir):
+    seqs, expected = history()
+    copy = Copy("app.db")
+    size = len(copy.database)
+    for what in ("cut", "gone", "text", "page"):
+        if what == "cut":
+            os.truncate("app.db", size - 100)
+        elif what == "gone":
+            os.remove("app.db")
+        elif what == "text":
+            write_bytes("app.db", b"x" * size)
+        else:
+            flip("app.db", size - 50)
+        with unchanged("app.db", "app.db-hyper"):
+            run("restore", "app.db", "out.db", "--force")
+            run("restore", "app.db-hyper", "past.db", "--seq", seqs[7], "--force")
+            run("verify", "app.db-hyper", "--deep")
+            if what != "page":
+                done = subprocess.run([PROGRAM, "label", "app.db", "x"], capture_output=True,
+                                      text=True, timeout=LONG)
+                check(done.returncode == (1 if what == "gone" else 3) and "app.db" in done.stderr,
+                      what, done.returncode, done.stderr)
+        check(dump("out.db") == expected and last_text("past.db") == "text 7", what)
+        if what == "gone":
+            open("app.db", "wb").close()
+        copy.put_back()
+
+
+def one_log_takes_one_database_at_a_time(dir):
+    make("one.db")
+    make("two.db")
+    where = os.path.abspath("log")
+    with contextlib.closing(through_vfs("one.db", log=where)) as one:
+        one.execute("INSERT INTO t(b) VALUES('one')")
+        seq = int(one.execute("PRAGMA hyperwal_seq").fetchone()[0])
+        open_fails("two.db", log=where)
+        check(run("label", "two.db", "x", code=1).stderr, "two.db has a log")
+        one.execute("INSERT INTO t(b) VALUES('one more')")
+        one.execute("PRAGMA hyperwal_seq").fetchone()
+    run("restore", where, "out.db")
+    check(dump("out.db") == dump("one.db"), "one.db")
+    check(facts("log", where)[-1]["seq"] >= seq and dump("two.db") != dump("one.db"), "two.db")
 
 
 # ----------------------------------------------------------------------------- OUT
