@@ -115,8 +115,11 @@ bool hw_gate_checkpoint_locked(struct hw_capture *capture, sqlite3_file *connect
 /* Door 4: is everything committed in the log?  Decides the answer to PERSIST_WAL, without
  * waiting. */
 bool hw_gate_is_logged(struct hw_capture *capture);
-/* Before the base's lock of WRITE: delays a writer, bounded, when the WAL passed its limit. */
-void hw_gate_write_lock(struct hw_capture *capture);
+/*
+ * After the base's lock of WRITE: delays the writer, bounded, when the WAL has passed its limit, and
+ * checkpoints: nobody else commits now, so only what is in the log is copied.
+ */
+void hw_gate_write_locked(struct hw_capture *capture);
 
 /* ---------------------------------------------------------- what users ask (any thread) */
 

@@ -229,8 +229,6 @@ static int lock_exclusive(struct hw_shim_file *file, int first, int count, int f
 {
     int code;
 
-    if (first == HW_SHM_WRITE && !holds(file, HW_SHM_CKPT))
-        hw_gate_write_lock(file->capture); /* but not the one who does the checkpoint */
     if (first == HW_SHM_CKPT && count == 1) {
         code = hw_gate_checkpoint_lock(file->capture, file->just_committed); /* door 1 */
         file->just_committed = false;
@@ -240,6 +238,8 @@ static int lock_exclusive(struct hw_shim_file *file, int first, int count, int f
     code = below_lock(file, first, count, flags);
     if (code != SQLITE_OK)
         return code;
+    if (first == HW_SHM_WRITE && !holds(file, HW_SHM_CKPT))
+        hw_gate_write_locked(file->capture); /* but not the one who does the checkpoint */
     if (first == HW_SHM_CKPT && count == 1 &&
         !hw_gate_checkpoint_locked(file->capture, file->below))
         return refuse(file, first, count);
