@@ -23,6 +23,7 @@
 #include "served.h"
 
 enum { OPTION_JSON = 1, OPTION_NETWORK };
+enum { REST_MS = 1 };    /* after events, until the next ones are read */
 enum { RETRY_MS = 500 }; /* while a database could not be opened because it was busy */
 enum { EVENT_BUFFER = 16 * (sizeof(struct inotify_event) + NAME_MAX + 1) };
 
@@ -199,16 +200,21 @@ static int serve_until_signal(struct server *server)
 
         if (server->has_busy && (wait_ms < 0 || wait_ms > RETRY_MS))
             wait_ms = RETRY_MS;
+        if (fds[1].fd < 0)
+            wait_ms = REST_MS;
         count = poll(fds, 2, wait_ms);
-
         if (count < 0 && errno != EINTR)
             return failure("poll: %s", strerror(errno));
         if (count > 0 && fds[0].revents != 0)
             return DONE;
-        if (count > 0 && fds[1].revents != 0)
+        if (count > 0 && fds[1].revents != 0) {
             events_read(server);
+            fds[1].fd = -1; /* a busy writer is looked at once in a while, not for each frame */
+        } else {
+            fds[1].fd = server->inotify;
+        }
         served_work(&server->served);
-        if (count == 0 && server->has_busy)
+        if (count == 0 && server->has_busy && wait_ms == RETRY_MS)
             scan_open(server);
     }
 }
