@@ -161,7 +161,7 @@ int database_check(const char *path)
     return result == DONE ? directory_check(path) : result;
 }
 
-/* An application goes on without a log that is damaged; who wants something of it is told at once. */
+/* An application goes on without a damaged log; who wants something of it is told at once. */
 static int log_check(const char *path)
 {
     hyperwal_log *log = NULL;

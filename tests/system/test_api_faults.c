@@ -1,4 +1,4 @@
-/* Whatever allocation fails while a log is read, restored or followed: an error, and nothing leaks. */
+/* Whatever allocation fails while a log is read, restored or followed: an error and no leak. */
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
