@@ -37,7 +37,8 @@ struct mail_slot {
 struct layout {
     uint32_t magic, version;
     uint8_t boot_id[16];
-    uint8_t reserved[40];
+    _Atomic uint32_t delaying;
+    uint8_t reserved[36];
     _Alignas(64) _Atomic uint32_t news;
     _Atomic uint32_t work;
     _Atomic uint32_t idle;
@@ -231,6 +232,12 @@ void hw_shared_want_length(struct hw_shared_page *page, uint64_t length)
            !atomic_compare_exchange_weak(&page->layout->wanted_length, &wanted, length + 1)) {
         /* somebody else raised it: look again */
     }
+    if (wanted >= length + 1)
+        return;
+    /* A worker about to delay its sync must not sleep on; one that is idle need not wake. */
+    atomic_fetch_add(&page->layout->work, 1);
+    if (atomic_load(&page->layout->delaying) != 0)
+        page->env->ops->wake_word(page->env, word(&page->layout->work));
 }
 
 bool hw_shared_is_wanted(struct hw_shared_page *page)
@@ -362,12 +369,12 @@ uint32_t hw_shared_work_count(struct hw_shared_page *page)
 void hw_shared_worker_sleep(struct hw_shared_page *page, uint32_t seen,
                             bool (*is_needed)(void *ctx), void *ctx, uint64_t timeout_ns)
 {
-    if (is_needed != NULL)
-        atomic_store(&page->layout->idle, 1);
+    _Atomic uint32_t *announced = is_needed != NULL ? &page->layout->idle : &page->layout->delaying;
+
+    atomic_store(announced, 1);
     if (is_needed == NULL || !is_needed(ctx))
         page->env->ops->wait_word(page->env, word(&page->layout->work), seen, timeout_ns);
-    if (is_needed != NULL)
-        atomic_store(&page->layout->idle, 0);
+    atomic_store(announced, 0);
 }
 
 void hw_shared_set_worker(struct hw_shared_page *page, uint32_t process_id)

@@ -6,6 +6,7 @@
  * What must survive is in the log.
  *
  *   byte 0  magic, version, boot id              fixed once valid
+ *       24  delaying        1: the worker sleeps with commits to log, who wants them must ring
  *       64  news            futex word: bumped after anything here changed that somebody awaits
  *       68  work            futex word: the worker sleeps on it
  *       72  idle            1: the worker sleeps, a committer must ring
@@ -60,7 +61,10 @@ void hw_shared_wake(struct hw_shared_page *page);
 
 uint64_t hw_shared_durable_length(struct hw_shared_page *page);
 void hw_shared_set_durable_length(struct hw_shared_page *page, uint64_t length); /* and wakes */
-/* A follower has `length` blocks and waits for more: the worker will not delay its sync. */
+/*
+ * A follower has `length` blocks and waits for more: the worker will not delay its sync, nor goes
+ * on delaying it.  An idle worker sleeps on.
+ */
 void hw_shared_want_length(struct hw_shared_page *page, uint64_t length);
 bool hw_shared_is_wanted(struct hw_shared_page *page);
 
@@ -98,7 +102,7 @@ bool hw_shared_take_urgent(struct hw_shared_page *page); /* and clears it */
 /*
  * The worker sleeps until a ring after it had read `seen`, or timeout_ns passed.  With `is_needed`
  * it announces that it is idle, so that the next commit rings, and asks once more before sleeping;
- * with NULL commits do not wake it.  May return early.
+ * with NULL commits do not wake it, only rings and followers.  May return early.
  */
 uint32_t hw_shared_work_count(struct hw_shared_page *page);
 void hw_shared_worker_sleep(struct hw_shared_page *page, uint32_t seen,

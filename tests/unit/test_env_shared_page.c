@@ -281,6 +281,43 @@ static void worker_that_sleeps_hears_every_commit(void **state)
     hw_shared_page_close(page);
 }
 
+static void *want_when_asked(void *ctx)
+{
+    struct hw_shared_page *page = ctx;
+
+    for (uint64_t length = 0; length < ROUNDS; length++) {
+        while (hw_shared_durable_length(page) < length)
+            hw_shared_wait(page, hw_shared_wake_count(page), 1000000);
+        hw_shared_want_length(page, length);
+    }
+    return NULL;
+}
+
+/* A follower that was busy when the worker looked must not wait for the end of the delay. */
+static void worker_that_delays_hears_who_waits(void **state)
+{
+    struct hw_env *env = hw_env_posix();
+    uint64_t start = env->ops->monotonic_ns(env), minute = 60000000000;
+    struct hw_shared_page *page = NULL;
+    struct hw_thread thread;
+
+    (void)state;
+    assert_int_equal(hw_shared_page_open(env, NULL, true, &page, NULL), HW_OK);
+    assert_int_equal(hw_thread_start(&thread, want_when_asked, page, NULL), HW_OK);
+    for (uint64_t length = 1; length <= ROUNDS; length++) {
+        uint32_t seen = hw_shared_work_count(page);
+
+        while (!hw_shared_is_wanted(page)) {
+            hw_shared_worker_sleep(page, seen, NULL, NULL, minute);
+            seen = hw_shared_work_count(page);
+        }
+        hw_shared_set_durable_length(page, length);
+    }
+    hw_thread_join(&thread);
+    assert_true(env->ops->monotonic_ns(env) - start < minute);
+    hw_shared_page_close(page);
+}
+
 static void child_follows_the_length(struct hw_env *env, const char *dir)
 {
     struct hw_shared_page *page = NULL;
@@ -344,6 +381,7 @@ int main(void)
         TEST(cancelled_letter_is_not_delivered),
         TEST(private_page_needs_no_file),
         cmocka_unit_test(worker_that_sleeps_hears_every_commit),
+        cmocka_unit_test(worker_that_delays_hears_who_waits),
         cmocka_unit_test(reader_in_another_process_sees_the_length_grow),
     };
 
