@@ -31,7 +31,7 @@ void hw_buffer_add(struct hw_buffer *buffer, const void *bytes, size_t size);
 void hw_buffer_add_u8(struct hw_buffer *buffer, uint8_t value);
 void hw_buffer_add_le32(struct hw_buffer *buffer, uint32_t value);
 void hw_buffer_add_le64(struct hw_buffer *buffer, uint64_t value);
-/* Hypercore's compact encoding: `uint`, shortest form (shared/hypercore PROTOCOL.md 2). */
+/* Hypercore's compact encoding: `uint`, in the shortest form (docs/FORMAT.md). */
 void hw_buffer_add_uint(struct hw_buffer *buffer, uint64_t value);
 
 struct hw_cursor {

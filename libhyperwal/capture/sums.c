@@ -6,11 +6,11 @@
 #include "capture/internal.h"
 
 /*
- *   byte 0       4        8          12        16       24     32
- *        | magic | version | pagesize | pages  | seq    | sum  | 8 bytes a page, from page 1 ...
+ *   byte 0       4         8          12     16    24     32
+ *        | magic | version | pagesize | zero | seq | zero | 8 bytes a page, from page 1 ...
  *
- * Little-endian.  `sum` is the XOR of the pages' words: a file that was half written does not
- * match.
+ * Little-endian.  The XOR of the pages' words must be the state sum of `seq`, which the note in the
+ * log has: a file that was half written does not match.
  */
 enum {
     MAGIC = 0x53555348,

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import sqlite3
@@ -20,6 +21,8 @@ import read_files  # noqa: E402
 import read_log  # noqa: E402
 
 BUILD = os.path.abspath(os.environ.get("HW_BUILD", "build/dev"))
+SOURCE = os.environ.get("HW_SOURCE", os.path.dirname(os.path.dirname(os.path.dirname(
+    os.path.abspath(__file__)))))
 PROGRAM = os.path.join(BUILD, "hyperwal")
 EXTENSION = os.path.join(BUILD, "hyperwal.so")
 
@@ -202,7 +205,7 @@ def any_byte_that_changes_is_noticed():
         work(db, 12, commits=3, bulk=False)
     read("a.db")
     length = read_log.Log("a.db-hyper").tree_length
-    check(length > 3, length)
+    check(length > 0, length)
     chance = random.Random(1)
     for name in ("log", "tree", "00000001.seg"):
         path = os.path.join("a.db-hyper", name)
@@ -264,10 +267,33 @@ def files_of_a_replica_tell_its_state():
           == facts["seq"] + 1, "shared")
 
 
+def the_log_in_the_description_is_a_log():
+    """The example of docs/FORMAT.md was written by other code: the program accepts it."""
+    with open(os.path.join(SOURCE, "docs/FORMAT.md"), encoding="utf-8") as file:
+        dump = file.read().split("### A whole log", 1)[1].split("```")[1]
+    os.mkdir("example")
+    out = None
+    for line in dump.splitlines():
+        name = re.fullmatch(r"(\S+):", line)
+        if name:
+            out = os.path.join("example", name.group(1))
+        elif line:
+            with open(out, "ab") as file:
+                file.write(bytes.fromhex(line[:48].strip()))
+    facts = read_log.main("example")
+    check((facts["length"], facts["commits"], facts["seq"]) == (1, 2, 0), facts)
+    check(read_files.read_note(bytes.fromhex(facts["note"]))["seq"] == 0, facts["note"])
+    verified = json.loads(run("verify", "--deep", "--json", "example"))
+    check(verified["ok"] and verified["key"] == facts["key"], verified)
+    status = json.loads(run("status", "--json", "example"))
+    check(status["tree_hash"] == facts["tree_hash"] and status["role"] == "mirror", status)
+
+
 TESTS = (newest_state_is_what_restore_writes, pages_of_512_and_65536_bytes_are_read,
          pruned_log_is_read, adopted_copy_has_a_fork_of_its_own, gap_is_passed_by_a_snapshot,
          log_of_a_killed_writer_is_read, any_byte_that_changes_is_noticed,
-         note_and_files_of_the_capture_tell_the_newest_state, files_of_a_replica_tell_its_state)
+         note_and_files_of_the_capture_tell_the_newest_state, files_of_a_replica_tell_its_state,
+         the_log_in_the_description_is_a_log)
 
 
 def main(names):
