@@ -117,6 +117,24 @@ def newest_state_is_what_restore_writes():
     check(facts["snapshots"] == 2 and facts["gaps"] == 0 and facts["pruned"] == 0, facts)
 
 
+def snapshot_that_was_made_among_commits_is_laid_down():
+    make("a.db", rows=100000)
+    chance = random.Random(20)
+    with captured("a.db") as db:
+        maker = subprocess.Popen([PROGRAM, "snapshot", "a.db"], stdout=subprocess.DEVNULL)
+        for i in range(100000):
+            db.execute("UPDATE t SET b = ? WHERE a = ?",
+                       (f"changed {i} " * 7, chance.randrange(100000)))
+            if maker.poll() is not None and i > 200:
+                break
+        check(maker.wait(timeout=60) == 0, maker.returncode)
+    facts = read("a.db")
+    reader = read_log.Reader(read_log.Log("a.db-hyper").blocks)
+    newest = reader.snapshots[max(reader.snapshots)]
+    check(facts["snapshots"] >= 2 and newest["least"] < newest["greatest"], newest["least"],
+          newest["greatest"])
+
+
 def pages_of_512_and_65536_bytes_are_read():
     for size in (512, 65536):
         name = f"a{size}.db"
@@ -289,7 +307,8 @@ def the_log_in_the_description_is_a_log():
     check(status["tree_hash"] == facts["tree_hash"] and status["role"] == "mirror", status)
 
 
-TESTS = (newest_state_is_what_restore_writes, pages_of_512_and_65536_bytes_are_read,
+TESTS = (newest_state_is_what_restore_writes,
+         snapshot_that_was_made_among_commits_is_laid_down, pages_of_512_and_65536_bytes_are_read,
          pruned_log_is_read, adopted_copy_has_a_fork_of_its_own, gap_is_passed_by_a_snapshot,
          log_of_a_killed_writer_is_read, any_byte_that_changes_is_noticed,
          note_and_files_of_the_capture_tell_the_newest_state, files_of_a_replica_tell_its_state,
