@@ -148,23 +148,15 @@ int hyperwal_label(sqlite3 *db, const char *schema, const char *name, uint64_t *
 int hyperwal_prune(sqlite3 *db, const char *schema, uint64_t keep_from_seq, int dry_run,
                    uint64_t *freed)
 {
-    struct hw_capture *capture = NULL;
-    struct hw_error error = {0};
-    uint64_t bytes = 0;
-    enum hw_status status;
-    int code = sqlite3_file_control(db, schema, (int)HW_FCNTL_CAPTURE, &capture);
+    struct hw_vfs_request request = {.kind = HW_REQUEST_PRUNE,
+                                     .timeout_ms = LONG_TIMEOUT_MS,
+                                     .seq = keep_from_seq,
+                                     .dry_run = dry_run != 0};
+    int code = ask(db, schema, &request);
 
-    if (code != SQLITE_OK)
-        return code == SQLITE_NOTFOUND ? SQLITE_MISUSE : code;
-    if (capture == NULL)
-        return SQLITE_READONLY;
-    status =
-        hw_capture_prune(capture, keep_from_seq, dry_run != 0, LONG_TIMEOUT_MS, &bytes, &error);
-    if (status != HW_OK)
-        sqlite3_log(hw_vfs_code(status), "hyperwal: prune: %s", error.message);
-    else if (freed != NULL)
-        *freed = bytes;
-    return hw_vfs_code(status);
+    if (code == SQLITE_OK && freed != NULL)
+        *freed = request.freed;
+    return code;
 }
 
 int hyperwal_status(sqlite3 *db, const char *schema, char **json)

@@ -275,8 +275,10 @@ static bool worker_is_needed(void *ctx)
 {
     struct hw_capture *capture = ctx;
 
-    return atomic_load(&capture->closing) || hw_mailbox_is_posted(capture->shared) ||
-           hw_shared_yield(capture->shared) != 0 || !hw_gate_is_logged(capture);
+    bool can_work = atomic_load(&capture->ready) || atomic_load(&capture->exclusive);
+
+    return atomic_load(&capture->closing) || hw_shared_yield(capture->shared) != 0 ||
+           (can_work && (hw_mailbox_is_posted(capture->shared) || !hw_gate_is_logged(capture)));
 }
 
 /* Wait for the lock as long as it takes: a holder that dies wakes us through the kernel. */
@@ -331,19 +333,22 @@ enum hw_status hw_capture_step(struct hw_capture *capture, uint64_t *deadline_ns
 
 /* --------------------------------------------------------------------------------- events */
 
-void hw_capture_ready(struct hw_capture *capture)
+bool hw_capture_ready(struct hw_capture *capture)
 {
     struct hw_error err;
 
     if (atomic_load(&capture->ready))
-        return;
+        return true;
     if (hw_gate_open(capture, true, &err) != HW_OK) {
+        atomic_store(&capture->blind, true);
         hw_env_log(capture->env, HW_LOG_ERROR, "event=wal_index_unreadable db=%s error=\"%s\"",
                    capture->path, err.message);
-        return; /* asked again at the next read */
+        return false;
     }
+    atomic_store(&capture->blind, false);
     atomic_store(&capture->ready, true);
     hw_shared_ring(capture->shared);
+    return true;
 }
 
 void hw_capture_committed(struct hw_capture *capture)
@@ -409,13 +414,25 @@ void hw_capture_exclusive_committed(struct hw_capture *capture)
     hw_shared_commit(capture->shared);
 }
 
+/*
+ * The end of the log is known to be a state of this database.  If it is not (the worker could not
+ * look, or looks still), nothing may say that the file as it is now agrees with the log.
+ */
+static bool is_reconciled(struct hw_capture *capture)
+{
+    struct hw_shared_position position = hw_shared_position(capture->shared);
+
+    return position.seq != UINT64_MAX && position.frame != UINT32_MAX;
+}
+
 void hw_capture_wal_deleted(struct hw_capture *capture)
 {
-    bool logged = hw_gate_is_logged(capture);
+    bool logged = is_reconciled(capture) && hw_gate_is_logged(capture);
 
     hw_mutex_lock(&capture->step_mutex);
     finish_snapshot(capture);
     atomic_store(&capture->ready, false); /* or the worker would begin again before we are done */
+    atomic_store(&capture->blind, false);
     hw_worker_let_go(capture);
     hw_gate_close(capture);
     hw_mutex_unlock(&capture->step_mutex);
@@ -425,7 +442,8 @@ void hw_capture_wal_deleted(struct hw_capture *capture)
 
 void hw_capture_checkpointed(struct hw_capture *capture)
 {
-    hw_position_note(capture, false);
+    if (is_reconciled(capture))
+        hw_position_note(capture, false);
 }
 
 /* ------------------------------------------------------------------------------ questions */

@@ -62,7 +62,7 @@ bool hw_capture_is_forked(const struct hw_capture *capture);
 /* ------------------------------------------------------------------- what the shim tells */
 
 /* A connection holds a read mark: SQLite has recovered the WAL, its index is valid. */
-void hw_capture_ready(struct hw_capture *capture);
+bool hw_capture_ready(struct hw_capture *capture); /* false: call again at the next read mark */
 /* The write lock was released: there may be a new commit.  Costs an increment, seldom a futex. */
 void hw_capture_committed(struct hw_capture *capture);
 /*

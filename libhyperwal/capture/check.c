@@ -189,8 +189,13 @@ static enum hw_status find_state(struct hw_capture *capture, uint64_t sum, uint3
         struct hw_cursor cursor;
         bool found = false;
 
-        if (hw_core_read(worker->core, i, &worker->block, NULL) != HW_OK)
-            break; /* pruned: nothing before it could be rolled forward */
+        status = hw_core_read(worker->core, i, &worker->block, err);
+        if (status == HW_EPRUNED || status == HW_ECORRUPT) { /* no rolling forward over this */
+            status = HW_OK;
+            break;
+        }
+        if (status != HW_OK)
+            break; /* a disk that fails for a moment must not make a gap */
         cursor = hw_cursor(worker->block.bytes, worker->block.size);
         if (hw_entry_header_decode(&cursor, i, &header) != HW_OK || header.type == HW_ENTRY_GAP)
             break;

@@ -119,8 +119,12 @@ bool hw_gate_is_logged(struct hw_capture *capture)
         hw_mutex_unlock(&capture->step_mutex);
         return logged;
     }
-    if (!atomic_load(&capture->ready))
-        return true; /* nobody has read this WAL through us: nothing of ours can be lost */
+    if (!atomic_load(&capture->ready)) {
+        if (!atomic_load(&capture->blind))
+            return true; /* nobody has read this WAL through us: nothing of ours can be lost */
+        if (!hw_capture_ready(capture))
+            return false; /* somebody writes it, and we cannot look */
+    }
     if (hw_gate_header(capture, &header) != HW_OK)
         return false;
     return reaches(capture, header.salts, header.max_frame);
@@ -172,13 +176,28 @@ static bool is_over_limit(const struct hw_capture *capture,
     return header->max_frame * frame_size > limit;
 }
 
+/*
+ * Has the WAL grown by a checkpoint's worth since `tried` was set?  If so it is set anew.  When a
+ * long reader holds checkpoints back, only so often somebody waits in vain.
+ */
+static bool has_grown(atomic_uint *tried, uint32_t max_frame)
+{
+    uint32_t last = atomic_load(tried);
+
+    if (max_frame >= last && max_frame - last < CHECKPOINT_FRAMES)
+        return false;
+    atomic_store(tried, max_frame);
+    return true;
+}
+
 int hw_gate_checkpoint_lock(struct hw_capture *capture, bool automatic)
 {
     struct hw_wal_index_header header;
 
     /* A shorter WAL SQLite leaves alone: then it is the application that asks, and we wait. */
     if (automatic && !hw_gate_is_logged(capture) && hw_gate_header(capture, &header) == HW_OK &&
-        header.max_frame >= CHECKPOINT_FRAMES && !is_over_limit(capture, &header))
+        header.max_frame >= CHECKPOINT_FRAMES &&
+        !(is_over_limit(capture, &header) && has_grown(&capture->waited_frame, header.max_frame)))
         return SQLITE_BUSY;
     return wait_logged(capture) ? SQLITE_OK : SQLITE_BUSY;
 }
@@ -275,15 +294,12 @@ static void checkpoint_passive(struct hw_capture *capture)
 void hw_gate_write_locked(struct hw_capture *capture)
 {
     struct hw_wal_index_header header;
-    uint32_t tried;
 
     if (!atomic_load(&capture->ready) || hw_gate_header(capture, &header) != HW_OK)
         return;
-    tried = atomic_load(&capture->checkpoint_frame);
     if (!is_over_limit(capture, &header) ||
-        (header.max_frame >= tried && header.max_frame - tried < CHECKPOINT_FRAMES))
-        return; /* short enough; or a reader held the last try back, a little ago */
-    atomic_store(&capture->checkpoint_frame, header.max_frame);
+        !has_grown(&capture->checkpoint_frame, header.max_frame))
+        return;
     if (!wait_logged(capture))
         return; /* the log cannot keep up: the application goes on, the WAL grows to its cap */
     if (hw_gate_header(capture, &header) == HW_OK) {

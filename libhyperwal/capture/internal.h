@@ -187,7 +187,8 @@ struct hw_capture {
     uint64_t wal_limit, wal_cap;
     uint32_t process_id; /* of the opener: another one means a fork */
     bool memory, threaded;
-    atomic_uint checkpoint_frame;  /* the WAL's length when a checkpoint of ours was tried */
+    /* The WAL's length when a checkpoint of ours was tried, and when an automatic one waited. */
+    atomic_uint checkpoint_frame, waited_frame;
     struct hw_shared_page *shared; /* owned */
     struct hw_file *lock_file;     /* owned: worker.lock, open for life; NULL in memory mode */
 
@@ -196,6 +197,7 @@ struct hw_capture {
     sqlite3_file *database;          /* gate: the base's handle, for the wal-index and old images */
     struct hw_wal_index *gate_index; /* gate */
     atomic_bool ready;               /* the wal-index is valid: a connection reads */
+    atomic_bool blind;               /* it reads, and we could not look at the wal-index */
     atomic_bool exclusive;           /* exclusive locking mode in this process */
     atomic_bool exclusive_has_shm;
 

@@ -300,8 +300,7 @@ int hw_shim_file_shm_lock(sqlite3_file *sqlite_file, int first, int count, int f
     else
         file->shm_shared |= slots(first, count);
     if (ours && !is_exclusive && !file->ready && first >= HW_SHM_READ0) {
-        file->ready = true;
-        hw_capture_ready(file->capture);
+        file->ready = hw_capture_ready(file->capture);
     }
     return SQLITE_OK;
 }

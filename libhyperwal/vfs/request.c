@@ -176,6 +176,9 @@ static enum hw_status ask_worker(struct hw_shim_file *file, struct hw_vfs_reques
     case HW_REQUEST_LABEL:
         return hw_capture_label(file->capture, request->label, request->timeout_ms, &request->seq,
                                 err);
+    case HW_REQUEST_PRUNE:
+        return hw_capture_prune(file->capture, request->seq, request->dry_run, request->timeout_ms,
+                                &request->freed, err);
     case HW_REQUEST_SNAPSHOT:
     case HW_REQUEST_STATUS:
     case HW_REQUEST_KEY:
@@ -201,6 +204,7 @@ static enum hw_status ask_primary(struct hw_shim_file *file, struct hw_vfs_reque
     case HW_REQUEST_WAIT:
     case HW_REQUEST_SNAPSHOT:
     case HW_REQUEST_LABEL:
+    case HW_REQUEST_PRUNE:
         break;
     }
     status = make_ready(file, &reader, err);
@@ -223,8 +227,9 @@ static enum hw_status ask_replica(struct hw_shim_file *file, struct hw_vfs_reque
         return hw_shim_replica_wait(file, request->seq, request->timeout_ms, err);
     case HW_REQUEST_SNAPSHOT:
     case HW_REQUEST_LABEL:
+    case HW_REQUEST_PRUNE:
         return hw_fail(err, HW_EREADONLY,
-                       "this is a replica: snapshots and labels are made at the primary");
+                       "this is a replica: its log is labelled and pruned at the primary");
     case HW_REQUEST_STATUS:
         return replica_status(file, &request->text, err);
     case HW_REQUEST_KEY:

@@ -62,12 +62,15 @@ struct hw_vfs_request {
         HW_REQUEST_WAIT,     /* seq -> returns when a replica applied it */
         HW_REQUEST_SNAPSHOT, /* -> seq */
         HW_REQUEST_LABEL,    /* label -> seq */
+        HW_REQUEST_PRUNE,    /* seq, dry_run -> freed */
         HW_REQUEST_STATUS,   /* -> text */
         HW_REQUEST_KEY,      /* -> text */
     } kind;
     uint64_t seq;
     uint64_t timeout_ms;
-    const char *label;     /* borrowed */
+    const char *label; /* borrowed */
+    bool dry_run;
+    uint64_t freed;        /* bytes */
     char *text;            /* of sqlite3_malloc; owned by the caller */
     struct hw_error error; /* why the file control did not return SQLITE_OK */
 };
