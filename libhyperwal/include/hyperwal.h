@@ -56,7 +56,10 @@ enum { HYPERWAL_DEFAULT_VFS = 1 };
 /* Register the VFS "hyperwal" on top of the default one; again is harmless. */
 HYPERWAL_API int hyperwal_register(unsigned flags);
 
-/* Where the library's event lines go ("event=worker_started ..."); level 0 debug to 3 error. */
+/*
+ * Where the library's event lines go ("event=worker_started ..."); level 0 debug to 3 error.  The
+ * sink is called in any thread, with locks held: it must not call SQLite or this library.
+ */
 HYPERWAL_API void hyperwal_set_log(void (*sink)(void *ctx, int level, const char *line), void *ctx);
 
 /*
