@@ -4,6 +4,8 @@
 #include "apply/replay.h"
 #include "base/alloc.h"
 
+enum { WRITE_OUT_BYTES = 8 << 20 }; /* begun at once, beside reading and expanding */
+
 /* Where a restore writes, and what it has done. */
 struct output {
     struct hw_env *env;   /* borrowed */
@@ -12,6 +14,7 @@ struct output {
     hw_progress *progress; /* may be NULL */
     void *progress_ctx;
     uint64_t done, total; /* bytes */
+    uint64_t written_out; /* bytes from the start that the system was told to write out */
 };
 
 /* ---------------------------------------------------------------------------- pages in the file */
@@ -54,6 +57,19 @@ static enum hw_status advance(void *ctx, uint64_t bytes, struct hw_error *err)
     return hw_fail(err, HW_AGAIN, "stopped");
 }
 
+/* The same for groups, whose bytes lie one after the other. */
+static enum hw_status advance_group(void *ctx, uint64_t bytes, struct hw_error *err)
+{
+    struct output *output = ctx;
+    uint64_t end = output->done + bytes;
+
+    if (end - output->written_out >= WRITE_OUT_BYTES) {
+        output->env->ops->start_sync(output->file, output->written_out, end - output->written_out);
+        output->written_out = end;
+    }
+    return advance(ctx, bytes, err);
+}
+
 /* The whole state into output->file, summed on the way and synced. */
 static enum hw_status write_state(struct output *output, struct hw_core *core,
                                   const struct hw_replay_plan *plan, struct hw_error *err)
@@ -68,7 +84,7 @@ static enum hw_status write_state(struct output *output, struct hw_core *core,
     output->total = plan->snapshot.group_count * (uint64_t)HW_GROUP_PAGES * output->page_size;
     if (plan->target.seq >= plan->first_seq)
         output->total += (plan->target.seq - plan->first_seq + 1) * output->page_size;
-    status = hw_replay_groups(&replay, output->file, advance, output, err);
+    status = hw_replay_groups(&replay, output->file, advance_group, output, err);
     while (status == HW_OK && replay.next_seq <= plan->target.seq) {
         status = hw_replay_block(&replay, err);
         if (status == HW_OK)

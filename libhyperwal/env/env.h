@@ -58,6 +58,8 @@ struct hw_env_ops {
     enum hw_status (*write_at)(struct hw_file *file, uint64_t offset, const void *buf, size_t size,
                                struct hw_error *err);
     enum hw_status (*sync)(struct hw_file *file, struct hw_error *err); /* as fdatasync */
+    /* Begin to write these bytes out, so that a sync to come waits less.  Promises nothing. */
+    void (*start_sync)(struct hw_file *file, uint64_t offset, uint64_t size);
     enum hw_status (*truncate)(struct hw_file *file, uint64_t size, struct hw_error *err);
     /* Reserve room up to `size` bytes, so that later syncs need not extend the file. */
     enum hw_status (*allocate)(struct hw_file *file, uint64_t size, struct hw_error *err);

@@ -190,6 +190,13 @@ static enum hw_status memory_write_at(struct hw_file *file, uint64_t offset, con
     return HW_OK;
 }
 
+static void memory_start_sync(struct hw_file *file, uint64_t offset, uint64_t size)
+{
+    (void)file;
+    (void)offset;
+    (void)size;
+}
+
 static enum hw_status memory_truncate(struct hw_file *file, uint64_t size, struct hw_error *err)
 {
     struct content *content = content_of(file);
@@ -381,6 +388,7 @@ static const struct hw_env_ops memory_ops = {
     .read_at = memory_read_at,
     .write_at = memory_write_at,
     .sync = memory_sync,
+    .start_sync = memory_start_sync,
     .truncate = memory_truncate,
     .allocate = memory_allocate,
     .stat_file = memory_stat_file,

@@ -16,8 +16,8 @@ FOLDERS = ("libhyperwal", "replicator", "tests", "bench")
 LIBRARY_BANS = (
     (("malloc", "calloc", "realloc", "free", "strdup", "strndup", "asprintf"), ("base/alloc.c",),
      "hw_alloc() and hw_free() of base/alloc.h"),
-    (("open", "openat", "close", "read", "write", "pread", "pwrite", "fsync", "fdatasync", "rename",
-      "unlink", "mkdir", "rmdir", "ftruncate", "fallocate", "posix_fallocate", "stat", "fstat",
+    (("open", "openat", "close", "read", "write", "pread", "pwrite", "fsync", "fdatasync",
+      "sync_file_range", "rename", "unlink", "mkdir", "rmdir", "ftruncate", "fallocate", "posix_fallocate", "stat", "fstat",
       "lstat", "mmap", "munmap", "fcntl", "flock", "opendir", "fopen", "getrandom", "getpid",
       "access"), ("env/env_posix.c",), "struct hw_env"),
     (("time", "clock_gettime", "gettimeofday", "usleep", "nanosleep", "sleep", "sched_yield"),

@@ -66,6 +66,7 @@ static void bytes_written_are_read_again(void **state)
     char text[8];
 
     assert_int_equal(place->ops->write_at(file, 3, "abcde", 5, NULL), HW_OK);
+    place->ops->start_sync(file, 0, 8);
     assert_int_equal(place->ops->sync(file, NULL), HW_OK);
     assert_int_equal(place->ops->read_at(file, 3, text, 5, NULL), HW_OK);
     assert_memory_equal(text, "abcde", 5);
