@@ -28,7 +28,7 @@ MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 32, 4096, 16384, 1 << 18
 MNT_DETACH = 2
 
 # What any opener may write, and what says nothing about history.
-VOLATILE = ("shared", "worker.lock", "probe", "sums", "position")
+VOLATILE = ("shared", "worker.lock", "sidecar.lock", "probe", "sums", "position")
 
 
 # ---------------------------------------------------------------------------- helpers
