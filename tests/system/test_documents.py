@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""What the man pages and --help say is what there is.
+"""What the man pages, --help and the documents say is what there is.
 
 One line a test (docs/TESTING.md).  Names given as arguments run only those tests.
 """
@@ -152,10 +152,28 @@ def fields_of_json_are_in_section_1():
             check(re.search(rf"\b{field}\b", help_text), f"{verb}: {field} is not in its --help")
 
 
+def files_that_the_documents_name_exist():
+    known = {"test_LAYER_FILE.c", "fuzz_X.c", "sqlite3ext.h"}
+    tree = [os.path.relpath(os.path.join(place, name), SOURCE)
+            for top in ("libhyperwal", "replicator", "tests", "bench", "scripts", "docs")
+            for place, _, names in os.walk(os.path.join(SOURCE, top)) for name in names]
+    folder = os.path.join(SOURCE, "docs/decisions")
+    pages = ["README.md", "docs/ARCHITECTURE.md", "docs/FORMAT.md", "docs/TESTING.md",
+             "bench/README.md"] + ["docs/decisions/" + name for name in os.listdir(folder)]
+    for page in pages:
+        text = source(page)
+        for name in re.findall(r"[`(]([\w/-]+\.(?:c|h|py|md))[`)]", text):
+            found = any(path == name or path.endswith("/" + name) for path in tree)
+            check(found or name.rsplit("/", 1)[-1] in known | {"README.md"}, page, name)
+        for function in re.findall(r"`(hw_\w+|hyperwal_\w+)\(\)`", text):
+            check(any(function + "(" in source(path) for path in tree
+                      if path.startswith("libhyperwal") and path.endswith(".h")), page, function)
+
+
 TESTS = (every_page_is_clean, synopsis_and_help_have_the_same_options,
          options_of_the_program_are_those_of_its_help,
          every_function_of_the_header_is_in_section_3, every_pragma_and_parameter_is_in_section_7,
-         fields_of_json_are_in_section_1)
+         fields_of_json_are_in_section_1, files_that_the_documents_name_exist)
 
 
 def main(names):
