@@ -74,8 +74,9 @@ enum hw_status hw_core_create(struct hw_env *env, const char *dir, struct hw_cor
  * told any more.
  *
  * For writing: cuts a torn tail, syncs what it keeps.  HW_EREADONLY: the key file is missing, does
- * not belong to the log, or others can read it; the message says which.  HW_EFORK: the directory is a copy (machine id, device and inode of the key file do
- * not match those recorded): nothing is signed until hw_core_adopt().
+ * not belong to the log, or others can read it; the message says which.  HW_EFORK: the directory is
+ * a copy (machine id, device and inode of the key file do not match those recorded): nothing is
+ * signed until hw_core_adopt().
  *
  * HW_ENOTFOUND: there is no log in `dir`.  HW_EVERSION, HW_ECORRUPT.
  */
