@@ -20,7 +20,7 @@
  *           kind COMMIT: note size uint | note | signature 64
  *           checksum 8
  *
- * A segment begins with a COMMIT of no blocks: signature and note as they were, under its fork.
+ * A segment begins with a COMMIT of no blocks: the note as it was, the tree signed under its fork.
  * A batch is any number of PART records and one COMMIT, which may hold blocks too.  Its signature
  * is that of the tree after it, under the segment's fork.  KEPT records are what pruning left.
  * The checksum covers the checksum before it (the header's, at first), the record's head, the leaf
