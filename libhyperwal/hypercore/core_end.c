@@ -434,6 +434,7 @@ enum hw_status hw_core_refresh(struct hw_core *core, uint64_t limit, struct hw_e
     core->limit = limit;
     if (core->has_commit && limit <= length)
         return HW_OK;
+    hw_core_drop_ahead(core);
     if (core->tree.fresh.size == 0) /* else the tree on disk is damaged, and we know it better */
         hw_tree_file_restart(&core->tree, length);
     status = walk_all(core, limit, err);

@@ -41,6 +41,22 @@ struct hw_core_batch {
     size_t bytes;              /* of all blocks since begin */
 };
 
+/*
+ * What a reader that goes from block to block has read beyond the block it was asked for.  All of
+ * it is only a guess: what does not check is read again without it.
+ */
+struct hw_core_ahead {
+    uint64_t next; /* the block after the one read last */
+    struct hw_slots_ahead slots;
+    struct hw_record record; /* without slices */
+    uint32_t record_segment; /* where it is; 0: none */
+    uint64_t record_offset;
+    uint8_t *window; /* owned; NULL before the first use */
+    size_t window_size;
+    uint32_t window_segment;
+    uint64_t window_offset;
+};
+
 struct hw_core {
     struct hw_env *env;    /* where the files are */
     struct hw_env *memory; /* owned: the same, if the log is in memory; else NULL */
@@ -73,6 +89,7 @@ struct hw_core {
     struct hw_file *segment; /* owned: the current one */
     struct hw_file *old;     /* owned: an older one being read; NULL */
     uint32_t old_identity;
+    struct hw_core_ahead ahead;
     struct hw_segment_scan scan;
     struct hw_core_batch batch;
     struct hw_buffer scratch; /* for reading */
@@ -108,6 +125,8 @@ bool hw_core_signature_fits(const struct hw_core *core, const uint8_t tree_hash[
 /* A parent's place in the tree file; for hw_roots_push(), ctx is the core. */
 void hw_core_parent_made(void *ctx, const struct hw_node *parent);
 
+/* Forget what was read ahead. */
+void hw_core_drop_ahead(struct hw_core *core);
 /* Forget the old segment that is open for reading. */
 void hw_core_drop_old(struct hw_core *core);
 /* The file of a segment, borrowed until the next call.  HW_ENOTFOUND: pruned, or lost. */

@@ -82,6 +82,7 @@ static void core_free(struct hw_core *core)
         return;
     core->env->ops->close(core->segment);
     hw_core_drop_old(core);
+    hw_free(core->ahead.window);
     hw_tree_file_close(&core->tree);
     hw_segment_scan_release(&core->scan);
     hw_buffer_release(&core->batch.record);

@@ -160,16 +160,13 @@ enum hw_status hw_tree_file_slot(struct hw_tree_file *tree, uint64_t block, stru
     return HW_OK;
 }
 
-enum hw_status hw_tree_file_block(struct hw_tree_file *tree, uint64_t block, uint64_t *start,
-                                  struct hw_slot *out, struct hw_error *err)
+/* A block from its slot and the one before, which is zeros for the first. */
+static enum hw_status block_decode(const struct hw_tree_file *tree, uint64_t block,
+                                   const uint8_t bytes[2 * HW_SLOT_SIZE], uint64_t *start,
+                                   struct hw_slot *out, struct hw_error *err)
 {
-    uint8_t bytes[2 * HW_SLOT_SIZE] = {0};
     struct hw_slot before;
-    enum hw_status status = block == 0 ? read_slots(tree, 0, 1, bytes + HW_SLOT_SIZE, err)
-                                       : read_slots(tree, block - 1, 2, bytes, err);
 
-    if (status != HW_OK)
-        return status;
     hw_slot_decode(bytes, &before);
     hw_slot_decode(bytes + HW_SLOT_SIZE, out);
     if (is_zero(out->leaf, HW_HASH_SIZE) || out->end < before.end)
@@ -177,6 +174,39 @@ enum hw_status hw_tree_file_block(struct hw_tree_file *tree, uint64_t block, uin
                        (unsigned long long)block, (unsigned long long)slot_at(block));
     *start = before.end;
     return HW_OK;
+}
+
+enum hw_status hw_tree_file_block(struct hw_tree_file *tree, uint64_t block, uint64_t *start,
+                                  struct hw_slot *out, struct hw_error *err)
+{
+    uint8_t bytes[2 * HW_SLOT_SIZE] = {0};
+    enum hw_status status = block == 0 ? read_slots(tree, 0, 1, bytes + HW_SLOT_SIZE, err)
+                                       : read_slots(tree, block - 1, 2, bytes, err);
+
+    return status == HW_OK ? block_decode(tree, block, bytes, start, out, err) : status;
+}
+
+enum hw_status hw_tree_file_block_ahead(struct hw_tree_file *tree, uint64_t block, uint64_t length,
+                                        struct hw_slots_ahead *ahead, uint64_t *start,
+                                        struct hw_slot *out, struct hw_error *err)
+{
+    uint64_t first = block - 1;
+
+    assert(block > 0 && block < length);
+    if (first < ahead->first || block - ahead->first >= ahead->count) {
+        unsigned count =
+            length - first < HW_SLOTS_AHEAD ? (unsigned)(length - first) : (unsigned)HW_SLOTS_AHEAD;
+        enum hw_status status;
+
+        ahead->count = 0;
+        status = read_slots(tree, first, count, ahead->bytes, err);
+        if (status != HW_OK)
+            return status;
+        ahead->first = first;
+        ahead->count = count;
+    }
+    return block_decode(tree, block, ahead->bytes + (first - ahead->first) * HW_SLOT_SIZE, start,
+                        out, err);
 }
 
 /* Bytes of all blocks before `block`. */

@@ -75,6 +75,16 @@ enum hw_status hw_tree_file_slot(struct hw_tree_file *tree, uint64_t block, stru
 /* The slot, and the end of the one before. */
 enum hw_status hw_tree_file_block(struct hw_tree_file *tree, uint64_t block, uint64_t *start,
                                   struct hw_slot *out, struct hw_error *err) HW_MUST_CHECK;
+/* The same for who goes from block to block: slots of a log of `length` blocks read at once. */
+enum { HW_SLOTS_AHEAD = 64 };
+struct hw_slots_ahead {
+    uint64_t first;
+    unsigned count; /* 0: none */
+    uint8_t bytes[HW_SLOTS_AHEAD * HW_SLOT_SIZE];
+};
+enum hw_status hw_tree_file_block_ahead(struct hw_tree_file *tree, uint64_t block, uint64_t length,
+                                        struct hw_slots_ahead *ahead, uint64_t *start,
+                                        struct hw_slot *out, struct hw_error *err) HW_MUST_CHECK;
 /* A node by its flat index, which must be complete in a log of the caller's length. */
 enum hw_status hw_tree_file_node(struct hw_tree_file *tree, uint64_t index, struct hw_node *out,
                                  struct hw_error *err) HW_MUST_CHECK;

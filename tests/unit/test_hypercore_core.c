@@ -100,6 +100,73 @@ static void a_reader_stops_at_its_limit(void **state)
     hw_core_close(core);
 }
 
+static const struct hw_env_ops *system_ops;
+static unsigned read_count;
+
+static enum hw_status read_counted(struct hw_file *file, uint64_t offset, void *buf, size_t size,
+                                   struct hw_error *err)
+{
+    read_count++;
+    return system_ops->read_at(file, offset, buf, size, err);
+}
+
+/* Small blocks come in windows, also while the log grows and goes on in other segments. */
+static void blocks_read_in_turn_cost_few_reads(void **state)
+{
+    struct core_log *f = *state;
+    struct hw_core *core = NULL, *reader = NULL;
+    static struct hw_env_ops counting;
+    uint64_t next = 0;
+
+    system_ops = f->env->ops;
+    counting = *system_ops;
+    counting.read_at = read_counted;
+    assert_ok(hw_core_create(f->env, f->dir, &core, &f->err));
+    assert_ok(core_log_append(core, 1, "a", &f->err));
+    assert_ok(hw_core_open(f->env, f->dir, HW_CORE_READ, 1, &reader, &f->err));
+    for (unsigned round = 0; round < 4; round++) {
+        core->segment_size = round == 2 ? 3000 : 1 << 20;
+        for (unsigned i = 0; i < 40; i++)
+            assert_ok(core_log_append(core, 1 + i % 9, "b", &f->err));
+        assert_ok(hw_core_refresh(reader, hw_core_length(core) - 3, &f->err));
+        f->env->ops = &counting;
+        read_count = 0;
+        while (next < hw_core_length(reader))
+            assert_ok(core_log_check(reader, next++, &f->err));
+        f->env->ops = system_ops;
+        if (round == 0) /* of 180 blocks in 41 records */
+            assert_in_range(read_count, 1, 30);
+    }
+    assert_status(core_log_check(reader, next, &f->err), HW_ENOTFOUND, &f->err);
+    hw_core_close(reader);
+    hw_core_close(core);
+}
+
+/* What was read ahead is a guess: if the file says something else by now, that counts. */
+static void what_was_read_ahead_is_checked(void **state)
+{
+    struct core_log *f = *state;
+    struct hw_core *core = NULL, *reader = NULL;
+
+    assert_ok(hw_core_create(f->env, f->dir, &core, &f->err));
+    assert_ok(core_log_append(core, 30, "a", &f->err));
+    assert_ok(hw_core_open(f->env, f->dir, HW_CORE_READ, 30, &reader, &f->err));
+    for (unsigned i = 0; i < 10; i++)
+        assert_ok(core_log_check(reader, i, &f->err));
+    assert_true(reader->ahead.window_size > 0 && reader->ahead.slots.count > 0);
+    memset(reader->ahead.window, 0xaa, reader->ahead.window_size);
+    assert_ok(core_log_check(reader, 10, &f->err));
+    for (unsigned i = 11; i < 15; i++)
+        assert_ok(core_log_check(reader, i, &f->err));
+    memset(reader->ahead.slots.bytes, 0, sizeof(reader->ahead.slots.bytes));
+    assert_ok(core_log_check(reader, 15, &f->err));
+    assert_ok(core_log_check(reader, 16, &f->err));
+    reader->ahead.record.start += 1;
+    assert_ok(core_log_check(reader, 17, &f->err));
+    hw_core_close(reader);
+    hw_core_close(core);
+}
+
 static void a_large_batch_is_one_batch(void **state)
 {
     struct core_log *f = *state;
@@ -199,6 +266,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(segments_follow_each_other, core_log_setup,
                                         core_log_teardown),
         cmocka_unit_test_setup_teardown(a_reader_stops_at_its_limit, core_log_setup,
+                                        core_log_teardown),
+        cmocka_unit_test_setup_teardown(blocks_read_in_turn_cost_few_reads, core_log_setup,
+                                        core_log_teardown),
+        cmocka_unit_test_setup_teardown(what_was_read_ahead_is_checked, core_log_setup,
                                         core_log_teardown),
         cmocka_unit_test_setup_teardown(a_large_batch_is_one_batch, core_log_setup,
                                         core_log_teardown),
