@@ -245,7 +245,8 @@ void hw_capture_close(struct hw_capture *capture)
         uint64_t seq;
 
         if ((atomic_load(&capture->ready) || atomic_load(&capture->exclusive)) &&
-            hw_capture_wait_logged(capture, CLOSE_WAIT_MS, &seq, &err) != HW_OK)
+            hw_capture_wait_logged(capture, hw_gate_is_alarmed(capture) ? 0 : CLOSE_WAIT_MS, &seq,
+                                   &err) != HW_OK)
             hw_env_log(capture->env, HW_LOG_WARN, /* the WAL has it: the next open goes on */
                        "event=closed_behind db=%s error=\"%s\"", capture->path, err.message);
         atomic_store(&capture->closing, true);
@@ -432,6 +433,7 @@ void hw_capture_wal_deleted(struct hw_capture *capture)
     hw_mutex_lock(&capture->step_mutex);
     finish_snapshot(capture);
     atomic_store(&capture->ready, false); /* or the worker would begin again before we are done */
+    atomic_store(&capture->settled, false);
     atomic_store(&capture->blind, false);
     hw_worker_let_go(capture);
     hw_gate_close(capture);

@@ -44,8 +44,9 @@ struct hw_capture_options {
  * The capture of a database; the same object for every call with the same path in this process
  * (reference counted).  Makes the log's directory and the log if they are missing.  The database
  * need not exist or be in WAL mode yet: capture begins at hw_capture_ready().
- * A log that cannot be opened (damaged, of another database, a key that others can read) is an
- * error here and changes nothing.
+ * A log that may not be written (of another database, a copy, a key that others can read) is an
+ * error here and changes nothing.  One that is damaged, or a disk that is full, is an alarm: the
+ * application goes on, and the WAL is kept up to its cap.
  */
 enum hw_status hw_capture_open(const struct hw_capture_options *options, struct hw_capture **out,
                                struct hw_error *err) HW_MUST_CHECK;
@@ -115,6 +116,11 @@ bool hw_gate_checkpoint_locked(struct hw_capture *capture, sqlite3_file *connect
 /* Door 4: is everything committed in the log?  Decides the answer to PERSIST_WAL, without
  * waiting. */
 bool hw_gate_is_logged(struct hw_capture *capture);
+/*
+ * Before the base's lock of WRITE: the first writer after an open waits, bounded, until log and
+ * database are known to agree: a database that fell behind its log is rolled forward before.
+ */
+void hw_gate_write_lock(struct hw_capture *capture);
 /*
  * After the base's lock of WRITE: delays the writer, bounded, when the WAL has passed its limit, and
  * checkpoints: nobody else commits now, so only what is in the log is copied.

@@ -130,8 +130,7 @@ bool hw_gate_is_logged(struct hw_capture *capture)
     return reaches(capture, header.salts, header.max_frame);
 }
 
-/* The log cannot be written: what is not in it will not be there in time. */
-static bool is_alarmed(struct hw_capture *capture)
+bool hw_gate_is_alarmed(struct hw_capture *capture)
 {
     char alarm[HW_SHARED_TEXT_SIZE];
 
@@ -149,7 +148,7 @@ static bool wait_logged(struct hw_capture *capture)
         uint32_t seen = hw_shared_wake_count(capture->shared);
         uint64_t now = env->ops->monotonic_ns(env);
 
-        if (now >= deadline || (capture->threaded && is_alarmed(capture)))
+        if (now >= deadline || (capture->threaded && hw_gate_is_alarmed(capture)))
             return false;
         hw_shared_urge(capture->shared);
         if (!capture->threaded) {
@@ -289,6 +288,33 @@ static void checkpoint_passive(struct hw_capture *capture)
         hw_env_log(capture->env, HW_LOG_WARN, "event=wal_over_limit db=%s checkpoint_code=%d",
                    capture->path, rc);
     (void)sqlite3_close(db); /* never the last one: the writer who asked is open */
+}
+
+void hw_gate_write_lock(struct hw_capture *capture)
+{
+    struct hw_env *env = capture->env;
+    uint64_t now = 0, deadline = 0;
+
+    while (atomic_load(&capture->ready) && !atomic_load(&capture->settled)) {
+        uint32_t seen = hw_shared_wake_count(capture->shared);
+        struct hw_shared_position position = hw_shared_position(capture->shared);
+
+        now = env->ops->monotonic_ns(env);
+        deadline = deadline == 0 ? now + SETTLE_WAIT_NS : deadline;
+        if (position.seq != UINT64_MAX || is_released(&position) || now >= deadline ||
+            hw_gate_is_alarmed(capture)) {
+            atomic_store(&capture->settled, true); /* once is enough, in vain or not */
+            return;
+        }
+        if (capture->threaded) {
+            hw_shared_wait(capture->shared, seen, deadline - now);
+        } else {
+            uint64_t next;
+
+            if (hw_capture_step(capture, &next, NULL) != HW_OK)
+                atomic_store(&capture->settled, true);
+        }
+    }
 }
 
 void hw_gate_write_locked(struct hw_capture *capture)

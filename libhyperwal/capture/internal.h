@@ -46,6 +46,7 @@ enum {
     SNAPSHOT_LOG_MIN = 16 << 20,   /* bytes of log that make a snapshot worth while */
     SNAPSHOT_RAW_MIN = 256 << 20,  /* bytes of raw pages to replay that do */
     SNAPSHOT_RAW_FACTOR = 4,       /* and so many times the database */
+    SETTLE_WAIT_NS = 2000000000,   /* the first writer waits so long for reconciliation */
     GATE_WAIT_NS = 100000000,      /* a door waits so long for the log */
     WAL_LIMIT_FRAMES = 4000,       /* four times SQLite's autocheckpoint */
     WAL_CAP_DEFAULT = 1 << 30,     /* bytes */
@@ -198,6 +199,7 @@ struct hw_capture {
     struct hw_wal_index *gate_index; /* gate */
     atomic_bool ready;               /* the wal-index is valid: a connection reads */
     atomic_bool blind;               /* it reads, and we could not look at the wal-index */
+    atomic_bool settled;             /* the first writer need not wait (any more) */
     atomic_bool exclusive;           /* exclusive locking mode in this process */
     atomic_bool exclusive_has_shm;
 
@@ -302,6 +304,8 @@ void hw_request_answer(struct hw_capture *capture, uint32_t slot, enum hw_status
 
 /* ----------------------------------------------------------------------------------- gate.c */
 
+/* The log cannot be written: what is not in it will not be there in time. */
+bool hw_gate_is_alarmed(struct hw_capture *capture);
 /* The process's own handle of the database and the header of its wal-index. */
 enum hw_status hw_gate_open(struct hw_capture *capture, bool with_index,
                             struct hw_error *err) HW_MUST_CHECK;

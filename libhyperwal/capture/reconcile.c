@@ -116,7 +116,7 @@ static enum hw_status find_place(struct hw_capture *capture,
         status = hw_wal_index_backfill(worker->index, &backfilled, &attempted, err);
     if (status != HW_OK)
         return status;
-    worker->recovered_attempt = backfilled == 0 && attempted == header->max_frame ? attempted : 0;
+    worker->recovered_attempt = backfilled == 0 && attempted <= header->max_frame ? attempted : 0;
     if (header->max_frame > 0 && hw_header_same_round(header, worker->note.at.salts)) {
         *chain = header->max_frame >= worker->note.at.frame && frame_is_there(capture);
         *trusted = *chain && same_file;

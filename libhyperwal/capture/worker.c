@@ -8,6 +8,7 @@
 #include "capture/internal.h"
 
 enum { YIELD_TIMEOUT_MS = 3000, HEADER_RETRY_NS = 1000000, PROBE_SIZE = 1 << 20 };
+enum { REPAIR_RETRY = 25 }; /* times RETRY_NS: a damaged log waits for its operator */
 
 static const char *const state_names[] = {"starting", "checking", "running", "stalled", "released"};
 
@@ -123,6 +124,13 @@ static void publish_nothing(struct hw_capture *capture)
     hw_shared_set_position(capture->shared, &nothing);
 }
 
+/* The log is there and cannot be used as it is; who may write it is not in doubt. */
+static bool is_damage(enum hw_status status)
+{
+    return status == HW_ECORRUPT || status == HW_EPROOF || status == HW_EIO ||
+           status == HW_ENOSPC || status == HW_EBROKEN;
+}
+
 enum hw_status hw_worker_take_role(struct hw_capture *capture, struct hw_error *err)
 {
     struct hw_worker *worker = &capture->worker;
@@ -138,14 +146,22 @@ enum hw_status hw_worker_take_role(struct hw_capture *capture, struct hw_error *
         status = open_core(capture, err);
     if (status != HW_OK) {
         close_core(worker);
-        if (!capture->memory)
-            capture->env->ops->unlock(capture->lock_file);
-        return status;
+        if (!is_damage(status)) {
+            if (!capture->memory)
+                capture->env->ops->unlock(capture->lock_file);
+            return status;
+        }
     }
     worker->has_role = true;
     publish_nothing(capture);
-    hw_shared_set_durable_length(capture->shared, hw_core_length(worker->core));
     hw_shared_set_worker(capture->shared, capture->process_id);
+    if (status != HW_OK) { /* the application comes first: the WAL keeps what is committed */
+        worker->state = WORKER_STALLED;
+        worker->retry_ns = capture->env->ops->monotonic_ns(capture->env) + RETRY_NS;
+        hw_worker_alarm(capture, "the log cannot be opened: %s", err->message);
+        return HW_OK;
+    }
+    hw_shared_set_durable_length(capture->shared, hw_core_length(worker->core));
     hw_mailbox_repost(capture->shared);
     hw_env_log(capture->env, HW_LOG_INFO, "event=worker_started db=%s length=%llu", capture->path,
                (unsigned long long)hw_core_length(worker->core));
@@ -157,7 +173,8 @@ void hw_worker_let_go(struct hw_capture *capture)
     struct hw_worker *worker = &capture->worker;
 
     hw_snapshot_reset(worker);
-    if (worker->has_role && worker->state != WORKER_IDLE) {
+    /* Without a log that could be opened there is nothing to begin anew. */
+    if (worker->has_role && worker->core != NULL && worker->state != WORKER_IDLE) {
         hw_worker_set_state(capture, WORKER_IDLE);
         publish_nothing(capture);
     }
@@ -408,6 +425,22 @@ done:
     return status;
 }
 
+/* The wal-index that the connections share; HW_END: nobody has it yet. */
+static enum hw_status open_index(struct hw_capture *capture, struct hw_error *err)
+{
+    struct hw_worker *worker = &capture->worker;
+    enum hw_status status = HW_OK;
+
+    if (worker->index != NULL)
+        return HW_OK;
+    hw_mutex_lock(&capture->gate_mutex);
+    status = capture->database == NULL
+                 ? HW_END
+                 : hw_wal_index_shared(capture->database, &worker->index, err);
+    hw_mutex_unlock(&capture->gate_mutex);
+    return status;
+}
+
 /* STALLED and RELEASED: look whether the log can be written again, and let go of a WAL too long. */
 static enum hw_status step_stalled(struct hw_capture *capture, uint64_t *deadline_ns,
                                    struct hw_error *err)
@@ -421,9 +454,14 @@ static enum hw_status step_stalled(struct hw_capture *capture, uint64_t *deadlin
         return HW_END;
     }
     status = probe(capture, err);
+    worker->retry_ns = now_ns(capture) + RETRY_NS;
     if (status == HW_OK && !capture->memory) {
         close_core(worker); /* a poisoned core says nothing any more: what is durable counts */
         status = open_core(capture, err);
+        if (status != HW_OK) {
+            close_core(worker);
+            worker->retry_ns = now_ns(capture) + (uint64_t)REPAIR_RETRY * RETRY_NS;
+        }
     }
     if (status == HW_OK && worker->core != NULL) {
         if (worker->state == WORKER_STALLED) {
@@ -433,10 +471,9 @@ static enum hw_status step_stalled(struct hw_capture *capture, uint64_t *deadlin
         return hw_check_begin(capture, "the log could not be written, and the WAL outgrew its cap",
                               false, err);
     }
-    worker->retry_ns = now_ns(capture) + RETRY_NS;
     *deadline_ns = worker->retry_ns;
-    if (worker->state == WORKER_STALLED && hw_worker_index(worker) != NULL &&
-        hw_worker_header(capture, &header, NULL) == HW_OK &&
+    if (worker->state == WORKER_STALLED && open_index(capture, NULL) == HW_OK &&
+        hw_worker_index(worker) != NULL && hw_worker_header(capture, &header, NULL) == HW_OK &&
         (uint64_t)header.max_frame * (HW_WAL_FRAME_HEADER_SIZE + header.page_size) >
             capture->wal_cap) {
         struct hw_shared_position open_gate = {.frame = UINT32_MAX, .seq = UINT64_MAX};
@@ -602,20 +639,14 @@ static bool yields(struct hw_capture *capture, uint64_t *deadline_ns)
 
 static enum hw_status step_idle(struct hw_capture *capture, struct hw_error *err)
 {
-    struct hw_worker *worker = &capture->worker;
     enum hw_status status = HW_OK;
 
     if (!atomic_load(&capture->ready) && !atomic_load(&capture->exclusive))
         return HW_END;
-    if (atomic_load(&capture->exclusive) && !atomic_load(&capture->exclusive_has_shm)) {
+    if (atomic_load(&capture->exclusive) && !atomic_load(&capture->exclusive_has_shm))
         status = hw_exclusive_scan(capture, err);
-    } else if (worker->index == NULL) {
-        hw_mutex_lock(&capture->gate_mutex);
-        status = capture->database == NULL
-                     ? HW_END
-                     : hw_wal_index_shared(capture->database, &worker->index, err);
-        hw_mutex_unlock(&capture->gate_mutex);
-    }
+    else
+        status = open_index(capture, err);
     return status == HW_OK ? hw_reconcile_begin(capture, err) : status;
 }
 

@@ -229,6 +229,8 @@ static int lock_exclusive(struct hw_shim_file *file, int first, int count, int f
 {
     int code;
 
+    if (first == HW_SHM_WRITE && !holds(file, HW_SHM_CKPT))
+        hw_gate_write_lock(file->capture);
     if (first == HW_SHM_CKPT && count == 1) {
         code = hw_gate_checkpoint_lock(file->capture, file->just_committed); /* door 1 */
         file->just_committed = false;

@@ -396,6 +396,8 @@ def commit_stands_or_open_is_refused(expected, place):
         with contextlib.closing(through_vfs("app.db", timeout=200)) as db:
             db.execute("INSERT INTO t(b) VALUES('stands')")
     except sqlite3.OperationalError as error:
+        check("upgrade" in subprocess.run([PROGRAM, "status", "app.db"], capture_output=True, text=True,
+                                          timeout=LONG).stderr or "is gone" in place, place, "no open")
         check("unable to open" in str(error), place, error)
         check(dump("app.db") == expected, place, "the database was changed")
         return
@@ -448,6 +450,29 @@ def a_damaged_log_is_code_3_for_who_wants_to_write_it(dir):
             for args in (["label", "app.db", "x"], ["snapshot", "app.db"], ["serve", "app.db"],
                          ["prune", "app.db", "--keep", "1"]):
                 refused(3, ["app.db-hyper", "copy"], *args)
+        copy.put_back()
+
+
+def a_damaged_log_stops_no_application_and_is_written_again_when_it_is_whole(dir):
+    history()
+    copy = Copy("app.db")
+    segment = [n for n in os.listdir("app.db-hyper") if n.endswith(".seg")][0]
+    size = len(copy.files[segment].rstrip(b"\0"))
+    for name, offset in ((segment, 3), (segment, size - 3), ("log", 20)):
+        path = os.path.join("app.db-hyper", name)
+        flip(path, offset)
+        with contextlib.closing(through_vfs("app.db", timeout=200)) as db:
+            status = status_of(db)
+            check(status["state"] == "stalled" and "copy" in status["alarm"], status)
+            for i in range(3000):  # beyond autocheckpoint
+                db.execute("INSERT INTO t(b) VALUES(?)", (f"{name} {i}",))
+            flip(path, offset)
+            until(lambda: status_of(db)["state"] == "running" and status_of(db)["lag"] == 0, "goes on")
+            check(status_of(db)["alarm"] == "", status_of(db))
+        check(not any(e["type"] == "gap" for e in facts("log", "app.db")), "a gap")
+        run("verify", "app.db", "--deep")
+        run("restore", "app.db", "out.db", "--force")
+        check(dump("out.db") == dump("app.db"), name, "restored")
         copy.put_back()
 
 
