@@ -122,8 +122,8 @@ bool hw_gate_is_logged(struct hw_capture *capture);
  */
 void hw_gate_write_lock(struct hw_capture *capture);
 /*
- * After the base's lock of WRITE: delays the writer, bounded, when the WAL has passed its limit, and
- * checkpoints: nobody else commits now, so only what is in the log is copied.
+ * After the base's lock of WRITE: delays the writer, bounded, when the WAL has passed its limit,
+ * and checkpoints: nobody else commits now, so only what is in the log is copied.
  */
 void hw_gate_write_locked(struct hw_capture *capture);
 
