@@ -1,17 +1,19 @@
 /*
  * The processes that test_storm.c starts and kills.
  *
- *     storm_actor write PATH SEED FIRST COUNT STYLE   COUNT writers, numbered from FIRST, one thread each
- *     storm_actor keep  PATH SEED                     snapshots, labels, prunes, checkpoints
- *     storm_actor read  PATH SEED                     a stock reader: holds read transactions
+ *     storm_actor write PATH SEED FIRST COUNT STYLE  writers numbered from FIRST, a thread each
+ *     storm_actor keep  PATH SEED                    snapshots, labels, prunes, checkpoints
+ *     storm_actor read  PATH SEED                    a stock reader: holds read transactions
  *
- * STYLE: letters; v through the VFS, s stock SQLite; o a connection for each thread (NOMUTEX), f one with FULLMUTEX
- * for all, n one with NOMUTEX that goes from hand to hand; l waits for the log (durability=local); x exclusive.
+ * STYLE: letters; v through the VFS, s stock SQLite; o a connection for each thread (NOMUTEX), f
+ * one with FULLMUTEX for all, n one with NOMUTEX that goes from hand to hand; l waits for the log
+ * (durability=local); x exclusive.
  *
- * Says one line at a time on standard output, each with one write(2), so that a kill leaves whole lines:
+ * Says one line at a time on standard output, each with one write(2), so that a kill leaves whole
+ * lines:
  *
  *     start W N     writer W finds that its last commit is N
- *     ack W N SEQ   SQLite said that commit N of writer W is done; SEQ: where it is in the log, 0 not asked
+ *     ack W N SEQ   SQLite said that commit N of writer W is done; SEQ: its place in the log, or 0
  *     label NAME    the label is in the log
  *     keep SEQ      states before SEQ may be pruned from now on
  *     read          a reader saw a consistent state, twice the same
@@ -129,10 +131,10 @@ static sqlite3 *writer_connect(struct writer *writer)
 }
 
 /*
- * The statements of commit `n`, between BEGIN and COMMIT.  Nothing spills into the WAL inside
- * the savepoint: SQLite 3.40.1 forgets at ROLLBACK TO from which frame on checksums are to be written
- * (iReCksum in its wal.c), and a commit that it then acknowledges is gone after a kill, with our VFS
- * or without.
+ * The statements of commit `n`, between BEGIN and COMMIT.  Nothing spills into the WAL inside the
+ * savepoint: SQLite 3.40.1 forgets at ROLLBACK TO from which frame on checksums are to be written
+ * (iReCksum in its wal.c), and a commit that it then acknowledges is gone after a kill, with our
+ * VFS or without.
  */
 static int change(struct writer *writer, sqlite3 *db, int64_t n)
 {

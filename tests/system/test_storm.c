@@ -1,14 +1,15 @@
 /*
- * Processes that write, serve, follow, read, snapshot and prune one database, and are killed at any moment.
+ * Processes that write, serve, follow, read, snapshot and prune one database, and are killed at any
+ * moment.
  *
- * A test is one or more rounds: a new database, some actors (storm_actor.c and the program), a number of
- * SIGKILLs with restarts, then the reckoning: every acknowledged commit is in the database and, where its
- * seq is known, exactly there in the log; there is no gap; the replicas are the primary, page by page; any
- * state that is restored keeps the invariant of storm_schema.h.
+ * A test is one or more rounds: a new database, some actors (storm_actor.c and the program), some
+ * SIGKILLs with restarts, then the reckoning: every acknowledged commit is in the database and,
+ * where its seq is known, exactly there in the log; there is no gap; the replicas are the primary,
+ * page by page; any state that is restored keeps the invariant of storm_schema.h.
  *
- * HYPERWAL_SEED sets the plan (who is killed after how many microseconds; what the writers do), though not what
- * the kernel makes of it; HYPERWAL_KILLS the kills of a round.  A round that fails prints its seed and
- * leaves its directory.  tests/soak runs this for hours.
+ * HYPERWAL_SEED sets the plan (who is killed after how many microseconds; what the writers do),
+ * though not what the kernel makes of it; HYPERWAL_KILLS the kills of a round.  A round that fails
+ * prints its seed and leaves its directory.  tests/soak runs this for hours.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -74,7 +75,7 @@ static struct storm {
     int64_t acknowledged[STORM_WRITERS];
     struct ack acks[ACKS_MAX]; /* those with a seq; the newest overwrite the oldest */
     uint64_t ack_count, acks_all;
-    uint64_t reads, kills, keep, labels;
+    uint64_t reads, kills, keep, labels, ready;
     char bad[600]; /* the first thing that went wrong */
     bool is_done;
 } storm;
@@ -187,6 +188,8 @@ static void said(const struct actor *actor, const char *line)
         storm.labels++;
     else if (strcmp(line, "read") == 0)
         storm.reads++;
+    else if (strcmp(line, "ready") == 0)
+        storm.ready++;
 }
 
 /* Take what is in the pipe; false at its end. */
@@ -260,6 +263,16 @@ static void listen_until(uint64_t end_us)
                 bad("%s ended by itself: status %#x", actor->name, (unsigned)actor_end(actor));
         }
     }
+}
+
+static void wait_until_ready(void)
+{
+    uint64_t before = storm.ready, deadline = now_us() + (uint64_t)HANG_MS * 1000;
+
+    while (storm.ready == before && storm.bad[0] == 0 && now_us() < deadline)
+        listen_until(now_us() + 1000);
+    if (storm.ready == before)
+        bad("serve is not ready");
 }
 
 /* -------------------------------------------------------------------------- a round */
@@ -400,7 +413,24 @@ static void strike(const struct plan *plan)
             actor_start(&storm.actors[i]);
 }
 
-/* Everybody ends, some asked, some killed. */
+static void ask_to_end(struct actor *actor)
+{
+    close(actor->in);
+    actor->in = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    if (!actor->takes_seed)
+        (void)kill(actor->pid, SIGTERM);
+}
+
+static void expect_end(struct actor *actor)
+{
+    int status = actor->pid == 0 ? 0 : actor_end(actor);
+
+    /* the program may not yet have asked for signals */
+    if (status != 0 && !(WIFSIGNALED(status) && WTERMSIG(status) == SIGTERM))
+        bad("%s does not end well: status %#x", actor->name, (unsigned)status);
+}
+
+/* Everybody ends, asked or killed; on whom others depend, last. */
 static void end_all(void)
 {
     bool is_harsh = below(2) == 0;
@@ -408,25 +438,20 @@ static void end_all(void)
     for (int i = storm.actor_count; i-- > 0;) {
         struct actor *actor = &storm.actors[i];
 
-        if (actor->pid == 0)
+        if (actor->pid == 0 || actor->is_immune)
             continue;
-        if (is_harsh && !actor->is_immune) {
+        if (is_harsh)
             actor_kill(actor);
-            continue;
-        }
-        close(actor->in);
-        actor->in = open("/dev/null", O_RDONLY | O_CLOEXEC);
-        if (!actor->takes_seed)
-            (void)kill(actor->pid, SIGTERM);
-        listen_until(now_us());
+        else
+            ask_to_end(actor);
     }
+    for (int i = storm.actor_count; i-- > 0;)
+        if (!storm.actors[i].is_immune)
+            expect_end(&storm.actors[i]);
     for (int i = storm.actor_count; i-- > 0;) {
-        struct actor *actor = &storm.actors[i];
-        int status = actor->pid == 0 ? 0 : actor_end(actor);
-
-        /* the program may not yet have asked for signals */
-        if (status != 0 && !(WIFSIGNALED(status) && WTERMSIG(status) == SIGTERM))
-            bad("%s does not end well: status %#x", actor->name, (unsigned)status);
+        if (storm.actors[i].pid != 0)
+            ask_to_end(&storm.actors[i]);
+        expect_end(&storm.actors[i]);
     }
     storm.actor_count = 0;
 }
@@ -581,8 +606,11 @@ static void round_run(const struct plan *plan, uint64_t seed)
     (void)snprintf(storm.path, sizeof(storm.path), "%s/app.db", storm.directory);
     make_database();
     add_actors(plan);
-    for (int i = 0; i < storm.actor_count; i++)
+    for (int i = 0; i < storm.actor_count; i++) {
         actor_start(&storm.actors[i]);
+        if (storm.actors[i].is_immune)
+            wait_until_ready();
+    }
     while (count-- > 0 && storm.bad[0] == 0) {
         listen_until(now_us() + 1000 + below(gap_us));
         if (storm.bad[0] == 0)
