@@ -207,7 +207,7 @@ static int count_entries(struct hw_core *core, enum hw_entry_type type)
     return count;
 }
 
-/* The log verifies, its head is the database, and `gaps` is how often the two had to be rejoined. */
+/* The log verifies, its head is the database, and `gaps` says how often they had to be rejoined. */
 static void check_agreement(int gaps)
 {
     struct hw_target head = {.kind = HW_TARGET_HEAD};
