@@ -460,6 +460,9 @@ static enum hw_status checkpoint_if_due(struct hw_replica *replica, struct hw_er
 
     if (frames < replica->checkpoint_at)
         return HW_OK;
+    /* Who is behind soon writes the same pages again: fewer rounds write and sync less. */
+    if (replica->next_block < hw_core_length(replica->core) && frames < HW_REPLICA_CATCH_UP_FRAMES)
+        return HW_OK;
     status = shorten(replica, err);
     if (status != HW_AGAIN)
         return status;

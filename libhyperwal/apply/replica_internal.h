@@ -132,6 +132,7 @@ enum {
     HW_REPLICA_BATCH_BYTES = 2 << 20,    /* of pages, that become visible at once */
     HW_REPLICA_BATCH_BLOCKS = 1024,      /* that a step looks at */
     HW_REPLICA_CHECKPOINT_FRAMES = 1000, /* new frames that make a checkpoint worth while */
+    HW_REPLICA_CATCH_UP_FRAMES = 2500,   /* the same for who is behind */
     HW_REPLICA_WAL_LIMIT = 4000,         /* frames; above it publishing pauses */
     HW_REPLICA_PAUSE_MS = 1000,          /* the longest pause */
 };

@@ -180,6 +180,30 @@ static void the_wal_starts_over_when_readers_let_it(void **state)
     end(&w);
 }
 
+/* Only a checkpoint makes the database file longer. */
+static void who_is_behind_puts_the_checkpoint_off(void **state)
+{
+    struct world w;
+    size_t before = 0, after = 0, wal = 0;
+
+    (void)state;
+    begin(&w, 512);
+    open_replica(&w);
+    follow(&w);
+    assert_non_null(sim_file_bytes(w.sim, REPLICA, &before));
+    for (int i = 0; i < 1500; i++)
+        maker_commit(&w.m, "INSERT INTO t(b) VALUES(randomblob(200))");
+    assert_status(hw_replica_step(w.replica, &w.err), HW_OK, &w.err);
+    assert_non_null(sim_file_bytes(w.sim, REPLICA "-wal", &wal));
+    assert_in_range(wal / 536, 1000, 2400);
+    assert_non_null(sim_file_bytes(w.sim, REPLICA, &after));
+    assert_int_equal(after, before);
+    follow(&w);
+    assert_non_null(sim_file_bytes(w.sim, REPLICA, &after));
+    assert_true(after > before);
+    end(&w);
+}
+
 static void publishing_pauses_for_readers_in_a_long_wal_and_then_goes_on_with_an_alarm(void **state)
 {
     struct world w;
@@ -647,6 +671,7 @@ int main(void)
         cmocka_unit_test(a_transaction_of_many_blocks_is_seen_whole_or_not_at_all),
         cmocka_unit_test(a_read_transaction_of_any_length_keeps_its_snapshot),
         cmocka_unit_test(the_wal_starts_over_when_readers_let_it),
+        cmocka_unit_test(who_is_behind_puts_the_checkpoint_off),
         cmocka_unit_test(
             publishing_pauses_for_readers_in_a_long_wal_and_then_goes_on_with_an_alarm),
         cmocka_unit_test(labels_and_snapshots_move_the_seq_and_change_nothing),
