@@ -53,7 +53,6 @@ static enum hw_status capture_make(const struct hw_capture_options *options,
     capture->wal_limit = options->wal_limit;
     capture->wal_cap = options->wal_cap != 0 ? options->wal_cap : WAL_CAP_DEFAULT;
     capture->process_id = options->env->ops->process_id(options->env);
-    capture->worker.snapshot.request = UINT32_MAX;
     capture->path = hw_strdup(options->path);
     capture->wal_path = hw_format("%s-wal", options->path);
     capture->shm_path = hw_format("%s-shm", options->path);

@@ -131,8 +131,8 @@ struct snapshot_work {
     struct hw_snapshot_group *groups; /* owned, `capacity`: as this snapshot or the last has them */
     uint8_t *dirty;                   /* owned, `capacity`: changed since, or never taken */
     uint32_t capacity;
-    uint64_t bytes;   /* of its group blocks */
-    uint32_t request; /* mailbox slot that awaits it; UINT32_MAX: nobody */
+    uint64_t bytes;    /* of its group blocks */
+    uint32_t requests; /* bits of the mailbox slots that await it */
     uint64_t log_at_start, raw_at_start;
 };
 

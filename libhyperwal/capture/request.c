@@ -200,13 +200,9 @@ enum hw_status hw_request_step(struct hw_capture *capture, struct hw_error *err)
         status = add_label(capture, request.text, &result, err);
         break;
     case REQUEST_SNAPSHOT:
-        if (capture->worker.snapshot.request != UINT32_MAX) {
-            status = hw_fail(err, HW_AGAIN, "somebody else waits for a snapshot already");
-            break;
-        }
         /* One in the making will do: it ends with the state that it finds at its end. */
         capture->worker.snapshot.forced = true;
-        capture->worker.snapshot.request = slot;
+        capture->worker.snapshot.requests |= 1U << slot;
         return HW_OK; /* answered when it is durable */
     case REQUEST_PRUNE:
     case REQUEST_PRUNE_DRY:

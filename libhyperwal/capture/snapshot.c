@@ -22,11 +22,11 @@ void hw_snapshot_reset(struct hw_worker *worker)
 {
     struct snapshot_work *work = &worker->snapshot;
     bool wanted = work->forced || work->active;
-    uint32_t request = work->request;
+    uint32_t requests = work->requests;
 
     hw_free(work->groups);
     hw_free(work->dirty);
-    *work = (struct snapshot_work){.forced = wanted, .request = request};
+    *work = (struct snapshot_work){.forced = wanted, .requests = requests};
 }
 
 void hw_snapshot_touch(struct hw_worker *worker, uint32_t page_number)
@@ -267,9 +267,10 @@ static enum hw_status finish(struct hw_capture *capture, uint32_t group_count, s
     hw_env_log(capture->env, HW_LOG_INFO, "event=snapshot db=%s seq=%llu groups=%u bytes=%llu",
                capture->path, (unsigned long long)note.snapshot_seq, group_count,
                (unsigned long long)work->bytes);
-    if (work->request != UINT32_MAX) {
-        hw_request_answer(capture, work->request, HW_OK, note.snapshot_seq, NULL);
-        work->request = UINT32_MAX;
+    for (uint32_t slot = 0; work->requests != 0; slot++) {
+        if (work->requests >> slot & 1)
+            hw_request_answer(capture, slot, HW_OK, note.snapshot_seq, NULL);
+        work->requests &= ~(1U << slot);
     }
     return HW_OK;
 }
