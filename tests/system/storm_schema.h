@@ -59,7 +59,8 @@ static inline void storm_check(sqlite3 *db, char *why, size_t why_size)
         "SELECT abs(sum(balance)) FROM account",
         "SELECT abs((SELECT n FROM total) - (SELECT sum(n) FROM counter))",
         ("SELECT count(*) FROM counter c WHERE n - low <>"
-         " (SELECT count(*) FROM entry e WHERE e.writer = c.writer AND e.n > c.low AND e.n <= c.n)"),
+         " (SELECT count(*) FROM entry e WHERE e.writer = c.writer AND e.n > c.low AND e.n <= "
+         "c.n)"),
         "SELECT (SELECT sum(n - low) FROM counter) <> (SELECT count(*) FROM entry)",
     };
 
