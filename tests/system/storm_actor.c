@@ -35,7 +35,7 @@
 #include "hyperwal.h"
 #include "storm_schema.h"
 
-enum { BUSY_MS = 60000, WRITERS_MAX = 8 };
+enum { BUSY_MS = 60000, CHECKPOINT_BUSY_MS = 200, WRITERS_MAX = 8 };
 
 struct actor {
     const char *path, *style;
@@ -221,7 +221,10 @@ static bool meddle(struct writer *writer)
     case 0:
     case 1:
     case 2:
+        /* Beside serve a stock RESTART or TRUNCATE waits its whole timeout, and holds all writers. */
+        (void)sqlite3_busy_timeout(db, CHECKPOINT_BUSY_MS);
         code = sqlite3_wal_checkpoint_v2(db, NULL, (int)below(&writer->chance, 4), NULL, NULL);
+        (void)sqlite3_busy_timeout(db, BUSY_MS);
         if (code != SQLITE_OK && !is_busy(code) && (code & 0xff) != SQLITE_IOERR)
             say("bad checkpoint: %d %s", code, sqlite3_errmsg(db));
         return true;
