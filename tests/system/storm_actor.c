@@ -221,7 +221,7 @@ static bool meddle(struct writer *writer)
     case 0:
     case 1:
     case 2:
-        /* Beside serve a stock RESTART or TRUNCATE waits its whole timeout, and holds all writers. */
+        /* Beside serve a stock RESTART or TRUNCATE waits its whole timeout, all writers with it. */
         (void)sqlite3_busy_timeout(db, CHECKPOINT_BUSY_MS);
         code = sqlite3_wal_checkpoint_v2(db, NULL, (int)below(&writer->chance, 4), NULL, NULL);
         (void)sqlite3_busy_timeout(db, BUSY_MS);
