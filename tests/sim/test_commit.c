@@ -259,6 +259,38 @@ static void a_run_without_faults_agrees(void **state)
     check(world.sim, NULL);
 }
 
+/* SQLite then repeats the commit frame up to the end of the sector: still one transaction each. */
+static void without_powersafe_overwrite_a_commit_is_one_transaction(void **state)
+{
+    struct hw_core *core = NULL;
+    struct hw_entry_summary entry;
+    uint64_t seq = 0;
+    int before, transactions = 0;
+    sqlite3 *db;
+
+    (void)state;
+    sim_set_sector_size(world.sim, 16384);
+    sim_set_powersafe_overwrite(world.sim, false);
+    run_commits(world.sim, NULL);
+    assert_int_equal(world.acknowledged, 6);
+    db = open_database();
+    assert_true(run_sql(db, "SELECT * FROM t"));
+    note_logged(db);
+    before = (int)world.announced;
+    for (int i = 0; i < 5; i++)
+        assert_true(run_sql(db, "UPDATE t SET b = b || 'x' WHERE a = 1"));
+    note_logged(db);
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+    assert_int_equal(
+        hw_core_open(sim_env(world.sim), "/app.db-hyper", HW_CORE_READ, UINT64_MAX, &core, NULL),
+        HW_OK);
+    for (seq = (uint64_t)before; hw_entry_next(core, &seq, &entry, NULL) == HW_OK;)
+        transactions += entry.header.type == HW_ENTRY_TRANSACTION;
+    hw_core_close(core);
+    assert_int_equal(transactions, 5);
+    check(world.sim, NULL);
+}
+
 static void a_crash_at_any_operation_loses_nothing(void **state)
 {
     (void)state;
@@ -306,6 +338,8 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_run_without_faults_agrees, setup, teardown),
+        cmocka_unit_test_setup_teardown(without_powersafe_overwrite_a_commit_is_one_transaction,
+                                        setup, teardown),
         cmocka_unit_test_setup_teardown(a_crash_at_any_operation_loses_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(a_crash_at_any_operation_of_checkpoints_loses_nothing,
                                         setup, teardown),
