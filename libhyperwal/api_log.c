@@ -33,6 +33,10 @@ int hw_api_code(enum hw_status status)
     case HW_EBUSY:
     case HW_ETIMEOUT:
         return SQLITE_BUSY;
+    case HW_EMISSING:
+        return SQLITE_CANTOPEN;
+    case HW_EREFUSED:
+        return SQLITE_PERM;
     case HW_ELIMIT:
         return SQLITE_TOOBIG;
     case HW_EMISUSE:

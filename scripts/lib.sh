@@ -11,7 +11,7 @@ hw_jobs=$(nproc 2>/dev/null || echo 2)
 
 # What a build of everything needs; the names are those of Debian 12.
 hw_build_packages=(gcc libc6-dev cmake ninja-build pkg-config libsqlite3-dev libsodium-dev
-    libzstd-dev libxxhash-dev sqlite3)
+    libzstd-dev libxxhash-dev libnng-dev sqlite3)
 hw_test_packages=(libcmocka-dev python3 clang clang-format binutils groff-base)
 
 hw_say() {

@@ -49,6 +49,10 @@ const char *hw_status_name(enum hw_status status)
         return "HW_EREADONLY";
     case HW_ETIMEOUT:
         return "HW_ETIMEOUT";
+    case HW_EMISSING:
+        return "HW_EMISSING";
+    case HW_EREFUSED:
+        return "HW_EREFUSED";
     }
     return "HW_UNKNOWN";
 }

@@ -28,6 +28,8 @@ enum hw_status {
     HW_EEXIST = -15,    /* it is there already */
     HW_EREADONLY = -16, /* this object may not be written */
     HW_ETIMEOUT = -17,  /* the wait ended first */
+    HW_EMISSING = -18,  /* a mirror has not got it yet: somebody else may have */
+    HW_EREFUSED = -19,  /* the other side does not let us */
 };
 
 #define HW_MUST_CHECK __attribute__((warn_unused_result))

@@ -59,6 +59,16 @@ uint32_t hw_shared_wake_count(struct hw_shared_page *page);
 void hw_shared_wait(struct hw_shared_page *page, uint32_t seen, uint64_t timeout_ns);
 void hw_shared_wake(struct hw_shared_page *page);
 
+/*
+ * Who cannot wait on the page because it waits for much else (env/bell.h) watches the file
+ * `dir`/bell instead: from the first call on it is written to whenever the durable length moves.
+ */
+enum hw_status hw_shared_watch(struct hw_shared_page *page, struct hw_error *err) HW_MUST_CHECK;
+
+/* Somebody waits for followers to confirm: 1 durable, 2 applied; when it was last asked for, ns. */
+void hw_shared_set_remote_wait(struct hw_shared_page *page, unsigned level);
+unsigned hw_shared_remote_wait(struct hw_shared_page *page, uint64_t *since_ns);
+
 uint64_t hw_shared_durable_length(struct hw_shared_page *page);
 void hw_shared_set_durable_length(struct hw_shared_page *page, uint64_t length); /* and wakes */
 /*

@@ -54,8 +54,9 @@ struct hw_core_head {
 };
 
 enum hw_core_mode {
-    HW_CORE_READ,  /* never writes; the key file is not touched */
-    HW_CORE_WRITE, /* the caller holds the writer's lock */
+    HW_CORE_READ,   /* never writes; the key file is not touched */
+    HW_CORE_WRITE,  /* the caller holds the writer's lock */
+    HW_CORE_MIRROR, /* of somebody else's log (mirror.h); the caller is the only one to write it */
 };
 
 /*
@@ -96,8 +97,33 @@ void hw_core_close(struct hw_core *core); /* NULL does nothing */
 const struct hw_core_identity *hw_core_identity(const struct hw_core *core);
 struct hw_core_head hw_core_head(const struct hw_core *core);
 uint64_t hw_core_length(const struct hw_core *core);
+bool hw_core_is_mirror(const struct hw_core *core); /* however it is open */
 /* The first block that may still be there: blocks below were pruned, except single ones. */
 uint64_t hw_core_first_kept(const struct hw_core *core);
+/* The encoded manifest, added to *out: nothing if it has none (compat), or is not known yet. */
+enum hw_status hw_core_manifest(struct hw_core *core, struct hw_buffer *out,
+                                struct hw_error *err) HW_MUST_CHECK;
+
+/* Are the bytes of block `index` held?  A mirror that finds them damaged later says no from then. */
+bool hw_core_has(struct hw_core *core, uint64_t index);
+/*
+ * The first block in [start, end) that is held (or, with `held` false, is not); `end` if there is
+ * none.  Looks at no more than a bounded part at once: *checked tells up to where it looked.
+ */
+uint64_t hw_core_find(struct hw_core *core, uint64_t start, uint64_t end, bool held,
+                      uint64_t *checked);
+/* The same as bits, least significant first: `count` words from block `start`, a multiple of 32. */
+void hw_core_bits(struct hw_core *core, uint64_t start, size_t count, uint32_t *out);
+
+/*
+ * Who gets a block that a mirror open for reading has not got: returns when it may be there, or why
+ * it will not be.  Called within hw_core_read() and _read_head(), which then look again.
+ */
+struct hw_core_fetcher {
+    enum hw_status (*fetch)(void *ctx, uint64_t index, struct hw_error *err);
+    void *ctx;
+};
+void hw_core_set_fetcher(struct hw_core *core, const struct hw_core_fetcher *fetcher);
 /* Bytes the log takes on disk (or in memory), segments and tree. */
 uint64_t hw_core_stored_bytes(const struct hw_core *core);
 
@@ -126,7 +152,8 @@ void hw_core_batch_abort(struct hw_core *core);
 
 /*
  * Read block `index` into *out (its old content is gone).  Bytes are checked against the leaf
- * hash.  HW_ENOTFOUND: beyond the length.  HW_EPRUNED: given up.  HW_ECORRUPT.
+ * hash.  HW_ENOTFOUND: beyond the length.  HW_EPRUNED: given up.  HW_EMISSING: a mirror has not got
+ * it, and no fetcher.  HW_ECORRUPT.
  */
 enum hw_status hw_core_read(struct hw_core *core, uint64_t index, struct hw_buffer *out,
                             struct hw_error *err) HW_MUST_CHECK;

@@ -15,8 +15,9 @@
  * since 1970 UTC.  Handles may be used by one thread at a time, different handles by different
  * threads.
  *
- * SRC, where a log is read, is the path of a database, of its log directory, or hyper:PATH or
- * hyper:///full/path.
+ * SRC, where a log is read, is the path of a database, of its log directory, hyper:PATH or
+ * hyper:///full/path, or the URL of a log that somebody serves: hyper://HOST[:PORT]/NAME, where NAME
+ * is what the server calls it or the log's key; ws://HOST:PORT/PATH/NAME; ipc://SOCKET/NAME.
  */
 #ifndef HYPERWAL_H
 #define HYPERWAL_H
@@ -197,11 +198,51 @@ HYPERWAL_API const char *hyperwal_follow_errmsg(hyperwal_follower *follower);
 HYPERWAL_API void hyperwal_follow_close(hyperwal_follower *follower);
 
 /*
+ * The same from several sources of one log; the best is used, and the others when it fails.  With a
+ * node (may be NULL) the connections are its own, and it can serve the replica's log further.
+ */
+typedef struct hyperwal_node hyperwal_node;
+HYPERWAL_API int hyperwal_follow_sources(hyperwal_node *node, const char *const *sources,
+                                         unsigned source_count, const char *path,
+                                         hyperwal_progress progress, void *ctx,
+                                         hyperwal_follower **follower, char **error);
+/* The directory with the log that this replica is fed from: what a node can serve. */
+HYPERWAL_API const char *hyperwal_follow_log_dir(hyperwal_follower *follower);
+
+/*
  * Is `path` a replica, and of what?  SQLITE_NOTFOUND: no.  *applied_seq: last one applied.  The
  * state sum is computed from the file and compared with the log's record if `verify` is not 0.
  */
 HYPERWAL_API int hyperwal_replica_info(const char *path, int verify, unsigned char key[32],
                                        uint64_t *applied_seq, uint64_t *sum, char **error);
+
+/* ------------------------------------------------------------------------------ network */
+
+/*
+ * A node serves logs to followers, and to any other Hypercore peer; one thread of its own.
+ * `identity_file`: the key that tells this node from others, made if it is missing; NULL: the
+ * user's.
+ */
+HYPERWAL_API int hyperwal_node_open(const char *identity_file, hyperwal_node **node, char **error);
+HYPERWAL_API void hyperwal_node_close(hyperwal_node *node);
+/* Who may come in: an identity key (64 hex digits or z-base-32), or "any". */
+HYPERWAL_API int hyperwal_node_allow(hyperwal_node *node, const char *who, char **error);
+/*
+ * tcp://HOST[:PORT], ws://HOST:PORT/PATH, ipc://PATH.  *bound (may be NULL; sqlite3_free()): with
+ * the port that was taken.  SQLITE_PERM: others than this machine could come in, and nobody was
+ * allowed.
+ */
+HYPERWAL_API int hyperwal_node_listen(hyperwal_node *node, const char *url, char **bound,
+                                      char **error);
+/* Serve the log of SRC (local) under a name; stop. */
+HYPERWAL_API int hyperwal_node_serve(hyperwal_node *node, const char *name, const char *src,
+                                     char **error);
+HYPERWAL_API void hyperwal_node_unserve(hyperwal_node *node, const char *name);
+
+/* The public key of an identity file (NULL: the user's), made if it is missing. */
+HYPERWAL_API int hyperwal_identity(const char *identity_file, unsigned char key[32], char **error);
+/* What a server says of one of its databases, as JSON; free with sqlite3_free(). */
+HYPERWAL_API int hyperwal_remote_status(const char *url, char **json, char **error);
 
 #ifdef __cplusplus
 }

@@ -60,6 +60,10 @@ int hw_vfs_code(enum hw_status status)
         return SQLITE_TOOBIG;
     case HW_EMISUSE:
         return SQLITE_MISUSE;
+    case HW_EMISSING:
+        return SQLITE_CANTOPEN;
+    case HW_EREFUSED:
+        return SQLITE_PERM;
     case HW_EREADONLY:
         return SQLITE_READONLY;
     case HW_EPROTOCOL:

@@ -17,12 +17,23 @@
 #include "base/sqlite.h"
 #include "env/env.h"
 
+/*
+ * How a database opened with listen=URL is served from within the process: a layer above knows.
+ * `dir` is the directory of its log, which may be made only later.
+ */
+struct hw_vfs_listener {
+    enum hw_status (*start)(const char *url, const char *name, const char *dir, void **handle,
+                            struct hw_error *err);
+    void (*stop)(void *handle);
+};
+
 struct hw_vfs_options {
     const char *name;  /* NULL: "hyperwal"; copied */
     sqlite3_vfs *base; /* NULL: the default VFS found now; borrowed for ever */
     struct hw_env *env;
     bool threaded; /* captures get a thread; false: steps run inside the calls (tests) */
     bool make_default;
+    const struct hw_vfs_listener *listener; /* borrowed for ever; NULL: listen= is refused */
 };
 
 /*

@@ -1,0 +1,49 @@
+/*
+ * env/peer_table.h - who follows a log and how far, for all processes of the machine
+ *
+ * One file `peers` in the log's directory, mapped by the processes that serve the log (they write),
+ * by connections that wait for followers, and by who shows the status.  It is never synced, and
+ * made anew after a boot.  A follower has one row, known by its id: when it comes back, by another
+ * server perhaps, it gets its old row, so that nobody counts it twice.
+ *
+ *   row (256 bytes)   sequence | id 16 | key 32 | address 64 | server's process id | length |
+ *                     received | durable | applied | since
+ *
+ * Lengths, not seqs: a length covers all blocks below it.  A row is written by one process at a time
+ * and read by any: its sequence number is odd while it is written.  Acknowledged lengths of one row
+ * never go back while the log's fork stays.
+ */
+#ifndef HW_ENV_PEER_TABLE_H
+#define HW_ENV_PEER_TABLE_H
+
+#include "env/env.h"
+
+enum { HW_PEER_ROWS = 256, HW_PEER_ADDRESS_SIZE = 64 };
+
+struct hw_peer_row {
+    uint8_t id[16];  /* of the follower: hash of its identity key and its replica's id */
+    uint8_t key[32]; /* its identity key */
+    char address[HW_PEER_ADDRESS_SIZE];
+    uint32_t process_id; /* of the server it is connected to; 0: it is not connected */
+    bool counts;         /* may its acknowledgements confirm a commit? */
+    uint64_t length;     /* of its log */
+    uint64_t received, durable, applied; /* lengths */
+    int64_t since_ms;                    /* connected, 1970 */
+};
+
+struct hw_peer_table;
+/* `create`: as hw_shared_page_open(). */
+enum hw_status hw_peer_table_open(struct hw_env *env, const char *dir, bool create,
+                                  struct hw_peer_table **out, struct hw_error *err) HW_MUST_CHECK;
+void hw_peer_table_close(struct hw_peer_table *table); /* NULL does nothing */
+/* The row of this follower, or a free one, or that of a follower that left longest ago; HW_ELIMIT:
+ * all are connected.  Then hw_peer_table_set() with the same index. */
+enum hw_status hw_peer_table_claim(struct hw_peer_table *table, const struct hw_peer_row *row,
+                                   unsigned *index, struct hw_error *err) HW_MUST_CHECK;
+void hw_peer_table_set(struct hw_peer_table *table, unsigned index, const struct hw_peer_row *row);
+/* False: the row is empty. */
+bool hw_peer_table_get(struct hw_peer_table *table, unsigned index, struct hw_peer_row *out);
+/* Followers that count and have confirmed at least `length` blocks: durable, or applied. */
+unsigned hw_peer_table_confirmed(struct hw_peer_table *table, uint64_t length, bool applied);
+
+#endif

@@ -1,0 +1,69 @@
+/*
+ * hypercore/mirror.h - a log of somebody else, held as far as it was fetched
+ *
+ * A mirror knows a key, the newest signed tree that it has seen proven, some nodes of that tree and
+ * some blocks.  It grows by answers that hold (proof.h), never signs, and is a struct hw_core like
+ * any other: hw_core_open(HW_CORE_MIRROR) for the one who writes it, HW_CORE_READ for readers in
+ * this process and others, who see what arrives when they call hw_core_refresh().
+ *
+ *      directory:  mirror         key, manifest once it is known
+ *                  head           two checked slots: the newest tree, and the newest one synced
+ *                  nodes          48 bytes a node of the flat tree: size, hash, checksum; holes
+ *                  have           one bit a block
+ *                  NNNNNNNN.dat   bytes of the log, 64 MiB of it each, at their place; holes
+ *
+ * Nothing is synced but by hw_core_sync(): what a crash takes was held by somebody else and is
+ * fetched again.  So every byte is checked when it is read (nodes by their checksum, blocks by their
+ * leaf), and what does not check is simply not held.
+ *
+ * Invariants: 1. Nothing is stored that does not hash to a tree that the log's signers signed.
+ *             2. What hw_core_sync() covered is there after a crash.
+ *             3. Memory is bounded, whatever the length of the log.
+ */
+#ifndef HW_HYPERCORE_MIRROR_H
+#define HW_HYPERCORE_MIRROR_H
+
+#include "hypercore/hypercore.h"
+#include "hypercore/proof.h"
+
+/*
+ * Make an empty mirror of the log with this key in `dir` (made if it is missing; NULL: in memory)
+ * and open it for writing.  HW_EEXIST: a log or mirror is there already.
+ */
+enum hw_status hw_core_create_mirror(struct hw_env *env, const char *dir,
+                                     const uint8_t key[HW_KEY_SIZE], struct hw_core **out,
+                                     struct hw_error *err) HW_MUST_CHECK;
+
+/* What an answer brought. */
+struct hw_accepted {
+    bool has_upgrade; /* the head moved */
+    bool has_block;   /* `block` is held now, and was not before */
+    bool has_manifest;
+    uint64_t block;
+};
+/*
+ * Check an answer against what is held, and store what it proves.  HW_EPROOF: it is false, nothing
+ * was stored.  HW_EFORK: it is of a fork above ours: hw_reorg_begin() of proof.h, with
+ * hw_core_reader(), and in the end hw_core_reorg().  HW_ENOSPC, HW_EIO: the caller asks again later.
+ */
+enum hw_status hw_core_accept(struct hw_core *core, const struct hw_proof *proof,
+                              struct hw_accepted *out, struct hw_error *err) HW_MUST_CHECK;
+/* What the functions of proof.h want to know of it; borrowed until the core changes. */
+enum hw_status hw_core_reader(struct hw_core *core, struct hw_proof_reader *out,
+                              struct hw_error *err) HW_MUST_CHECK;
+/*
+ * Take over a higher fork: what lies beyond the common blocks is dropped.  `signature` is that of
+ * the answer hw_reorg_begin() was given, `manifest` likewise (may be empty).
+ */
+enum hw_status hw_core_reorg(struct hw_core *core, const struct hw_reorg *reorg,
+                             struct hw_slice signature, struct hw_slice manifest,
+                             struct hw_error *err) HW_MUST_CHECK;
+/* Levels from the flat node `index` up to one that is held: what a request says as `nodes`. */
+enum hw_status hw_core_missing_nodes(struct hw_core *core, uint64_t index, uint64_t *out,
+                                     struct hw_error *err) HW_MUST_CHECK;
+
+/* Make durable what was accepted so far; its length. */
+enum hw_status hw_core_sync(struct hw_core *core, uint64_t *length,
+                            struct hw_error *err) HW_MUST_CHECK;
+
+#endif

@@ -1,0 +1,161 @@
+/*
+ * node/hub.h - what a process serves and follows over the network
+ *
+ * A hub has one thread, its loop, which owns the transport, the peers, and the replications: logs
+ * that are served (a core open for reading; the worker may be another process, whose bell wakes us)
+ * and mirrors (a core that grows). All functions below only hand a command to the loop, or look at
+ * what it published.
+ *
+ *      app thread ──command──▶ loop ◀──event── transport
+ *                               ▲ └─ bytes ──▶
+ *                               └── bell of each served log (env/bell.h)
+ *
+ * Mirrors: the loop fetches what is wanted from the sources, the best of them first, publishes the
+ * length in the shared page of the mirror's directory and wakes who waits there.  Readers open the
+ * directory like any log.  A source that cannot be reached is dialed again after 0.1 s, doubling up
+ * to 10 s, with chance; one that gave a false proof is not used again for this mirror.
+ *
+ * Who may come in: with nobody allowed by name, everybody who can reach a listener that only this
+ * machine can reach; other listeners need hw_hub_allow().  Refusals are logged, with key and reason.
+ *
+ * Threads: functions from any thread, except where said; hw_hub_step() only without a thread.
+ */
+#ifndef HW_HUB_HUB_H
+#define HW_HUB_HUB_H
+
+#include "base/buffer.h"
+#include "env/env.h"
+#include "hypercore/hypercore.h"
+#include "wire/address.h"
+#include "wire/noise.h"
+#include "wire/transport.h"
+
+enum {
+    HW_HUB_PEERS_MAX = 1024,    /* connections; more are refused */
+    HW_HUB_STRANGERS_MAX = 128, /* of them still in their handshake */
+    HW_HUB_SERVED_MAX = 4096,   /* logs */
+    HW_HUB_SOURCES_MAX = 16,    /* of a mirror */
+};
+
+struct hw_hub;
+struct hw_hub_options {
+    struct hw_env *env;
+    struct hw_identity identity;    /* copied */
+    struct hw_transport *transport; /* moved; NULL: nng */
+    bool threaded;                  /* false: the caller steps (tests) */
+};
+enum hw_status hw_hub_open(const struct hw_hub_options *options, struct hw_hub **out,
+                           struct hw_error *err) HW_MUST_CHECK;
+void hw_hub_close(struct hw_hub *hub); /* ends everything; NULL does nothing */
+const uint8_t *hw_hub_identity(const struct hw_hub *hub);
+
+/*
+ * The identity of this user, kept in a file with mode 0600: `path`, or if that is NULL
+ * $HYPERWAL_IDENTITY, or $XDG_CONFIG_HOME/hyperwal/identity, or ~/.config/hyperwal/identity; made
+ * if it is missing.  HW_EREADONLY: others can read it.
+ */
+enum hw_status hw_identity_load(struct hw_env *env, const char *path, struct hw_identity *out,
+                                struct hw_error *err) HW_MUST_CHECK;
+
+/* Let this identity in; NULL: anybody.  The first call ends the default of chapter "who may". */
+enum hw_status hw_hub_allow(struct hw_hub *hub, const uint8_t *identity_key,
+                            struct hw_error *err) HW_MUST_CHECK;
+/*
+ * Listen at a URL of the transport; `bound` gets it with the port that was taken.  HW_EREFUSED: it
+ * can be reached from other machines, and nobody was allowed.
+ */
+enum hw_status hw_hub_listen(struct hw_hub *hub, const char *url, char bound[HW_URL_MAX],
+                             struct hw_error *err) HW_MUST_CHECK;
+
+/*
+ * Serve the log (or mirror) in directory `dir` under `name`.  If the directory has no log yet it is
+ * served as soon as it has.  HW_EEXIST: the name is taken by another directory.
+ */
+enum hw_status hw_hub_serve(struct hw_hub *hub, const char *name, const char *dir,
+                            struct hw_error *err) HW_MUST_CHECK;
+void hw_hub_unserve(struct hw_hub *hub, const char *name); /* links are closed */
+
+/* ------------------------------------------------------------------------------- mirrors */
+
+struct hw_mirror;
+struct hw_mirror_options {
+    const char *dir; /* made if it is missing */
+    uint8_t key[HW_KEY_SIZE];
+    const struct hw_address *sources; /* copied */
+    size_t source_count;
+    uint8_t replica_id[16]; /* told to servers with acknowledgements; zeros: none */
+};
+/* What a server calls `address` is which log?  HW_ENOTFOUND, HW_EREFUSED, HW_ETIMEOUT, HW_EPROTOCOL.
+ */
+enum hw_status hw_hub_resolve(struct hw_hub *hub, const struct hw_address *address,
+                              uint64_t timeout_ms, uint8_t key[HW_KEY_SIZE],
+                              struct hw_error *err) HW_MUST_CHECK;
+/* State of one database of a server, JSON, added to *out. */
+enum hw_status hw_hub_ask(struct hw_hub *hub, const struct hw_address *address, uint64_t timeout_ms,
+                          struct hw_buffer *out, struct hw_error *err) HW_MUST_CHECK;
+
+/*
+ * Make or continue the mirror in a directory.  HW_EBUSY: another process writes it.  HW_EFORK: it is
+ * a mirror of another log.  HW_EEXIST: a log of our own.
+ */
+enum hw_status hw_hub_mirror_open(struct hw_hub *hub, const struct hw_mirror_options *options,
+                                  struct hw_mirror **out, struct hw_error *err) HW_MUST_CHECK;
+void hw_hub_mirror_close(struct hw_mirror *mirror); /* synced; NULL does nothing */
+/* Wait until it knows a signed tree of at least `length` blocks.  The error names each source. */
+enum hw_status hw_mirror_wait_length(struct hw_mirror *mirror, uint64_t length, uint64_t timeout_ms,
+                                     struct hw_error *err) HW_MUST_CHECK;
+enum hw_status hw_mirror_want(struct hw_mirror *mirror, uint64_t start, uint64_t end,
+                              struct hw_error *err) HW_MUST_CHECK;
+void hw_mirror_want_tail(struct hw_mirror *mirror, uint64_t start); /* all from there on */
+/*
+ * For struct hw_core_fetcher, ctx the mirror: asks for the block, and blocks the calling thread
+ * until it is there.  HW_EPRUNED: no source that is connected has it.  HW_ETIMEOUT: nothing came for
+ * 30 s.  HW_AGAIN: hw_mirror_interrupt().
+ */
+enum hw_status hw_mirror_fetch(void *mirror, uint64_t index, struct hw_error *err);
+void hw_mirror_interrupt(struct hw_mirror *mirror); /* any thread, signal handlers */
+/* Tell the servers that readers of the replica see everything below `length`. */
+void hw_mirror_applied(struct hw_mirror *mirror, uint64_t length);
+
+struct hw_mirror_status {
+    uint64_t length, fork;
+    uint64_t wanted;         /* blocks still to come */
+    unsigned connected;      /* sources */
+    uint64_t bytes_received; /* of blocks */
+    char problem[256];       /* why no source is connected; "" */
+};
+void hw_mirror_status(struct hw_mirror *mirror, struct hw_mirror_status *out);
+
+/* ------------------------------------------------------------------------------- status */
+
+struct hw_hub_peer {
+    uint8_t key[HW_IDENTITY_KEY_SIZE]; /* identity */
+    char address[128];
+    bool is_outgoing;
+    uint64_t length; /* of the named log at the remote */
+    bool has_ack;
+    uint64_t received, durable, applied; /* lengths */
+};
+/* Peers linked to the log or mirror `name` (of hw_hub_serve) now; up to `capacity` are filled. */
+size_t hw_hub_peers(struct hw_hub *hub, const char *name, struct hw_hub_peer *peers,
+                    size_t capacity);
+
+struct hw_hub_counts { /* for tests and metrics */
+    unsigned peers, strangers, links;
+    uint64_t accepted, refused, dropped; /* connections since open */
+    uint64_t bytes_in, bytes_out;
+    size_t output_bytes; /* waiting */
+};
+void hw_hub_counts(struct hw_hub *hub, struct hw_hub_counts *out);
+
+/* One round of the loop without sleeping; *deadline_ns as in other steps.  HW_END: nothing to do. */
+enum hw_status hw_hub_step(struct hw_hub *hub, uint64_t *deadline_ns,
+                           struct hw_error *err) HW_MUST_CHECK;
+
+/* ------------------------------------------------------------------- listen= of a database */
+
+/* The process's own node, made at the first use and ended with the last; for vfs/vfs.h. */
+struct hw_vfs_listener;
+const struct hw_vfs_listener *hw_hub_listener(void);
+
+#endif

@@ -1,0 +1,104 @@
+/*
+ * wire/hyperwal_channel.h - what hyperwal peers say beyond Hypercore: names, acknowledgements, state
+ *
+ * Two kinds of channel of the protocol "hyperwal/1", beside hypercore/alpha on the same connection:
+ *
+ *   id empty          one a connection: names and states of what the remote serves
+ *   id discovery key  one a log: how far a follower is; only where the log's hypercore channel is
+ *                     open already, which has proven the key
+ *
+ * handshake   version uint 1 | flags uint 0 | replica id 16 (zeros: not a replica)
+ *
+ *   connection  0 lookup   request uint | name string
+ *               1 found    request uint | status uint (0 found, 1 unknown, 2 refused) | key 32 if 0
+ *               2 list     request uint
+ *               3 names    request uint | count uint | (name string | key 32)...
+ *               4 ask      request uint | name string
+ *               5 state    request uint | status uint | JSON string if 0
+ *   log         0 ack      received uint | durable uint | applied uint       lengths: seq + 1
+ *               1 urge     flags uint: 1 durability is waited for: sync what comes at once
+ *
+ * Messages in and out as bytes; trailing bytes are ignored, unknown types too.
+ */
+#ifndef HW_WIRE_HYPERWAL_CHANNEL_H
+#define HW_WIRE_HYPERWAL_CHANNEL_H
+
+#include "base/buffer.h"
+#include "base/error.h"
+#include "hypercore/hypercore.h"
+
+#define HW_HYPERWAL_PROTOCOL "hyperwal/1"
+
+enum { HW_REPLICA_ID_SIZE = 16, HW_NAMES_MAX = 4096, HW_STATE_TEXT_MAX = 64 << 10 };
+
+enum hw_hyperwal_type {
+    HW_HYPERWAL_LOOKUP,
+    HW_HYPERWAL_FOUND,
+    HW_HYPERWAL_LIST,
+    HW_HYPERWAL_NAMES,
+    HW_HYPERWAL_ASK,
+    HW_HYPERWAL_STATE,
+};
+enum hw_hyperwal_log_type { HW_HYPERWAL_ACK, HW_HYPERWAL_URGE };
+
+enum hw_lookup_status { HW_LOOKUP_FOUND, HW_LOOKUP_UNKNOWN, HW_LOOKUP_REFUSED };
+
+struct hw_hyperwal_handshake {
+    uint64_t version, flags;
+    uint8_t replica_id[HW_REPLICA_ID_SIZE];
+};
+struct hw_hyperwal_query { /* lookup, ask; list has no name */
+    uint64_t request;
+    struct hw_slice name; /* borrowed from the payload */
+};
+struct hw_hyperwal_found {
+    uint64_t request;
+    enum hw_lookup_status status;
+    uint8_t key[HW_KEY_SIZE];
+};
+struct hw_hyperwal_state {
+    uint64_t request;
+    enum hw_lookup_status status;
+    struct hw_slice json; /* borrowed from the payload */
+};
+struct hw_ack { /* blocks: a length covers all seqs below it */
+    uint64_t received, durable, applied;
+};
+struct hw_name_entry {
+    struct hw_slice name; /* borrowed */
+    uint8_t key[HW_KEY_SIZE];
+};
+
+void hw_hyperwal_handshake_encode(const struct hw_hyperwal_handshake *handshake,
+                                  struct hw_buffer *out);
+void hw_hyperwal_query_encode(const struct hw_hyperwal_query *query, bool has_name,
+                              struct hw_buffer *out);
+void hw_hyperwal_found_encode(const struct hw_hyperwal_found *found, struct hw_buffer *out);
+void hw_hyperwal_state_encode(const struct hw_hyperwal_state *state, struct hw_buffer *out);
+void hw_hyperwal_names_begin(uint64_t request, size_t count, struct hw_buffer *out);
+void hw_hyperwal_names_add(const struct hw_name_entry *entry, struct hw_buffer *out);
+void hw_ack_encode(const struct hw_ack *ack, struct hw_buffer *out);
+void hw_urge_encode(bool durable, struct hw_buffer *out);
+
+/* All: HW_EPROTOCOL; HW_EVERSION for a handshake of another version. */
+enum hw_status hw_hyperwal_handshake_decode(struct hw_slice bytes,
+                                            struct hw_hyperwal_handshake *out,
+                                            struct hw_error *err) HW_MUST_CHECK;
+enum hw_status hw_hyperwal_query_decode(struct hw_slice payload, bool has_name,
+                                        struct hw_hyperwal_query *out,
+                                        struct hw_error *err) HW_MUST_CHECK;
+enum hw_status hw_hyperwal_found_decode(struct hw_slice payload, struct hw_hyperwal_found *out,
+                                        struct hw_error *err) HW_MUST_CHECK;
+enum hw_status hw_hyperwal_state_decode(struct hw_slice payload, struct hw_hyperwal_state *out,
+                                        struct hw_error *err) HW_MUST_CHECK;
+enum hw_status hw_hyperwal_names_decode(struct hw_slice payload, uint64_t *request, size_t *count,
+                                        struct hw_cursor *entries,
+                                        struct hw_error *err) HW_MUST_CHECK;
+enum hw_status hw_hyperwal_names_next(struct hw_cursor *entries, struct hw_name_entry *out,
+                                      struct hw_error *err) HW_MUST_CHECK;
+enum hw_status hw_ack_decode(struct hw_slice payload, struct hw_ack *out,
+                             struct hw_error *err) HW_MUST_CHECK;
+enum hw_status hw_urge_decode(struct hw_slice payload, bool *durable,
+                              struct hw_error *err) HW_MUST_CHECK;
+
+#endif
