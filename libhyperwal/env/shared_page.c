@@ -8,8 +8,10 @@
 
 #include "base/alloc.h"
 #include "base/bytes.h"
+#include "env/thread.h"
 
-enum { MAGIC = 0x50535748, VERSION = 1, SLOT_COUNT = 4, READ_TRIES = 100 };
+enum { MAGIC = 0x50535748, VERSION = 2, SLOT_COUNT = 4, READ_TRIES = 100 };
+enum { REMOTE_WAIT_NS = 1000000000 };
 enum slot_state { FREE, FILLING, POSTED, TAKEN, DONE };
 
 struct position_words {
@@ -38,7 +40,10 @@ struct layout {
     uint32_t magic, version;
     uint8_t boot_id[16];
     _Atomic uint32_t delaying;
-    uint8_t reserved[36];
+    _Atomic uint32_t watched;
+    _Atomic uint64_t remote_durable_ns;
+    _Atomic uint64_t remote_applied_ns;
+    uint8_t reserved[16];
     _Alignas(64) _Atomic uint32_t news;
     _Atomic uint32_t work;
     _Atomic uint32_t idle;
@@ -64,6 +69,9 @@ struct hw_shared_page {
     struct hw_env *env;
     struct layout *layout; /* mapped, or in `memory` */
     void *memory;          /* owned; NULL unless the page is the caller's own */
+    char *bell_path;       /* owned; NULL if `memory` is not */
+    struct hw_mutex bell_mutex;
+    struct hw_file *bell; /* bell_mutex: open from the first ring on */
 };
 
 static bool layout_is_valid(struct hw_env *env, const struct layout *layout)
@@ -149,6 +157,7 @@ enum hw_status hw_shared_page_open(struct hw_env *env, const char *dir, bool cre
     if (page == NULL)
         return hw_fail(err, HW_ENOMEM, "no memory for the shared page");
     page->env = env;
+    hw_mutex_init(&page->bell_mutex);
     if (dir == NULL) {
         page->memory = hw_zalloc(HW_SHARED_PAGE_SIZE + _Alignof(struct layout));
         if (page->memory == NULL) {
@@ -161,7 +170,8 @@ enum hw_status hw_shared_page_open(struct hw_env *env, const char *dir, bool cre
         return HW_OK;
     }
     path = hw_format("%s/shared", dir);
-    if (path == NULL) {
+    page->bell_path = hw_format("%s/bell", dir);
+    if (path == NULL || page->bell_path == NULL) {
         status = hw_fail(err, HW_ENOMEM, "no memory for the shared page");
         goto fail;
     }
@@ -174,6 +184,8 @@ enum hw_status hw_shared_page_open(struct hw_env *env, const char *dir, bool cre
 
 fail:
     hw_free(path);
+    hw_free(page->bell_path);
+    hw_mutex_release(&page->bell_mutex);
     hw_free(page);
     return status;
 }
@@ -186,6 +198,9 @@ void hw_shared_page_close(struct hw_shared_page *page)
         hw_free(page->memory);
     else
         page->env->ops->unmap(page->env, page->layout, HW_SHARED_PAGE_SIZE);
+    page->env->ops->close(page->bell);
+    hw_free(page->bell_path);
+    hw_mutex_release(&page->bell_mutex);
     hw_free(page);
 }
 
@@ -213,6 +228,44 @@ void hw_shared_wake(struct hw_shared_page *page)
     page->env->ops->wake_word(page->env, word(&page->layout->news));
 }
 
+/* ----------------------------------------------------------------------------------- bell */
+
+static enum hw_status bell_write(struct hw_shared_page *page, unsigned flags, struct hw_error *err)
+{
+    struct hw_env *env = page->env;
+    enum hw_status status = HW_OK;
+
+    hw_mutex_lock(&page->bell_mutex);
+    if (page->bell == NULL)
+        status = env->ops->open(env, page->bell_path, flags, &page->bell, err);
+    if (status == HW_OK)
+        status = env->ops->write_at(page->bell, 0, "", 1, err);
+    hw_mutex_unlock(&page->bell_mutex);
+    return status;
+}
+
+/* As with the worker's sleep: we publish and then look who watches, who watches says so first. */
+static void bell_ring(struct hw_shared_page *page)
+{
+    atomic_thread_fence(memory_order_seq_cst);
+    if (atomic_load(&page->layout->watched) == 0 || page->bell_path == NULL)
+        return;
+    /* A bell that cannot be rung now is rung at the next batch; the log is not the worse for it. */
+    (void)bell_write(page, HW_OPEN_READ | HW_OPEN_WRITE, NULL);
+}
+
+enum hw_status hw_shared_watch(struct hw_shared_page *page, struct hw_error *err)
+{
+    enum hw_status status;
+
+    if (page->bell_path == NULL)
+        return hw_fail(err, HW_EMISUSE, "a shared page in memory has no bell");
+    status = bell_write(page, HW_OPEN_READ | HW_OPEN_WRITE | HW_OPEN_CREATE, err);
+    if (status == HW_OK)
+        atomic_store(&page->layout->watched, 1);
+    return status;
+}
+
 uint64_t hw_shared_durable_length(struct hw_shared_page *page)
 {
     return atomic_load_explicit(&page->layout->durable_length, memory_order_acquire);
@@ -222,6 +275,38 @@ void hw_shared_set_durable_length(struct hw_shared_page *page, uint64_t length)
 {
     atomic_store_explicit(&page->layout->durable_length, length, memory_order_release);
     hw_shared_wake(page);
+    bell_ring(page);
+}
+
+/* --------------------------------------------------------------------------------- remote */
+
+void hw_shared_set_remote_wait(struct hw_shared_page *page, unsigned level)
+{
+    struct layout *layout = page->layout;
+    uint64_t now = page->env->ops->monotonic_ns(page->env);
+    uint64_t before;
+
+    if (level == 0) {
+        atomic_store(&layout->remote_durable_ns, 0);
+        atomic_store(&layout->remote_applied_ns, 0);
+        return;
+    }
+    before =
+        atomic_exchange(level > 1 ? &layout->remote_applied_ns : &layout->remote_durable_ns, now);
+    /* A server that was told lately will look again when the log grows: no need to ring. */
+    if (now - before > REMOTE_WAIT_NS / 2)
+        bell_ring(page);
+}
+
+unsigned hw_shared_remote_wait(struct hw_shared_page *page, uint64_t *since_ns)
+{
+    uint64_t durable = atomic_load(&page->layout->remote_durable_ns);
+    uint64_t applied = atomic_load(&page->layout->remote_applied_ns);
+
+    *since_ns = durable > applied ? durable : applied;
+    if (*since_ns == 0)
+        return 0;
+    return applied != 0 && *since_ns - applied <= REMOTE_WAIT_NS ? 2 : 1;
 }
 
 void hw_shared_want_length(struct hw_shared_page *page, uint64_t length)

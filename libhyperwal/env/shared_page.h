@@ -7,6 +7,9 @@
  *
  *   byte 0  magic, version, boot id              fixed once valid
  *       24  delaying        1: the worker sleeps with commits to log, who wants them must ring
+ *       28  watched         1: somebody watches the file `bell`
+ *       32  remote          two times, ns since boot: followers were last waited for to have a
+ *                           commit durable; to have it applied
  *       64  news            futex word: bumped after anything here changed that somebody awaits
  *       68  work            futex word: the worker sleeps on it
  *       72  idle            1: the worker sleeps, a committer must ring
@@ -61,12 +64,18 @@ void hw_shared_wake(struct hw_shared_page *page);
 
 /*
  * Who cannot wait on the page because it waits for much else (env/bell.h) watches the file
- * `dir`/bell instead: from the first call on it is written to whenever the durable length moves.
+ * `dir`/bell instead, which is there when this returns: from the first call on it is written to
+ * whenever the durable length was set, and when somebody begins to wait for followers.  Look at
+ * both once more after the watch has begun.  HW_EMISUSE: a page without a directory has no bell.
  */
 enum hw_status hw_shared_watch(struct hw_shared_page *page, struct hw_error *err) HW_MUST_CHECK;
 
-/* Somebody waits for followers to confirm: 1 durable, 2 applied; when it was last asked for, ns. */
+/*
+ * Somebody waits for followers to confirm a commit: 1 durable, 2 applied; 0: nobody any more.  Who
+ * goes on waiting says it again within a second.
+ */
 void hw_shared_set_remote_wait(struct hw_shared_page *page, unsigned level);
+/* The highest level asked for within a second of the last time, *since_ns; 0: never. */
 unsigned hw_shared_remote_wait(struct hw_shared_page *page, uint64_t *since_ns);
 
 uint64_t hw_shared_durable_length(struct hw_shared_page *page);

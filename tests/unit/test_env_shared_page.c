@@ -242,6 +242,108 @@ static void private_page_needs_no_file(void **state)
     assert_int_equal(sim_operation_count(world->sim), before);
 }
 
+/* ------------------------------------------------------------------------ bell and waits */
+
+static uint64_t bell_changed_ns(struct world *world)
+{
+    struct hw_file_stat stat;
+    enum hw_status status = world->env->ops->stat(world->env, "/log/bell", &stat, NULL);
+
+    assert_true(status == HW_OK || status == HW_ENOTFOUND);
+    return status == HW_OK ? (uint64_t)stat.modified_ns : 0;
+}
+
+/* Does what the mapping `page` did write to the bell? */
+static bool has_rung(struct world *world, uint64_t *last)
+{
+    uint64_t now = bell_changed_ns(world);
+    bool rung = now != *last;
+
+    *last = now;
+    sim_advance(world->sim, 10000000);
+    return rung;
+}
+
+static void bell_rings_from_the_first_watch_on(void **state)
+{
+    struct world *world = *state;
+    struct hw_shared_page *watcher = open_again(world);
+    uint64_t last = 0;
+
+    hw_shared_set_durable_length(world->page, 1);
+    assert_false(has_rung(world, &last));
+    assert_int_equal(hw_shared_watch(watcher, NULL), HW_OK);
+    assert_true(has_rung(world, &last)); /* the file is there: it can be watched */
+    hw_shared_page_close(watcher);
+    for (uint64_t length = 2; length < 5; length++) {
+        hw_shared_set_durable_length(world->page, length);
+        assert_true(has_rung(world, &last));
+    }
+    hw_shared_set_applied_seq(world->page, 5); /* nothing that a server sends on */
+    assert_false(has_rung(world, &last));
+}
+
+static void bell_that_cannot_be_rung_does_no_harm(void **state)
+{
+    struct world *world = *state;
+    uint64_t last = 0;
+
+    assert_int_equal(hw_shared_watch(world->page, NULL), HW_OK);
+    (void)has_rung(world, &last);
+    for (unsigned operation = SIM_OPEN; operation <= SIM_WRITE; operation <<= 1) {
+        struct sim_fault fault = {.kind = SIM_EIO, .operations = operation, .at = 1};
+        struct hw_shared_page *other = open_again(world);
+
+        sim_set_fault(world->sim, &fault);
+        hw_shared_set_durable_length(other, operation);
+        sim_set_fault(world->sim, NULL);
+        assert_int_equal(hw_shared_durable_length(world->page), operation);
+        hw_shared_set_durable_length(other, operation);
+        assert_true(has_rung(world, &last));
+        hw_shared_page_close(other);
+    }
+}
+
+static void page_without_a_directory_has_no_bell(void **state)
+{
+    struct world *world = *state;
+    struct hw_shared_page *page = NULL;
+
+    assert_int_equal(hw_shared_page_open(world->env, NULL, true, &page, NULL), HW_OK);
+    assert_int_equal(hw_shared_watch(page, NULL), HW_EMISUSE);
+    hw_shared_set_durable_length(page, 3);
+    hw_shared_page_close(page);
+}
+
+static void wait_for_followers_is_told_once_and_stays_known_a_while(void **state)
+{
+    struct world *world = *state;
+    struct hw_shared_page *server = open_again(world);
+    uint64_t last = 0, since, again;
+
+    assert_int_equal(hw_shared_remote_wait(server, &since), 0);
+    assert_int_equal(hw_shared_watch(server, NULL), HW_OK);
+    (void)has_rung(world, &last);
+    sim_advance(world->sim, 2000000000);
+    hw_shared_set_remote_wait(world->page, 1);
+    assert_true(has_rung(world, &last));
+    assert_int_equal(hw_shared_remote_wait(server, &since), 1);
+    hw_shared_set_remote_wait(world->page, 1);
+    assert_false(has_rung(world, &last)); /* the server knows */
+    assert_int_equal(hw_shared_remote_wait(server, &again), 1);
+    assert_true(again > since);
+    hw_shared_set_remote_wait(world->page, 2);
+    assert_true(has_rung(world, &last));
+    hw_shared_set_remote_wait(world->page, 1);
+    assert_int_equal(hw_shared_remote_wait(server, &since), 2); /* both wait */
+    sim_advance(world->sim, 2000000000);
+    hw_shared_set_remote_wait(world->page, 1);
+    assert_int_equal(hw_shared_remote_wait(server, &since), 1); /* that one is over */
+    hw_shared_set_remote_wait(world->page, 0);
+    assert_int_equal(hw_shared_remote_wait(server, &since), 0);
+    hw_shared_page_close(server);
+}
+
 /* ------------------------------------------------------------------------ real processes */
 
 enum { ROUNDS = 2000 };
@@ -380,6 +482,10 @@ int main(void)
         TEST(mailbox_is_bounded_and_slots_of_the_dead_come_back),
         TEST(cancelled_letter_is_not_delivered),
         TEST(private_page_needs_no_file),
+        TEST(bell_rings_from_the_first_watch_on),
+        TEST(bell_that_cannot_be_rung_does_no_harm),
+        TEST(page_without_a_directory_has_no_bell),
+        TEST(wait_for_followers_is_told_once_and_stays_known_a_while),
         cmocka_unit_test(worker_that_sleeps_hears_every_commit),
         cmocka_unit_test(worker_that_delays_hears_who_waits),
         cmocka_unit_test(reader_in_another_process_sees_the_length_grow),
