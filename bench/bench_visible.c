@@ -7,14 +7,14 @@
  * off that the log's writer spent inside of fdatasync meanwhile, as measured around each of its
  * calls.  `ratio` is the median of what is left, in milliseconds; `fdatasync_us` the median call.
  */
-#include "env/env.h"
 #include "lib_replica.h"
+#include "lib_syncs.h"
 #include "lib_workload.h"
 
 #include <stdatomic.h>
 #include <sys/mman.h>
 
-enum { COMMITS_PER_SECOND = 100, COMMITS_MAX = 100000, SYNCS_MAX = 4 * COMMITS_MAX };
+enum { COMMITS_PER_SECOND = 100, COMMITS_MAX = 100000 };
 
 struct shared {
     _Atomic uint64_t committed_ns[COMMITS_MAX + 1]; /* by row id, from 1 */
@@ -23,53 +23,6 @@ struct shared {
     const struct bench_options *options;
     const char *path, *replica;
 };
-
-/* ------------------------------------------------------------------- what the disk took */
-
-static struct {
-    uint64_t start_ns, end_ns;
-} syncs[SYNCS_MAX]; /* of the log's writer, in turn; SQLite's own do not come this way */
-static _Atomic size_t sync_count;
-static const struct hw_env_ops *system_ops;
-
-static enum hw_status sync_timed(struct hw_file *file, struct hw_error *err)
-{
-    uint64_t start = bench_now_ns();
-    enum hw_status status = system_ops->sync(file, err);
-    size_t at = atomic_load(&sync_count);
-
-    if (at == SYNCS_MAX)
-        bench_die("more than %d fdatasyncs", SYNCS_MAX);
-    syncs[at].start_ns = start;
-    syncs[at].end_ns = bench_now_ns();
-    atomic_store(&sync_count, at + 1);
-    return status;
-}
-
-static void time_syncs(void)
-{
-    static struct hw_env_ops ops;
-    struct hw_env *env = hw_env_posix();
-
-    system_ops = env->ops;
-    ops = *system_ops;
-    ops.sync = sync_timed;
-    env->ops = &ops;
-}
-
-/* How much of a span of time went by inside of an fdatasync. */
-static uint64_t synced_ns(uint64_t from, uint64_t to)
-{
-    uint64_t sum = 0;
-
-    for (size_t i = 0; i < atomic_load(&sync_count); i++) {
-        uint64_t start = syncs[i].start_ns > from ? syncs[i].start_ns : from;
-        uint64_t end = syncs[i].end_ns < to ? syncs[i].end_ns : to;
-
-        sum += end > start ? end - start : 0;
-    }
-    return sum;
-}
 
 /* -------------------------------------------------------------------------- both sides */
 
@@ -133,7 +86,7 @@ static void run_case(struct shared *shared, bool full)
     bench_settle(db, options->vfs, shared->path);
     bench_tell(child.to, 0);
     (void)bench_hear(child.from);
-    atomic_store(&sync_count, 0);
+    bench_syncs_forget();
     commit_at_pace(db, shared);
     (void)bench_hear(child.from);
     bench_child_join(&child);
@@ -144,10 +97,9 @@ static void run_case(struct shared *shared, bool full)
 
         to = to < from ? from : to; /* seen before the commit returned: 0 */
         bench_series_add(&raw, (double)(to - from) / 1e6);
-        bench_series_add(&latencies, (double)(to - from - synced_ns(from, to)) / 1e6);
+        bench_series_add(&latencies, (double)(to - from - bench_syncs_within(from, to)) / 1e6);
     }
-    for (size_t i = 0; i < atomic_load(&sync_count); i++)
-        bench_series_add(&each_sync, (double)(syncs[i].end_ns - syncs[i].start_ns) / 1e3);
+    bench_syncs_list(&each_sync);
     p99 = bench_series_percentile(&latencies, 0.99);
     bench_json_begin(options);
     bench_json_text("synchronous", full ? "FULL" : "NORMAL");
@@ -178,7 +130,7 @@ int main(int argc, char **argv)
     if (shared == MAP_FAILED)
         bench_die("no memory");
     bench_start(&options, argc, argv);
-    time_syncs();               /* before the library starts a thread */
+    bench_syncs_time();         /* before the library starts a thread */
     shared->options = &options; /* the child has the same addresses */
     shared->path = bench_path("primary.db");
     shared->replica = bench_path("replica.db");
