@@ -11,24 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { COMMITS_PER_SECOND = 200, CHECKPOINT_FRAMES = 1000, FRAME_HEADER_SIZE = 24 };
-
-struct wal_count {
-    uint64_t frames; /* ever written */
-    int newest;      /* frames in the WAL after the last commit */
-};
-
-/* SQLite's own automatic checkpoint is a WAL hook: this one takes its place. */
-static int count_frames(void *ctx, sqlite3 *db, const char *schema, int frames)
-{
-    struct wal_count *count = ctx;
-
-    count->frames += (uint64_t)(frames > count->newest ? frames - count->newest : frames);
-    count->newest = frames;
-    if (frames >= CHECKPOINT_FRAMES)
-        (void)sqlite3_wal_checkpoint_v2(db, schema, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
-    return SQLITE_OK; /* a checkpoint that found the database busy comes again */
-}
+enum { COMMITS_PER_SECOND = 200 };
 
 struct log_count {
     uint64_t entries, transactions, transaction_bytes, other_bytes, raw_bytes;
@@ -102,13 +85,13 @@ static void run_case(const struct bench_options *options, enum bench_workload wo
                      const char *original)
 {
     const char *path = bench_path("bytes.db");
-    struct wal_count wal = {0};
+    struct bench_wal_count wal;
     struct log_count log_count;
     struct bench_load load;
     hyperwal_log *log;
     hyperwal_head before, after;
     char *error = NULL;
-    uint64_t commits, page_size;
+    uint64_t commits;
 
     bench_copy_file(original, path);
     bench_load_open(&load, options, workload, path, options->vfs, "NORMAL");
@@ -116,7 +99,7 @@ static void run_case(const struct bench_options *options, enum bench_workload wo
     bench_settle(load.db, options->vfs, path);
     if (hyperwal_log_open(path, &log, &error) != SQLITE_OK)
         bench_die("hyperwal_log_open: %s", error != NULL ? error : "no message");
-    sqlite3_wal_hook(load.db, count_frames, &wal);
+    bench_wal_count(load.db, &wal);
     bench_load_run(&load); /* the count begins after this one's frames */
     bench_settle(load.db, options->vfs, path);
     wal.frames = 0;
@@ -129,9 +112,8 @@ static void run_case(const struct bench_options *options, enum bench_workload wo
     if (log_count.transactions != commits)
         bench_die("%llu commits, but %llu transactions in the log", (unsigned long long)commits,
                   (unsigned long long)log_count.transactions);
-    page_size = (uint64_t)bench_query_int(load.db, "PRAGMA page_size");
-    report(options, workload, paced, commits, wal.frames * (page_size + FRAME_HEADER_SIZE),
-           &log_count, after.stored_bytes - before.stored_bytes);
+    report(options, workload, paced, commits, bench_wal_bytes(&wal), &log_count,
+           after.stored_bytes - before.stored_bytes);
     hyperwal_log_close(log);
     bench_load_close(&load);
     bench_remove_database(path);

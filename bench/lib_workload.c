@@ -352,3 +352,32 @@ void bench_settle(sqlite3 *db, const char *vfs, const char *path)
     }
     hyperwal_log_close(log);
 }
+
+/* -------------------------------------------------------------------------- WAL bytes */
+
+/* SQLite's own automatic checkpoint is a WAL hook: this one takes its place. */
+static int count_frames(void *ctx, sqlite3 *db, const char *schema, int frames)
+{
+    enum { CHECKPOINT_FRAMES = 1000 };
+    struct bench_wal_count *count = ctx;
+
+    count->frames += (uint64_t)(frames > count->newest ? frames - count->newest : frames);
+    count->newest = frames;
+    if (frames >= CHECKPOINT_FRAMES)
+        (void)sqlite3_wal_checkpoint_v2(db, schema, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+    return SQLITE_OK; /* a checkpoint that found the database busy comes again */
+}
+
+void bench_wal_count(sqlite3 *db, struct bench_wal_count *count)
+{
+    *count = (struct bench_wal_count){0};
+    count->page_size = (uint64_t)bench_query_int(db, "PRAGMA page_size");
+    sqlite3_wal_hook(db, count_frames, count);
+}
+
+uint64_t bench_wal_bytes(const struct bench_wal_count *count)
+{
+    enum { FRAME_HEADER_SIZE = 24 };
+
+    return count->frames * (count->page_size + FRAME_HEADER_SIZE);
+}

@@ -49,6 +49,15 @@ void bench_load_close(struct bench_load *load);
 /* One transaction, committed. */
 void bench_load_run(struct bench_load *load);
 
+struct bench_wal_count {
+    uint64_t frames;    /* written since it began */
+    int newest;         /* frames in the WAL after the last commit */
+    uint64_t page_size; /* bytes */
+};
+/* Count what a connection writes to its WAL; `count` lives as long as it.  Checkpoints go on. */
+void bench_wal_count(sqlite3 *db, struct bench_wal_count *count);
+uint64_t bench_wal_bytes(const struct bench_wal_count *count);
+
 /*
  * Wait until everything committed is in the log, and the snapshot of the adoption with it (the
  * former alone if there is a snapshot already).  Does nothing if the VFS is not hyperwal's.
