@@ -4,9 +4,10 @@
  *   hyper://HOST[:PORT]/NAME       TCP; port 4970; NAME is what the server calls it, or a log's key
  *   tcp://HOST:PORT/NAME           the same
  *   ws://HOST:PORT/PATH/NAME       WebSocket: the last part is the name
- *   ipc://SOCKET/NAME              a socket of this machine: likewise (ipc:///run/hyperwal.sock/app.db)
+ *   ipc://SOCKET/NAME              a socket of this machine: likewise (ipc:///run/hw.sock/app.db)
  *
- * A key is 64 hex digits or 52 characters of z-base-32.  A listen URL has no NAME.
+ * A key is 64 hex digits or 52 characters of z-base-32.  A listen URL has no NAME; its host may be
+ * "*" or nothing, for all addresses of the machine.
  */
 #ifndef HW_WIRE_ADDRESS_H
 #define HW_WIRE_ADDRESS_H
@@ -32,7 +33,10 @@ enum hw_status hw_address_parse_listen(const char *url, char out[HW_URL_MAX],
                                        struct hw_error *err) HW_MUST_CHECK;
 /* Can only this machine reach it? */
 bool hw_address_is_local(const char *listen_url);
-/* The URL under which a database of this name is found at a listen URL. */
+/*
+ * The URL under which a database of this name is found at a listen URL, hyper:// for TCP; on this
+ * machine, if it listens at all addresses.  "": it would be too long.
+ */
 void hw_address_format(const char *listen_url, const char *name, char out[HW_URL_MAX]);
 
 #endif

@@ -1,5 +1,5 @@
 /*
- * wire/hyperwal_channel.h - what hyperwal peers say beyond Hypercore: names, acknowledgements, state
+ * wire/hyperwal_channel.h - what hyperwal peers say beyond Hypercore: names, state, how far they are
  *
  * Two kinds of channel of the protocol "hyperwal/1", beside hypercore/alpha on the same connection:
  *
