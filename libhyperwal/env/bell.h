@@ -3,6 +3,8 @@
  *
  * The way in which one thread waits for its own process and for the workers of any number of logs
  * in other processes, without polling: an eventfd and an inotify.
+ *
+ * Threads: one waits, watches and unwatches; anybody rings.
  */
 #ifndef HW_ENV_BELL_H
 #define HW_ENV_BELL_H
@@ -16,13 +18,18 @@ enum hw_status hw_bell_open(struct hw_env *env, struct hw_bell **out,
                             struct hw_error *err) HW_MUST_CHECK;
 void hw_bell_close(struct hw_bell *bell); /* NULL does nothing */
 void hw_bell_ring(struct hw_bell *bell);  /* any thread; signal handlers */
-/* Ring, and tell *watch, whenever the file `path` is written to. */
+/*
+ * Ring, and tell *watch, whenever the file `path` is written to, or removed, which ends the watch;
+ * or, if it is a directory, whenever a name appears in it.  Watching one file twice gives the same
+ * watch twice, and one unwatch ends it.  HW_ENOTFOUND; HW_ELIMIT: the system's limit of watches.
+ */
 enum hw_status hw_bell_watch(struct hw_bell *bell, const char *path, int *watch,
                              struct hw_error *err) HW_MUST_CHECK;
-void hw_bell_unwatch(struct hw_bell *bell, int watch);
+void hw_bell_unwatch(struct hw_bell *bell, int watch); /* one that ended: nothing */
 /*
  * Sleep until it rings or timeout_ns passed (UINT64_MAX: for ever).  `each` is told the watches that
  * rang, -1: some were lost, all may have.  A ring while nobody sleeps is kept for the next sleep.
+ * May return early.
  */
 void hw_bell_wait(struct hw_bell *bell, uint64_t timeout_ns, void (*each)(void *ctx, int watch),
                   void *ctx);
