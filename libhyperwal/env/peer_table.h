@@ -6,15 +6,25 @@
  * made anew after a boot.  A follower has one row, known by its id: when it comes back, by another
  * server perhaps, it gets its old row, so that nobody counts it twice.
  *
- *   row (256 bytes)   sequence | id 16 | key 32 | address 64 | server's process id | length |
- *                     received | durable | applied | since
+ *   byte 0     magic, version, boot id, count of rows ever used, fork of the log
+ *     4096     256 rows of 256 bytes:
+ *              sequence | id 16 | key 32 | address 64 | server's process id | flags | length |
+ *              received | durable | applied | since | left | server
  *
- * Lengths, not seqs: a length covers all blocks below it.  A row is written by one process at a time
- * and read by any: its sequence number is odd while it is written.  Acknowledged lengths of one row
- * never go back while the log's fork stays.
+ * Lengths, not seqs: a length covers all blocks below it.  A row's sequence number is odd while it
+ * is written.  Acknowledged lengths of one row never go back while the log's fork stays.
+ *
+ * A server is known by a number of its own, and the file `peers.NUMBER` that it has locked as long
+ * as it lives: without that lock its rows are of followers that are not connected.  Rows change
+ * their owner only under the lock of `peers`.
+ *
+ * Threads: all functions may be called from any thread, but open and close of one table.
  */
 #ifndef HW_ENV_PEER_TABLE_H
 #define HW_ENV_PEER_TABLE_H
+
+#include <stdbool.h>
+#include <stdint.h>
 
 #include "env/env.h"
 
@@ -32,18 +42,33 @@ struct hw_peer_row {
 };
 
 struct hw_peer_table;
-/* `create`: as hw_shared_page_open(). */
+/*
+ * `create`: as hw_shared_page_open().  Rows of servers that died since are told as not connected
+ * from now on.
+ */
 enum hw_status hw_peer_table_open(struct hw_env *env, const char *dir, bool create,
                                   struct hw_peer_table **out, struct hw_error *err) HW_MUST_CHECK;
-void hw_peer_table_close(struct hw_peer_table *table); /* NULL does nothing */
-/* The row of this follower, or a free one, or that of a follower that left longest ago; HW_ELIMIT:
- * all are connected.  Then hw_peer_table_set() with the same index. */
+/* The followers of the rows that it claimed are not connected any more.  NULL does nothing. */
+void hw_peer_table_close(struct hw_peer_table *table);
+/*
+ * The row of this follower, or a free one, or that of a follower that left longest ago; it holds
+ * *row then, with what the follower had acknowledged before.  HW_ELIMIT: all are connected.
+ */
 enum hw_status hw_peer_table_claim(struct hw_peer_table *table, const struct hw_peer_row *row,
                                    unsigned *index, struct hw_error *err) HW_MUST_CHECK;
-void hw_peer_table_set(struct hw_peer_table *table, unsigned index, const struct hw_peer_row *row);
+/*
+ * The row that was claimed is like this now.  If another server claimed it since, only what is
+ * acknowledged counts.  False: it is not this follower's any more: claim one again.
+ */
+bool hw_peer_table_set(struct hw_peer_table *table, unsigned index, const struct hw_peer_row *row);
 /* False: the row is empty. */
 bool hw_peer_table_get(struct hw_peer_table *table, unsigned index, struct hw_peer_row *out);
+/* Look which servers died: their followers are not connected. */
+void hw_peer_table_bury(struct hw_peer_table *table);
 /* Followers that count and have confirmed at least `length` blocks: durable, or applied. */
 unsigned hw_peer_table_confirmed(struct hw_peer_table *table, uint64_t length, bool applied);
+/* Who writes the log says which fork it is: lengths of another one mean nothing, rows are emptied.
+ */
+void hw_peer_table_set_fork(struct hw_peer_table *table, uint64_t fork);
 
 #endif

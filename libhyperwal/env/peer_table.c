@@ -1,0 +1,547 @@
+/* Implements env/peer_table.h, which has the picture and the rules of ownership. */
+#include "env/peer_table.h"
+
+#include <assert.h>
+#include <stdatomic.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "env/thread.h"
+
+enum { MAGIC = 0x54505748, VERSION = 1, HEADER_SIZE = 4096, READ_TRIES = 1000, WRITE_TRIES = 20 };
+enum { USED = 1, COUNTS = 2 };
+enum { STUCK_WAIT_NS = 1000000 };
+
+/* A row as it is copied out of the file and into it. */
+struct row {
+    uint8_t id[16];
+    uint8_t key[32];
+    char address[HW_PEER_ADDRESS_SIZE];
+    uint32_t process_id;
+    uint32_t flags;
+    uint64_t length, received, durable, applied;
+    int64_t since_ms;
+    uint64_t left_ns; /* when it was told that it is not connected */
+    uint64_t server;  /* whose row it is */
+    uint64_t reserved[9];
+};
+
+enum { ROW_WORDS = sizeof(struct row) / sizeof(uint64_t) };
+
+struct shared_row {
+    _Atomic uint64_t sequence;
+    _Atomic uint64_t words[ROW_WORDS];
+};
+
+/* The bytes of the file.  Also in the picture of the header. */
+struct layout {
+    uint32_t magic, version;
+    uint8_t boot_id[16];
+    _Atomic uint32_t used; /* rows from here on were never used */
+    uint32_t reserved;
+    _Atomic uint64_t fork;
+    _Alignas(HEADER_SIZE) struct shared_row rows[HW_PEER_ROWS];
+};
+
+static_assert(sizeof(struct shared_row) == 256, "a row is 256 bytes");
+static_assert(sizeof(struct row) % sizeof(uint64_t) == 0, "a row is whole words");
+enum { TABLE_SIZE = HEADER_SIZE + HW_PEER_ROWS * 256 };
+
+struct hw_peer_table {
+    struct hw_env *env;
+    struct layout *layout;   /* mapped */
+    char *path;              /* owned */
+    struct hw_mutex mutex;   /* guards what follows */
+    _Atomic uint64_t server; /* 0: none of the rows is ours; read without the mutex, too */
+    struct hw_file *alive;   /* locked: our server's file */
+    char *alive_path;        /* owned */
+};
+
+/* ----------------------------------------------------------------------------------- rows */
+
+static bool row_read(struct shared_row *shared, struct row *out)
+{
+    uint64_t words[ROW_WORDS];
+
+    for (int i = 0; i < READ_TRIES; i++) {
+        uint64_t sequence = atomic_load_explicit(&shared->sequence, memory_order_acquire);
+
+        if (sequence % 2 != 0)
+            continue;
+        for (unsigned w = 0; w < ROW_WORDS; w++)
+            words[w] = atomic_load_explicit(&shared->words[w], memory_order_acquire);
+        if (atomic_load_explicit(&shared->sequence, memory_order_acquire) != sequence)
+            continue;
+        memcpy(out, words, sizeof(*out));
+        return (out->flags & USED) != 0;
+    }
+    return false; /* its writer died in the middle: buried sooner or later */
+}
+
+static void row_store(struct shared_row *shared, const struct row *row, uint64_t odd)
+{
+    uint64_t words[ROW_WORDS];
+
+    memcpy(words, row, sizeof(words));
+    for (unsigned w = 0; w < ROW_WORDS; w++)
+        atomic_store_explicit(&shared->words[w], words[w], memory_order_release);
+    atomic_store_explicit(&shared->sequence, odd + 1, memory_order_release);
+}
+
+static void row_load(struct shared_row *shared, struct row *out)
+{
+    uint64_t words[ROW_WORDS];
+
+    for (unsigned w = 0; w < ROW_WORDS; w++)
+        words[w] = atomic_load_explicit(&shared->words[w], memory_order_acquire);
+    memcpy(out, words, sizeof(*out));
+}
+
+/*
+ * Begin to write: *odd is the sequence number meanwhile.  Somebody else writes for nanoseconds,
+ * unless it was killed just then: that one is not waited for for long.
+ */
+static void row_lock(struct hw_env *env, struct shared_row *shared, uint64_t *odd)
+{
+    uint32_t nobody = 0;
+
+    for (int i = 0; i < WRITE_TRIES; i++) {
+        uint64_t sequence = atomic_load(&shared->sequence);
+
+        if (sequence % 2 == 0 &&
+            atomic_compare_exchange_strong(&shared->sequence, &sequence, sequence + 1)) {
+            *odd = sequence + 1;
+            return;
+        }
+        if (i > 0)
+            env->ops->wait_word(env, &nobody, 0, STUCK_WAIT_NS);
+    }
+    *odd = atomic_fetch_add(&shared->sequence, 2) + 2;
+    if (*odd % 2 == 0) /* it was free in the end, and we have made it even */
+        *odd = atomic_fetch_add(&shared->sequence, 1) + 1;
+}
+
+static void row_describe(const struct hw_peer_row *from, uint64_t server, uint64_t now,
+                         struct row *to)
+{
+    memcpy(to->id, from->id, sizeof(to->id));
+    memcpy(to->key, from->key, sizeof(to->key));
+    memcpy(to->address, from->address, sizeof(to->address));
+    to->address[sizeof(to->address) - 1] = '\0';
+    to->process_id = from->process_id;
+    to->flags = USED | (from->counts ? COUNTS : 0);
+    to->length = from->length;
+    to->since_ms = from->since_ms;
+    to->left_ns = from->process_id == 0 ? now : 0;
+    to->server = server;
+}
+
+static void raise_to(uint64_t *value, uint64_t to)
+{
+    if (*value < to)
+        *value = to;
+}
+
+static void row_acknowledge(const struct hw_peer_row *from, struct row *to)
+{
+    raise_to(&to->received, from->received);
+    raise_to(&to->durable, from->durable);
+    raise_to(&to->applied, from->applied);
+}
+
+/* ------------------------------------------------------------------------------- the file */
+
+static bool layout_is_valid(struct hw_env *env, const struct layout *layout)
+{
+    uint8_t boot_id[16];
+
+    env->ops->boot_id(env, boot_id);
+    return layout->magic == MAGIC && layout->version == VERSION &&
+           memcmp(layout->boot_id, boot_id, sizeof(boot_id)) == 0;
+}
+
+static void layout_reset(struct hw_env *env, struct layout *layout)
+{
+    memset(layout, 0, TABLE_SIZE);
+    env->ops->boot_id(env, layout->boot_id);
+    layout->version = VERSION;
+    atomic_thread_fence(memory_order_release);
+    layout->magic = MAGIC;
+}
+
+/* Rows of `path` may change their owners until it is unlocked. */
+static enum hw_status lock_table(struct hw_env *env, const char *path, bool create,
+                                 struct hw_file **out, struct hw_error *err)
+{
+    unsigned flags = HW_OPEN_READ | HW_OPEN_WRITE | (create ? HW_OPEN_CREATE : 0);
+    struct hw_file *file = NULL;
+    enum hw_status status = env->ops->open(env, path, flags, &file, err);
+
+    if (status != HW_OK)
+        return status;
+    status = env->ops->lock(file, true, err); /* held for microseconds */
+    if (status != HW_OK) {
+        env->ops->close(file);
+        return status;
+    }
+    *out = file;
+    return HW_OK;
+}
+
+static void unlock_table(struct hw_file *file)
+{
+    struct hw_env *env = file->env;
+
+    env->ops->unlock(file); /* a mapping would keep the lock beyond close */
+    env->ops->close(file);
+}
+
+static enum hw_status map_table(struct hw_peer_table *table, struct hw_file *file, bool create,
+                                struct hw_error *err)
+{
+    struct hw_env *env = table->env;
+    struct hw_file_stat stat;
+    void *memory = NULL;
+    enum hw_status status = env->ops->stat_file(file, &stat, err);
+
+    if (status == HW_OK && stat.size < TABLE_SIZE)
+        status = create ? env->ops->allocate(file, TABLE_SIZE, err)
+                        : hw_fail(err, HW_ENOTFOUND, "%s: too short", table->path);
+    if (status == HW_OK)
+        status = env->ops->map(file, TABLE_SIZE, &memory, err);
+    if (status != HW_OK)
+        return status;
+    if (!layout_is_valid(env, memory)) {
+        if (!create) {
+            env->ops->unmap(env, memory, TABLE_SIZE);
+            return hw_fail(err, HW_ENOTFOUND, "%s: not of this boot", table->path);
+        }
+        layout_reset(env, memory);
+    }
+    table->layout = memory;
+    return HW_OK;
+}
+
+/* -------------------------------------------------------------------------------- servers */
+
+static char *server_path(struct hw_peer_table *table, uint64_t server)
+{
+    return hw_format("%s.%016llx", table->path, (unsigned long long)server);
+}
+
+/* Is its file locked?  What the dead left is removed. */
+static bool server_lives(struct hw_peer_table *table, uint64_t server)
+{
+    struct hw_env *env = table->env;
+    char *path = server_path(table, server);
+    struct hw_file *file = NULL;
+    enum hw_status status;
+
+    if (path == NULL)
+        return true; /* not known: nothing is taken from it */
+    status = env->ops->open(env, path, HW_OPEN_READ | HW_OPEN_WRITE, &file, NULL);
+    if (status == HW_OK) {
+        status = env->ops->lock(file, false, NULL);
+        if (status == HW_OK)
+            (void)env->ops->remove(env, path, NULL); /* tried again for the next dead */
+    }
+    env->ops->close(file);
+    hw_free(path);
+    return status != HW_OK && status != HW_ENOTFOUND;
+}
+
+/* With the table locked.  Most rows have the same few servers: the last answer is kept. */
+static void bury_locked(struct hw_peer_table *table)
+{
+    uint32_t used = atomic_load(&table->layout->used);
+    uint64_t now = table->env->ops->monotonic_ns(table->env);
+    uint64_t known = 0, odd;
+    bool lives = false;
+
+    for (uint32_t i = 0; i < used && i < HW_PEER_ROWS; i++) {
+        struct shared_row *shared = &table->layout->rows[i];
+        struct row row;
+
+        row_load(shared, &row); /* also one that was left half written */
+        if ((row.flags & USED) == 0 || row.process_id == 0 || row.server == table->server)
+            continue;
+        if (row.server != known) {
+            known = row.server;
+            lives = server_lives(table, known);
+        }
+        if (lives)
+            continue;
+        row_lock(table->env, shared, &odd);
+        row_load(shared, &row);
+        row.process_id = 0;
+        row.left_ns = now;
+        row_store(shared, &row, odd);
+    }
+}
+
+void hw_peer_table_bury(struct hw_peer_table *table)
+{
+    struct hw_file *file = NULL;
+
+    if (lock_table(table->env, table->path, false, &file, NULL) != HW_OK)
+        return; /* who is connected is for people, or asked again at the next claim */
+    hw_mutex_lock(&table->mutex);
+    bury_locked(table);
+    hw_mutex_unlock(&table->mutex);
+    unlock_table(file);
+}
+
+/* We are a server from now on. */
+static enum hw_status become_server(struct hw_peer_table *table, struct hw_error *err)
+{
+    struct hw_env *env = table->env;
+    unsigned flags =
+        HW_OPEN_READ | HW_OPEN_WRITE | HW_OPEN_CREATE | HW_OPEN_EXCLUSIVE | HW_OPEN_CLOSE_ON_FORK;
+    struct hw_file *file = NULL;
+    uint64_t server = 0;
+    enum hw_status status;
+    char *path;
+
+    if (table->server != 0)
+        return HW_OK;
+    env->ops->random(env, &server, sizeof(server));
+    server |= 1; /* 0 is nobody */
+    path = server_path(table, server);
+    if (path == NULL)
+        return hw_fail(err, HW_ENOMEM, "no memory for the table of followers");
+    status = env->ops->open(env, path, flags, &file, err);
+    if (status == HW_OK)
+        status = env->ops->lock(file, false, err);
+    if (status != HW_OK) {
+        env->ops->close(file);
+        hw_free(path);
+        return status;
+    }
+    table->server = server;
+    table->alive = file;
+    table->alive_path = path;
+    return HW_OK;
+}
+
+/* --------------------------------------------------------------------------- open and close */
+
+enum hw_status hw_peer_table_open(struct hw_env *env, const char *dir, bool create,
+                                  struct hw_peer_table **out, struct hw_error *err)
+{
+    struct hw_peer_table *table = hw_zalloc(sizeof(*table));
+    struct hw_file *file = NULL;
+    enum hw_status status;
+
+    if (table == NULL)
+        return hw_fail(err, HW_ENOMEM, "no memory for the table of followers");
+    table->env = env;
+    hw_mutex_init(&table->mutex);
+    table->path = hw_format("%s/peers", dir);
+    status = table->path == NULL ? hw_fail(err, HW_ENOMEM, "no memory for the table of followers")
+                                 : lock_table(env, table->path, create, &file, err);
+    if (status == HW_OK) {
+        status = map_table(table, file, create, err);
+        if (status == HW_OK)
+            bury_locked(table);
+        unlock_table(file);
+    }
+    if (status != HW_OK) {
+        hw_mutex_release(&table->mutex);
+        hw_free(table->path);
+        hw_free(table);
+        return status;
+    }
+    *out = table;
+    return HW_OK;
+}
+
+static void leave(struct hw_peer_table *table)
+{
+    uint32_t used = atomic_load(&table->layout->used);
+    uint64_t now = table->env->ops->monotonic_ns(table->env);
+    uint64_t odd;
+
+    for (uint32_t i = 0; i < used && i < HW_PEER_ROWS; i++) {
+        struct shared_row *shared = &table->layout->rows[i];
+        struct row row;
+
+        row_load(shared, &row);
+        if (row.server != table->server)
+            continue;
+        row_lock(table->env, shared, &odd);
+        row_load(shared, &row);
+        if (row.server == table->server && row.process_id != 0) {
+            row.process_id = 0;
+            row.left_ns = now;
+        }
+        row_store(shared, &row, odd);
+    }
+}
+
+void hw_peer_table_close(struct hw_peer_table *table)
+{
+    struct hw_env *env;
+
+    if (table == NULL)
+        return;
+    env = table->env;
+    if (table->server != 0) {
+        leave(table);
+        (void)env->ops->remove(env, table->alive_path, NULL); /* a leftover is found by the next */
+        env->ops->close(table->alive);
+    }
+    env->ops->unmap(env, table->layout, TABLE_SIZE);
+    hw_mutex_release(&table->mutex);
+    hw_free(table->alive_path);
+    hw_free(table->path);
+    hw_free(table);
+}
+
+/* --------------------------------------------------------------------------- claim and set */
+
+/* With the table locked: nobody else takes rows now.  HW_PEER_ROWS: there is none. */
+static unsigned find_row(struct hw_peer_table *table, const uint8_t id[16])
+{
+    uint32_t used = atomic_load(&table->layout->used);
+    unsigned empty = HW_PEER_ROWS, left = HW_PEER_ROWS;
+    uint64_t left_ns = UINT64_MAX;
+    struct row row;
+
+    for (unsigned i = 0; i < used && i < HW_PEER_ROWS; i++) {
+        row_load(&table->layout->rows[i], &row);
+        if ((row.flags & USED) == 0) {
+            empty = empty == HW_PEER_ROWS ? i : empty;
+        } else if (memcmp(row.id, id, sizeof(row.id)) == 0) {
+            return i;
+        } else if (row.process_id == 0 && row.left_ns < left_ns) {
+            left = i;
+            left_ns = row.left_ns;
+        }
+    }
+    if (empty == HW_PEER_ROWS && used < HW_PEER_ROWS)
+        empty = used;
+    return empty < HW_PEER_ROWS ? empty : left;
+}
+
+static void take_row(struct hw_peer_table *table, unsigned index, const struct hw_peer_row *want)
+{
+    struct hw_env *env = table->env;
+    struct shared_row *shared = &table->layout->rows[index];
+    uint64_t odd;
+    struct row row;
+
+    row_lock(env, shared, &odd);
+    row_load(shared, &row);
+    if ((row.flags & USED) == 0 || memcmp(row.id, want->id, sizeof(row.id)) != 0)
+        row = (struct row){0};
+    row_describe(want, table->server, env->ops->monotonic_ns(env), &row);
+    row_acknowledge(want, &row);
+    row_store(shared, &row, odd);
+    if (atomic_load(&table->layout->used) <= index)
+        atomic_store(&table->layout->used, index + 1);
+}
+
+enum hw_status hw_peer_table_claim(struct hw_peer_table *table, const struct hw_peer_row *row,
+                                   unsigned *index, struct hw_error *err)
+{
+    struct hw_file *file = NULL;
+    enum hw_status status = lock_table(table->env, table->path, true, &file, err);
+    unsigned found;
+
+    if (status != HW_OK)
+        return status;
+    hw_mutex_lock(&table->mutex);
+    status = become_server(table, err);
+    if (status == HW_OK) {
+        found = find_row(table, row->id);
+        if (found == HW_PEER_ROWS) {
+            bury_locked(table);
+            found = find_row(table, row->id);
+        }
+        if (found < HW_PEER_ROWS) {
+            take_row(table, found, row);
+            *index = found;
+        } else {
+            status = hw_fail(err, HW_ELIMIT, "%s: %d followers are connected, which is the limit",
+                             table->path, HW_PEER_ROWS);
+        }
+    }
+    hw_mutex_unlock(&table->mutex);
+    unlock_table(file);
+    return status;
+}
+
+bool hw_peer_table_set(struct hw_peer_table *table, unsigned index, const struct hw_peer_row *want)
+{
+    struct hw_env *env = table->env;
+    struct shared_row *shared = &table->layout->rows[index % HW_PEER_ROWS];
+    uint64_t server = atomic_load(&table->server), odd;
+    struct row row;
+    bool same;
+
+    row_lock(env, shared, &odd);
+    row_load(shared, &row);
+    same = (row.flags & USED) != 0 && memcmp(row.id, want->id, sizeof(row.id)) == 0;
+    if (same && row.server == server)
+        row_describe(want, server, env->ops->monotonic_ns(env), &row);
+    if (same)
+        row_acknowledge(want, &row);
+    row_store(shared, &row, odd);
+    return same;
+}
+
+/* ----------------------------------------------------------------------------------- look */
+
+bool hw_peer_table_get(struct hw_peer_table *table, unsigned index, struct hw_peer_row *out)
+{
+    struct row row;
+
+    if (index >= HW_PEER_ROWS || !row_read(&table->layout->rows[index], &row))
+        return false;
+    *out = (struct hw_peer_row){
+        .process_id = row.process_id,
+        .counts = (row.flags & COUNTS) != 0,
+        .length = row.length,
+        .received = row.received,
+        .durable = row.durable,
+        .applied = row.applied,
+        .since_ms = row.since_ms,
+    };
+    memcpy(out->id, row.id, sizeof(out->id));
+    memcpy(out->key, row.key, sizeof(out->key));
+    memcpy(out->address, row.address, sizeof(out->address));
+    out->address[sizeof(out->address) - 1] = '\0';
+    return true;
+}
+
+unsigned hw_peer_table_confirmed(struct hw_peer_table *table, uint64_t length, bool applied)
+{
+    uint32_t used = atomic_load(&table->layout->used);
+    unsigned count = 0;
+    struct row row;
+
+    for (uint32_t i = 0; i < used && i < HW_PEER_ROWS; i++) {
+        if (row_read(&table->layout->rows[i], &row) && (row.flags & COUNTS) != 0 &&
+            (applied ? row.applied : row.durable) >= length)
+            count++;
+    }
+    return count;
+}
+
+void hw_peer_table_set_fork(struct hw_peer_table *table, uint64_t fork)
+{
+    struct hw_file *file = NULL;
+    uint64_t odd;
+
+    if (atomic_load(&table->layout->fork) == fork ||
+        lock_table(table->env, table->path, false, &file, NULL) != HW_OK)
+        return;
+    for (unsigned i = 0; i < HW_PEER_ROWS; i++) {
+        struct row nothing = {0};
+
+        row_lock(table->env, &table->layout->rows[i], &odd);
+        row_store(&table->layout->rows[i], &nothing, odd);
+    }
+    atomic_store(&table->layout->fork, fork);
+    unlock_table(file);
+}

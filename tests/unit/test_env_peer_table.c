@@ -1,0 +1,464 @@
+/* Tests env/peer_table.h: on the simulated disk, and between processes made by fork. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <setjmp.h>
+
+#include <cmocka.h>
+
+#include "env/peer_table.h"
+#include "env/thread.h"
+#include "sim/sim.h"
+
+struct world {
+    struct sim *sim;
+    struct hw_env *env;
+    struct hw_peer_table *table;
+};
+
+static int setup(void **state)
+{
+    static struct world world;
+
+    world = (struct world){.sim = sim_new(0)};
+    world.env = sim_env(world.sim);
+    if (world.env->ops->make_dir(world.env, "/log", NULL) != HW_OK ||
+        hw_peer_table_open(world.env, "/log", true, &world.table, NULL) != HW_OK)
+        return -1;
+    *state = &world;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct world *world = *state;
+
+    hw_peer_table_close(world->table);
+    sim_free(world->sim);
+    return 0;
+}
+
+static struct hw_peer_table *open_again(struct world *world)
+{
+    struct hw_peer_table *table = NULL;
+
+    assert_int_equal(hw_peer_table_open(world->env, "/log", true, &table, NULL), HW_OK);
+    return table;
+}
+
+/* Follower `name`, connected to process 7, that has `length` blocks in all respects. */
+static struct hw_peer_row follower(unsigned name, uint64_t length)
+{
+    struct hw_peer_row row = {.process_id = 7,
+                              .counts = true,
+                              .length = length,
+                              .received = length,
+                              .durable = length,
+                              .applied = length,
+                              .since_ms = 1000};
+
+    (void)snprintf((char *)row.id, sizeof(row.id), "follower %u", name);
+    (void)snprintf(row.address, sizeof(row.address), "127.0.0.1:%u", name);
+    row.key[0] = (uint8_t)name;
+    return row;
+}
+
+static unsigned claim(struct hw_peer_table *table, const struct hw_peer_row *row)
+{
+    unsigned index = HW_PEER_ROWS;
+
+    assert_int_equal(hw_peer_table_claim(table, row, &index, NULL), HW_OK);
+    assert_true(index < HW_PEER_ROWS);
+    return index;
+}
+
+static unsigned connected(struct hw_peer_table *table)
+{
+    struct hw_peer_row row;
+    unsigned count = 0;
+
+    for (unsigned i = 0; i < HW_PEER_ROWS; i++)
+        count += hw_peer_table_get(table, i, &row) && row.process_id != 0;
+    return count;
+}
+
+static void new_table_is_empty(void **state)
+{
+    struct hw_peer_table *table = ((struct world *)*state)->table;
+    struct hw_peer_row row;
+
+    for (unsigned i = 0; i <= HW_PEER_ROWS; i++)
+        assert_false(hw_peer_table_get(table, i, &row));
+    assert_int_equal(hw_peer_table_confirmed(table, 0, false), 0);
+}
+
+static void table_that_nobody_made_is_not_found(void **state)
+{
+    struct world *world = *state;
+    struct hw_peer_table *table = NULL;
+
+    assert_int_equal(world->env->ops->make_dir(world->env, "/other", NULL), HW_OK);
+    assert_int_equal(hw_peer_table_open(world->env, "/other", false, &table, NULL), HW_ENOTFOUND);
+    assert_null(table);
+    assert_false(sim_file_exists(world->sim, "/other/peers"));
+}
+
+static void another_process_sees_what_was_claimed_and_set(void **state)
+{
+    struct world *world = *state;
+    struct hw_peer_table *other = open_again(world);
+    struct hw_peer_row row = follower(1, 10), got;
+    unsigned index = claim(world->table, &row);
+
+    assert_true(hw_peer_table_get(other, index, &got));
+    assert_memory_equal(got.id, row.id, sizeof(row.id));
+    assert_memory_equal(got.key, row.key, sizeof(row.key));
+    assert_string_equal(got.address, row.address);
+    assert_int_equal(got.process_id, 7);
+    assert_true(got.counts);
+    row.length = 30;
+    row.received = 25;
+    row.durable = 20;
+    row.applied = 15;
+    assert_true(hw_peer_table_set(world->table, index, &row));
+    assert_true(hw_peer_table_get(other, index, &got));
+    assert_int_equal(got.length, 30);
+    assert_int_equal(got.received, 25);
+    assert_int_equal(got.durable, 20);
+    assert_int_equal(got.applied, 15);
+    assert_int_equal(got.since_ms, 1000);
+    hw_peer_table_close(other);
+}
+
+static void confirmed_counts_followers_that_count(void **state)
+{
+    struct hw_peer_table *table = ((struct world *)*state)->table;
+
+    for (unsigned i = 0; i < 4; i++) {
+        struct hw_peer_row row = follower(i, 10 + i);
+
+        row.applied = 5 + i;
+        row.counts = i != 3;
+        (void)claim(table, &row);
+    }
+    assert_int_equal(hw_peer_table_confirmed(table, 10, false), 3);
+    assert_int_equal(hw_peer_table_confirmed(table, 11, false), 2);
+    assert_int_equal(hw_peer_table_confirmed(table, 13, false), 0);
+    assert_int_equal(hw_peer_table_confirmed(table, 7, true), 1);
+    assert_int_equal(hw_peer_table_confirmed(table, 8, true), 0);
+}
+
+static void follower_that_comes_back_gets_its_row_and_what_it_confirmed(void **state)
+{
+    struct world *world = *state;
+    struct hw_peer_row row = follower(1, 50), other = follower(2, 60), got;
+    unsigned index = claim(world->table, &row), again;
+
+    (void)claim(world->table, &other);
+    row.process_id = 0;
+    assert_true(hw_peer_table_set(world->table, index, &row));
+    assert_int_equal(hw_peer_table_confirmed(world->table, 50, false), 2);
+    row = follower(1, 0); /* it has told nothing on this connection yet */
+    again = claim(world->table, &row);
+    assert_int_equal(again, index);
+    assert_true(hw_peer_table_get(world->table, index, &got));
+    assert_int_equal(got.durable, 50);
+    assert_int_equal(got.process_id, 7);
+    row.durable = 40; /* an old message */
+    assert_true(hw_peer_table_set(world->table, index, &row));
+    assert_int_equal(hw_peer_table_confirmed(world->table, 50, false), 2);
+}
+
+static void follower_of_two_servers_counts_once(void **state)
+{
+    struct world *world = *state;
+    struct hw_peer_table *second = open_again(world);
+    struct hw_peer_row row = follower(1, 10), by_second = row, got;
+    unsigned index = claim(world->table, &row);
+
+    by_second.process_id = 8;
+    assert_int_equal(claim(second, &by_second), index);
+    row.durable = 20; /* the first one still hears from it */
+    row.process_id = 0;
+    assert_true(hw_peer_table_set(world->table, index, &row));
+    assert_int_equal(hw_peer_table_confirmed(second, 20, false), 1);
+    assert_true(hw_peer_table_get(second, index, &got));
+    assert_int_equal(got.process_id, 8); /* to which it is connected all the same */
+    hw_peer_table_close(second);
+}
+
+static void rows_of_a_closed_server_are_not_connected(void **state)
+{
+    struct world *world = *state;
+    struct hw_peer_table *server = open_again(world);
+    struct hw_peer_row row = follower(1, 10), mine = follower(2, 10);
+
+    (void)claim(server, &row);
+    (void)claim(world->table, &mine);
+    assert_int_equal(connected(world->table), 2);
+    hw_peer_table_close(server);
+    assert_int_equal(connected(world->table), 1);
+    assert_int_equal(hw_peer_table_confirmed(world->table, 10, false), 2);
+}
+
+static void rows_of_a_killed_server_are_not_connected(void **state)
+{
+    struct world *world = *state;
+    struct hw_peer_row row = follower(1, 10);
+    struct hw_peer_table *server, *late;
+
+    sim_set_process(world->sim, 1);
+    server = open_again(world);
+    (void)claim(server, &row);
+    sim_set_process(world->sim, 0);
+    hw_peer_table_bury(world->table);
+    assert_int_equal(connected(world->table), 1);
+    sim_kill(world->sim, 1);
+    hw_peer_table_bury(world->table);
+    assert_int_equal(connected(world->table), 0);
+    assert_int_equal(hw_peer_table_confirmed(world->table, 10, false), 1);
+    sim_set_process(world->sim, 1);
+    hw_peer_table_close(server);
+    sim_set_process(world->sim, 0);
+    late = open_again(world);
+    assert_int_equal(connected(late), 0);
+    hw_peer_table_close(late);
+}
+
+static void follower_257_gets_the_row_of_who_left_longest_ago(void **state)
+{
+    struct world *world = *state;
+    struct hw_peer_row row, got;
+    unsigned index;
+
+    for (unsigned i = 0; i < HW_PEER_ROWS; i++) {
+        row = follower(i, i);
+        assert_int_equal(claim(world->table, &row), i);
+    }
+    row = follower(1000, 5);
+    assert_int_equal(hw_peer_table_claim(world->table, &row, &index, NULL), HW_ELIMIT);
+    for (unsigned i = 0; i < 3; i++) { /* 30 leaves, then 20, then 10 */
+        row = follower(30 - 10 * i, 30);
+        row.process_id = 0;
+        assert_true(hw_peer_table_set(world->table, 30 - 10 * i, &row));
+        sim_advance(world->sim, 1000);
+    }
+    row = follower(1000, 5);
+    assert_int_equal(claim(world->table, &row), 30);
+    assert_true(hw_peer_table_get(world->table, 30, &got));
+    assert_int_equal(got.durable, 5); /* nothing of the other's */
+    row = follower(30, 99);
+    assert_false(hw_peer_table_set(world->table, 30, &row)); /* it lost its row */
+    assert_int_equal(claim(world->table, &row), 20);
+}
+
+static void full_table_of_a_killed_server_is_free(void **state)
+{
+    struct world *world = *state;
+    struct hw_peer_table *server;
+    struct hw_peer_row row;
+
+    sim_set_process(world->sim, 1);
+    server = open_again(world);
+    for (unsigned i = 0; i < HW_PEER_ROWS; i++) {
+        row = follower(i, i);
+        (void)claim(server, &row);
+    }
+    sim_kill(world->sim, 1);
+    hw_peer_table_close(server);
+    sim_set_process(world->sim, 0);
+    row = follower(1000, 5);
+    (void)claim(world->table, &row);
+    assert_int_equal(connected(world->table), 1);
+}
+
+static void another_fork_empties_the_table(void **state)
+{
+    struct world *world = *state;
+    struct hw_peer_row row = follower(1, 100), got;
+    unsigned index = claim(world->table, &row);
+
+    hw_peer_table_set_fork(world->table, 0);
+    assert_int_equal(hw_peer_table_confirmed(world->table, 100, false), 1);
+    hw_peer_table_set_fork(world->table, 1);
+    assert_false(hw_peer_table_get(world->table, index, &got));
+    assert_int_equal(hw_peer_table_confirmed(world->table, 0, false), 0);
+    assert_false(hw_peer_table_set(world->table, index, &row));
+    row = follower(1, 3);
+    (void)claim(world->table, &row);
+    assert_int_equal(hw_peer_table_confirmed(world->table, 4, false), 0);
+}
+
+static void table_of_another_boot_is_made_anew(void **state)
+{
+    struct world *world = *state;
+    struct hw_peer_row row = follower(1, 100);
+    struct hw_peer_table *table = NULL;
+
+    (void)claim(world->table, &row);
+    hw_peer_table_close(world->table);
+    world->table = NULL;
+    assert_int_equal(world->env->ops->sync_dir(world->env, "/log", NULL), HW_OK);
+    assert_int_equal(world->env->ops->sync_dir(world->env, "/", NULL), HW_OK);
+    sim_crash(world->sim, SIM_KEEP);
+    assert_int_equal(hw_peer_table_open(world->env, "/log", false, &table, NULL), HW_ENOTFOUND);
+    world->table = open_again(world);
+    assert_int_equal(hw_peer_table_confirmed(world->table, 0, false), 0);
+}
+
+static void garbage_in_the_file_is_not_believed(void **state)
+{
+    struct world *world = *state;
+    static uint8_t garbage[80000];
+
+    memset(garbage, 0xa5, sizeof(garbage));
+    hw_peer_table_close(world->table);
+    world->table = NULL;
+    sim_kill(world->sim, SIM_ALL_PROCESSES);
+    for (size_t size = 0; size <= sizeof(garbage); size += 4000) {
+        sim_file_remove(world->sim, "/log/peers");
+        sim_file_put(world->sim, "/log/peers", garbage, size);
+        world->table = open_again(world);
+        assert_int_equal(hw_peer_table_confirmed(world->table, 0, false), 0);
+        hw_peer_table_close(world->table);
+        world->table = NULL;
+    }
+}
+
+static void faults_leave_nothing_open(void **state)
+{
+    static const enum sim_fault_kind kinds[] = {SIM_ENOMEM, SIM_EIO, SIM_EMFILE};
+    struct world *world = *state;
+    struct hw_peer_row row = follower(1, 10);
+
+    hw_peer_table_close(world->table);
+    world->table = NULL;
+    for (size_t k = 0; k < sizeof(kinds) / sizeof(kinds[0]); k++) {
+        for (uint64_t at = 1;; at++) {
+            struct sim_fault fault = {.kind = kinds[k], .at = at};
+            struct hw_peer_table *table = NULL;
+            enum hw_status status;
+            unsigned index;
+
+            sim_set_fault(world->sim, &fault);
+            status = hw_peer_table_open(world->env, "/log", true, &table, NULL);
+            if (status == HW_OK)
+                status = hw_peer_table_claim(table, &row, &index, NULL);
+            hw_peer_table_close(table);
+            sim_set_fault(world->sim, NULL);
+            assert_int_equal(sim_open_handles(world->sim), 0);
+            if (!sim_fault_was_reached(world->sim)) {
+                assert_int_equal(status, HW_OK);
+                break;
+            }
+        }
+    }
+}
+
+/* ------------------------------------------------------------------------ real processes */
+
+enum { PROCESSES = 4, ROUNDS = 500, OWN = 20 };
+
+/* One server of four, that claims and moves followers of its own and one that all of them have. */
+static void serve(const char *dir, unsigned number)
+{
+    struct hw_peer_table *table = NULL;
+    unsigned index[OWN], shared = 0;
+    struct hw_peer_row row;
+
+    (void)alarm(60);
+    if (hw_peer_table_open(hw_env_posix(), dir, true, &table, NULL) != HW_OK)
+        _exit(1);
+    for (unsigned i = 0; i < OWN; i++) {
+        row = follower(1 + number * OWN + i, 1);
+        if (hw_peer_table_claim(table, &row, &index[i], NULL) != HW_OK)
+            _exit(2);
+    }
+    for (uint64_t length = 1; length <= ROUNDS; length++) {
+        row = follower(0, length);
+        if (length % 50 == 1 && hw_peer_table_claim(table, &row, &shared, NULL) != HW_OK)
+            _exit(3);
+        if (!hw_peer_table_set(table, shared, &row))
+            _exit(4);
+        for (unsigned i = 0; i < OWN; i++) {
+            row = follower(1 + number * OWN + i, length);
+            if (!hw_peer_table_set(table, index[i], &row))
+                _exit(5);
+        }
+    }
+    if (number % 2 == 0) /* the others are gone without a word */
+        hw_peer_table_close(table);
+    _exit(0);
+}
+
+static void servers_in_many_processes_share_the_table(void **state)
+{
+    const char *base = getenv("TMPDIR");
+    struct hw_peer_table *table = NULL;
+    struct hw_env *env = hw_env_posix();
+    char dir[200], path[256];
+    pid_t children[PROCESSES];
+    unsigned least = 0;
+
+    (void)state;
+    (void)snprintf(dir, sizeof(dir), "%s/hw-peers-XXXXXX", base == NULL ? "/tmp" : base);
+    assert_non_null(mkdtemp(dir));
+    assert_int_equal(hw_peer_table_open(env, dir, true, &table, NULL), HW_OK);
+    for (unsigned i = 0; i < PROCESSES; i++) {
+        children[i] = fork();
+        if (children[i] == 0)
+            serve(dir, i);
+    }
+    while (hw_peer_table_confirmed(table, ROUNDS, true) < PROCESSES * OWN + 1 &&
+           waitpid(children[0], NULL, WNOHANG) == 0) {
+        unsigned now = hw_peer_table_confirmed(table, ROUNDS / 2, true);
+
+        assert_true(now >= least); /* nothing that was confirmed is taken back */
+        least = now;
+    }
+    for (unsigned i = 0; i < PROCESSES; i++) {
+        int status = 0;
+
+        if (waitpid(children[i], &status, 0) == children[i])
+            assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    }
+    assert_int_equal(hw_peer_table_confirmed(table, ROUNDS, true), PROCESSES * OWN + 1);
+    hw_peer_table_bury(table);
+    assert_int_equal(connected(table), 0);
+    hw_peer_table_close(table);
+    (void)snprintf(path, sizeof(path), "%s/peers", dir);
+    assert_int_equal(env->ops->remove(env, path, NULL), HW_OK);
+    assert_int_equal(env->ops->remove_dir(env, dir, NULL), HW_OK); /* no leftovers of the dead */
+}
+
+int main(int argc, char **argv)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(new_table_is_empty),
+        TEST(table_that_nobody_made_is_not_found),
+        TEST(another_process_sees_what_was_claimed_and_set),
+        TEST(confirmed_counts_followers_that_count),
+        TEST(follower_that_comes_back_gets_its_row_and_what_it_confirmed),
+        TEST(follower_of_two_servers_counts_once),
+        TEST(rows_of_a_closed_server_are_not_connected),
+        TEST(rows_of_a_killed_server_are_not_connected),
+        TEST(follower_257_gets_the_row_of_who_left_longest_ago),
+        TEST(full_table_of_a_killed_server_is_free),
+        TEST(another_fork_empties_the_table),
+        TEST(table_of_another_boot_is_made_anew),
+        TEST(garbage_in_the_file_is_not_believed),
+        TEST(faults_leave_nothing_open),
+        cmocka_unit_test(servers_in_many_processes_share_the_table),
+    };
+
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
