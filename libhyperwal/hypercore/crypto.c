@@ -41,6 +41,22 @@ void hw_hash_keyed(const uint8_t key[HW_HASH_SIZE], struct hw_slice message,
     (void)crypto_generichash(out, HW_HASH_SIZE, message.bytes, message.size, key, HW_HASH_SIZE);
 }
 
+void hw_hash_keyed_long(const uint8_t key[HW_HASH_KEY_MAX], const struct hw_slice *parts,
+                        unsigned count, uint8_t out[HW_HASH_SIZE])
+{
+    crypto_generichash_state state;
+
+    (void)crypto_generichash_init(&state, key, HW_HASH_KEY_MAX, HW_HASH_SIZE); /* sizes are right */
+    for (unsigned i = 0; i < count; i++)
+        (void)crypto_generichash_update(&state, parts[i].bytes, parts[i].size);
+    (void)crypto_generichash_final(&state, out, HW_HASH_SIZE);
+}
+
+bool hw_hash_equal(const uint8_t a[HW_HASH_SIZE], const uint8_t b[HW_HASH_SIZE])
+{
+    return sodium_memcmp(a, b, HW_HASH_SIZE) == 0;
+}
+
 void hw_key_pair_from_seed(const uint8_t seed[HW_SEED_SIZE], uint8_t public_key[HW_PUBLIC_KEY_SIZE],
                            uint8_t secret_key[HW_SECRET_KEY_SIZE])
 {

@@ -11,6 +11,7 @@
 
 enum {
     HW_HASH_SIZE = 32,
+    HW_HASH_KEY_MAX = 64, /* bytes of the longest key of a keyed hash */
     HW_SEED_SIZE = 32,
     HW_PUBLIC_KEY_SIZE = 32,
     HW_SECRET_KEY_SIZE = 64, /* seed and public key */
@@ -29,6 +30,11 @@ extern const uint8_t hw_namespace_default[HW_HASH_SIZE];
 void hw_hash(const struct hw_slice *parts, unsigned count, uint8_t out[HW_HASH_SIZE]);
 void hw_hash_keyed(const uint8_t key[HW_HASH_SIZE], struct hw_slice message,
                    uint8_t out[HW_HASH_SIZE]);
+/* The same with a key of 64 bytes, over the parts one after the other. */
+void hw_hash_keyed_long(const uint8_t key[HW_HASH_KEY_MAX], const struct hw_slice *parts,
+                        unsigned count, uint8_t out[HW_HASH_SIZE]);
+/* Are they equal?  Takes as long wherever they differ. */
+bool hw_hash_equal(const uint8_t a[HW_HASH_SIZE], const uint8_t b[HW_HASH_SIZE]);
 
 void hw_key_pair_from_seed(const uint8_t seed[HW_SEED_SIZE], uint8_t public_key[HW_PUBLIC_KEY_SIZE],
                            uint8_t secret_key[HW_SECRET_KEY_SIZE]);
