@@ -79,6 +79,8 @@ struct hw_env_ops {
                              struct hw_error *err);
     enum hw_status (*remove)(struct hw_env *env, const char *path, struct hw_error *err);
     enum hw_status (*make_dir)(struct hw_env *env, const char *path, struct hw_error *err);
+    /* The same with mode 0700. */
+    enum hw_status (*make_private_dir)(struct hw_env *env, const char *path, struct hw_error *err);
     enum hw_status (*remove_dir)(struct hw_env *env, const char *path, struct hw_error *err);
     /* Calls `each` with every name in the directory but "." and ".."; stops if it returns false. */
     enum hw_status (*list)(struct hw_env *env, const char *path,

@@ -310,6 +310,13 @@ static enum hw_status posix_make_dir(struct hw_env *env, const char *path, struc
     return mkdir(path, 0755) == 0 ? HW_OK : hw_fail_errno(err, errno, "%s: cannot make", path);
 }
 
+static enum hw_status posix_make_private_dir(struct hw_env *env, const char *path,
+                                             struct hw_error *err)
+{
+    (void)env;
+    return mkdir(path, 0700) == 0 ? HW_OK : hw_fail_errno(err, errno, "%s: cannot make", path);
+}
+
 static enum hw_status posix_remove_dir(struct hw_env *env, const char *path, struct hw_error *err)
 {
     (void)env;
@@ -501,6 +508,7 @@ static const struct hw_env_ops posix_ops = {
     .rename = posix_rename,
     .remove = posix_remove,
     .make_dir = posix_make_dir,
+    .make_private_dir = posix_make_private_dir,
     .remove_dir = posix_remove_dir,
     .list = posix_list,
     .sync_dir = posix_sync_dir,

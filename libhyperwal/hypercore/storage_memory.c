@@ -401,6 +401,7 @@ static const struct hw_env_ops memory_ops = {
     .rename = memory_rename,
     .remove = memory_remove,
     .make_dir = memory_dir,
+    .make_private_dir = memory_dir,
     .remove_dir = memory_dir,
     .list = memory_list,
     .sync_dir = memory_dir,

@@ -393,6 +393,7 @@ static const struct hw_env_ops env_ops = {
     .rename = env_rename,
     .remove = env_remove,
     .make_dir = env_make_dir,
+    .make_private_dir = env_make_dir,
     .remove_dir = env_remove_dir,
     .list = env_list,
     .sync_dir = env_sync_dir,

@@ -132,10 +132,15 @@ static void directories_list_rename_and_remove(void **state)
     place->ops->close(make(place));
     assert_int_equal(place->ops->make_dir(place->env, two, NULL), HW_OK);
     assert_int_equal(place->ops->make_dir(place->env, two, NULL), HW_EEXIST);
+    assert_int_equal(place->ops->make_private_dir(place->env, two, NULL), HW_EEXIST);
     assert_int_equal(place->ops->stat(place->env, two, &stat, NULL), HW_OK);
     assert_true(stat.is_directory);
     assert_int_equal(place->ops->list(place->env, place->dir, count_name, &count, NULL), HW_OK);
     assert_int_equal(count, 2);
+    assert_int_equal(place->ops->remove_dir(place->env, two, NULL), HW_OK);
+    assert_int_equal(place->ops->make_private_dir(place->env, two, NULL), HW_OK);
+    assert_int_equal(place->ops->stat(place->env, two, &stat, NULL), HW_OK);
+    assert_int_equal(stat.mode & 0777, 0700);
     assert_int_equal(place->ops->remove_dir(place->env, two, NULL), HW_OK);
     assert_int_equal(place->ops->rename(place->env, place->path, two, NULL), HW_OK);
     assert_int_equal(place->ops->stat(place->env, place->path, &stat, NULL), HW_ENOTFOUND);
