@@ -10,8 +10,18 @@
  * channel that is not open is dropped.  A mux belongs to one connection and knows nothing of what
  * the channels say.
  *
- * Invariants: 1. At most HW_MUX_CHANNELS_MAX channels; a peer that opens more breaks the protocol.
+ *              numbers a side may use for an open
+ *
+ *     free ──open──▶ asking ──the other's open──▶ open ──close, either side──▶ free
+ *      ▲               │ reject ─▶ free
+ *      └── answer ── closing ◀── our close
+ *
+ * An open that was closed before it was answered keeps its number until the answer comes, so that
+ * no answer is taken for that of another.
+ *
+ * Invariants: 1. At most HW_MUX_CHANNELS_MAX channels; a peer that numbers more is dropped.
  *             2. Numbers are the lowest free ones, as JavaScript peers demand.
+ *             3. After a failure the mux only fails, with the same status.
  *
  * Source: protomux 3.12.
  */
@@ -31,9 +41,13 @@ enum {
 struct hw_mux;
 struct hw_channel; /* one of ours: lives from hw_mux_open() until closed() was told */
 
-struct hw_mux_host { /* whom a mux tells; all calls come from within hw_mux_receive() */
+/*
+ * Whom a mux tells.  All calls but send() come from within hw_mux_receive(); in them everything may
+ * be called but hw_mux_receive() and hw_mux_free().  What they are given is borrowed for the call.
+ */
+struct hw_mux_host {
     void *ctx;
-    /* A frame to send: head and body one after the other. */
+    /* A frame to send: head and body one after the other.  Copied before it returns. */
     enum hw_status (*send)(void *ctx, struct hw_slice head, struct hw_slice body,
                            struct hw_error *err);
     /*
@@ -55,13 +69,16 @@ enum hw_status hw_mux_new(const struct hw_mux_host *host, struct hw_mux **out,
                           struct hw_error *err) HW_MUST_CHECK;
 void hw_mux_free(struct hw_mux *mux); /* NULL does nothing; closed() is not told */
 
-/* A message of the stream, not empty.  What the host returned, or HW_EPROTOCOL: drop the peer. */
+/*
+ * A message of the stream; an empty one is a sign of life and nothing else.  What the host
+ * returned, or HW_EPROTOCOL, HW_ELIMIT, HW_ENOMEM: drop the peer.
+ */
 enum hw_status hw_mux_receive(struct hw_mux *mux, struct hw_slice frame,
                               struct hw_error *err) HW_MUST_CHECK;
 
 /*
  * Open our side of (protocol, id).  `user` is the host's.  HW_EEXIST: it is open on our side;
- * HW_ELIMIT.
+ * HW_ELIMIT: too many channels, or a name too long.
  */
 enum hw_status hw_mux_open(struct hw_mux *mux, struct hw_slice protocol, struct hw_slice id,
                            struct hw_slice handshake, void *user, struct hw_channel **out,
@@ -72,7 +89,10 @@ struct hw_slice hw_channel_id(const struct hw_channel *channel);
 bool hw_channel_is_open(const struct hw_channel *channel); /* both sides */
 enum hw_status hw_channel_send(struct hw_channel *channel, uint64_t type, struct hw_slice payload,
                                struct hw_error *err) HW_MUST_CHECK;
-/* Close both directions and free the channel; closed() is not told. */
+/*
+ * Close both directions and free the channel; closed() is not told.  Not from within closed() of
+ * the same channel, which is gone then.
+ */
 void hw_channel_close(struct hw_channel *channel);
 
 #endif

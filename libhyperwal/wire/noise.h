@@ -8,9 +8,9 @@
  *   2  responder  e, s, empty        96 bytes
  *   3  initiator  s, empty           64 bytes
  *
- * After them both know the other's public key, a hash of all that was said, and two keys.  Bytes in,
- * bytes out; nothing here reads or writes a socket.  Source: the Noise Protocol Framework revision
- * 34, and noise-handshake 4.2, noise-curve-ed 2.1.
+ * After them both know the other's public key, a hash of all that was said, and two keys.  Bytes
+ * in, bytes out; nothing here reads or writes a socket.  Source: the Noise Protocol Framework
+ * revision 34, and noise-handshake 4.2, noise-curve-ed 2.1.
  */
 #ifndef HW_WIRE_NOISE_H
 #define HW_WIRE_NOISE_H
@@ -38,6 +38,7 @@ struct hw_noise {
     bool is_initiator;
     unsigned step; /* messages done; 3: the handshake is complete */
     bool has_key;
+    bool failed; /* a message was refused: no more is read or written */
     struct hw_identity own, ephemeral;
     uint8_t remote_ephemeral[HW_IDENTITY_KEY_SIZE];
     uint8_t remote_key[HW_IDENTITY_KEY_SIZE]; /* valid when complete */

@@ -38,13 +38,13 @@ void hw_stream_free(struct hw_stream *stream); /* NULL does nothing */
 /* Largest frame taken in from now on; the start is HW_STREAM_FRAME_MAX. */
 void hw_stream_set_frame_max(struct hw_stream *stream, size_t size);
 
-/* Bytes that came; copied.  HW_ENOMEM. */
+/* Bytes that came; copied.  HW_ENOMEM: nothing was taken.  Or what hw_stream_next() failed with. */
 enum hw_status hw_stream_put(struct hw_stream *stream, struct hw_slice bytes,
                              struct hw_error *err) HW_MUST_CHECK;
 /*
- * The next message, borrowed until the next call on the stream.  HW_END: more bytes must come.
+ * The next message, borrowed until the next _put() or _next().  HW_END: more bytes must come.
  * HW_EPROTOCOL: not a peer, or altered bytes; HW_ELIMIT: a frame above the limit: drop the
- * connection.
+ * connection.  HW_ENOMEM: nothing happened, call again.
  */
 enum hw_status hw_stream_next(struct hw_stream *stream, struct hw_slice *message,
                               struct hw_error *err) HW_MUST_CHECK;
@@ -55,7 +55,10 @@ const uint8_t *hw_stream_remote_key(const struct hw_stream *stream); /* when ope
 const uint8_t *hw_stream_handshake_hash(const struct hw_stream *stream);
 bool hw_stream_is_initiator(const struct hw_stream *stream);
 
-/* Seal a message and append it to the output.  HW_ELIMIT, HW_ENOMEM. */
+/*
+ * Seal a message and append it to the output.  HW_ELIMIT; HW_ENOMEM: nothing was added.  Only when
+ * open.
+ */
 enum hw_status hw_stream_send(struct hw_stream *stream, struct hw_slice message,
                               struct hw_error *err) HW_MUST_CHECK;
 /* The same for a message in two parts, one after the other. */

@@ -167,10 +167,8 @@ static struct json *parse_value(struct parser *parser)
     return json;
 }
 
-struct json *json_load_file(const char *path)
+static char *read_text(const char *path)
 {
-    struct parser parser = {.name = path};
-    struct json *json;
     FILE *file;
     char *text;
     long size;
@@ -185,10 +183,36 @@ struct json *json_load_file(const char *path)
     text = calloc(1, (size_t)size + 1);
     assert_int_equal(fread(text, 1, (size_t)size, file), size);
     (void)fclose(file);
+    return text;
+}
+
+struct json *json_load_file(const char *path)
+{
+    struct parser parser = {.name = path};
+    struct json *json;
+    char *text = read_text(path);
+
     parser.start = parser.next = text;
     json = parse_value(&parser);
     free(text);
     return json;
+}
+
+struct json *json_load_lines_file(const char *path)
+{
+    struct parser parser = {.name = path};
+    struct json *lines = calloc(1, sizeof(*lines)), **last = &lines->first;
+    char *text = read_text(path);
+
+    lines->kind = JSON_ARRAY;
+    parser.start = parser.next = text;
+    for (skip_blank(&parser); *parser.next != '\0'; skip_blank(&parser)) {
+        *last = parse_value(&parser);
+        last = &(*last)->next;
+        lines->count++;
+    }
+    free(text);
+    return lines;
 }
 
 void json_free(struct json *json)

@@ -28,6 +28,9 @@ struct json {
 /* tests/vectors/NAME; fails the test if it is not there or not JSON. */
 #define json_load(name) json_load_file(HW_VECTORS "/" name)
 struct json *json_load_file(const char *path);
+/* The same for a file with one value a line: an array of them. */
+#define json_load_lines(name) json_load_lines_file(HW_VECTORS "/" name)
+struct json *json_load_lines_file(const char *path);
 void json_free(struct json *json);
 
 const struct json *json_get(const struct json *object, const char *name); /* must be there */
