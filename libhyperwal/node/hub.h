@@ -16,12 +16,12 @@
  * to 10 s, with chance; one that gave a false proof is not used again for this mirror.
  *
  * Who may come in: with nobody allowed by name, everybody who can reach a listener that only this
- * machine can reach; other listeners need hw_hub_allow().  Refusals are logged, with key and reason.
+ * machine can reach; other listeners need hw_hub_allow().  Refusals are logged with key and reason.
  *
  * Threads: functions from any thread, except where said; hw_hub_step() only without a thread.
  */
-#ifndef HW_HUB_HUB_H
-#define HW_HUB_HUB_H
+#ifndef HW_NODE_HUB_H
+#define HW_NODE_HUB_H
 
 #include "base/buffer.h"
 #include "env/env.h"
@@ -46,7 +46,11 @@ struct hw_hub_options {
 };
 enum hw_status hw_hub_open(const struct hw_hub_options *options, struct hw_hub **out,
                            struct hw_error *err) HW_MUST_CHECK;
-void hw_hub_close(struct hw_hub *hub); /* ends everything; NULL does nothing */
+/*
+ * Ends everything; mirrors are closed before.  NULL does nothing, and so does a hub in a forked
+ * child, where all its functions fail.
+ */
+void hw_hub_close(struct hw_hub *hub);
 const uint8_t *hw_hub_identity(const struct hw_hub *hub);
 
 /*
@@ -85,7 +89,9 @@ struct hw_mirror_options {
     size_t source_count;
     uint8_t replica_id[16]; /* told to servers with acknowledgements; zeros: none */
 };
-/* What a server calls `address` is which log?  HW_ENOTFOUND, HW_EREFUSED, HW_ETIMEOUT, HW_EPROTOCOL.
+/*
+ * What a server calls `address` is which log?  HW_ENOTFOUND, HW_EREFUSED, HW_ETIMEOUT; HW_EPROTOCOL:
+ * it has no names.  The calling thread waits.
  */
 enum hw_status hw_hub_resolve(struct hw_hub *hub, const struct hw_address *address,
                               uint64_t timeout_ms, uint8_t key[HW_KEY_SIZE],
@@ -95,8 +101,8 @@ enum hw_status hw_hub_ask(struct hw_hub *hub, const struct hw_address *address, 
                           struct hw_buffer *out, struct hw_error *err) HW_MUST_CHECK;
 
 /*
- * Make or continue the mirror in a directory.  HW_EBUSY: another process writes it.  HW_EFORK: it is
- * a mirror of another log.  HW_EEXIST: a log of our own.
+ * Make or continue the mirror in a directory.  HW_EBUSY: another process writes it.  HW_EFORK: it
+ * is a mirror of another log.  HW_EEXIST: a log of our own.
  */
 enum hw_status hw_hub_mirror_open(struct hw_hub *hub, const struct hw_mirror_options *options,
                                   struct hw_mirror **out, struct hw_error *err) HW_MUST_CHECK;
@@ -109,8 +115,8 @@ enum hw_status hw_mirror_want(struct hw_mirror *mirror, uint64_t start, uint64_t
 void hw_mirror_want_tail(struct hw_mirror *mirror, uint64_t start); /* all from there on */
 /*
  * For struct hw_core_fetcher, ctx the mirror: asks for the block, and blocks the calling thread
- * until it is there.  HW_EPRUNED: no source that is connected has it.  HW_ETIMEOUT: nothing came for
- * 30 s.  HW_AGAIN: hw_mirror_interrupt().
+ * until it is there.  HW_EPRUNED: no source that is connected has it.  HW_ETIMEOUT: nothing came
+ * for 30 s.  HW_AGAIN: hw_mirror_interrupt().  HW_EMISSING: asked for, and the hub has no thread.
  */
 enum hw_status hw_mirror_fetch(void *mirror, uint64_t index, struct hw_error *err);
 void hw_mirror_interrupt(struct hw_mirror *mirror); /* any thread, signal handlers */
@@ -148,7 +154,7 @@ struct hw_hub_counts { /* for tests and metrics */
 };
 void hw_hub_counts(struct hw_hub *hub, struct hw_hub_counts *out);
 
-/* One round of the loop without sleeping; *deadline_ns as in other steps.  HW_END: nothing to do. */
+/* One round of the loop without sleeping; *deadline_ns: when the next is due.  HW_END: idle. */
 enum hw_status hw_hub_step(struct hw_hub *hub, uint64_t *deadline_ns,
                            struct hw_error *err) HW_MUST_CHECK;
 

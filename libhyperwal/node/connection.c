@@ -1,0 +1,424 @@
+/*
+ * Connections of the hub: what the transport tells goes into a peer, what the peer wants said goes
+ * to the transport, one send and one receive at a time.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "node/hub_internal.h"
+
+enum { NS_PER_MS = 1000000 };
+
+/* ------------------------------------------------------------------------ begin and end */
+
+void conn_touch(struct hub_conn *conn)
+{
+    if (conn->is_touched)
+        return;
+    conn->is_touched = true;
+    conn->next_touched = conn->hub->touched_conns;
+    conn->hub->touched_conns = conn;
+}
+
+static void conn_untouch(struct hub_conn *conn)
+{
+    struct hub_conn **link = &conn->hub->touched_conns;
+
+    if (!conn->is_touched)
+        return;
+    while (*link != conn)
+        link = &(*link)->next_touched;
+    *link = conn->next_touched;
+    conn->is_touched = false;
+}
+
+void conn_doom(struct hub_conn *conn, const struct hw_error *why)
+{
+    if (!conn->is_doomed)
+        conn->doom = *why;
+    conn->is_doomed = true;
+    conn_touch(conn);
+}
+
+static struct hub_conn *conn_new(struct hw_hub *hub, const char *address, struct hw_error *err)
+{
+    struct hub_conn *conn = hw_zalloc(sizeof(*conn));
+
+    if (conn == NULL) {
+        hw_fail(err, HW_ENOMEM, "no memory for a connection");
+        return NULL;
+    }
+    conn->hub = hub;
+    conn->born_ns = hub_now(hub);
+    snprintf(conn->address, sizeof(conn->address), "%s", address);
+    conn->next = hub->conns;
+    hub->conns = conn;
+    return conn;
+}
+
+static void conn_free(struct hub_conn *conn)
+{
+    struct hub_conn **link = &conn->hub->conns;
+
+    conn_untouch(conn);
+    while (*link != conn)
+        link = &(*link)->next;
+    *link = conn->next;
+    hw_buffer_release(&conn->out);
+    hw_free(conn);
+}
+
+enum hw_status conn_dial(struct hw_hub *hub, const char *url, struct hub_conn **out,
+                         struct hw_error *err)
+{
+    struct hub_conn *conn = conn_new(hub, url, err);
+    enum hw_status status;
+
+    if (conn == NULL)
+        return HW_ENOMEM;
+    conn->is_outgoing = true;
+    conn->deadline_ns = conn->born_ns + (uint64_t)HW_PEER_HANDSHAKE_MS * NS_PER_MS;
+    hub_timer(hub, conn->deadline_ns);
+    status = hub->transport->ops->dial(hub->transport, url, conn, err);
+    if (status != HW_OK) {
+        conn_free(conn);
+        return status;
+    }
+    *out = conn;
+    return HW_OK;
+}
+
+static void log_drop(struct hub_conn *conn)
+{
+    const uint8_t *key = conn->peer != NULL ? hw_peer_remote_key(conn->peer) : NULL;
+    char text[2 * HW_KEY_SIZE + 1] = "";
+    const char *event = conn->is_refused ? "peer_refused" : "peer_dropped";
+
+    if (key != NULL)
+        hw_key_format(key, text);
+    hw_env_log(conn->hub->env,
+               conn->is_refused || conn->doom.status == HW_EPROOF ? HW_LOG_WARN : HW_LOG_INFO,
+               "event=%s peer=%s address=%s reason=\"%s\"", event, text, conn->address,
+               conn->doom.message);
+}
+
+/* Whose connection this was is told last: it may dial again. */
+void conn_drop(struct hub_conn *conn)
+{
+    struct hw_hub *hub = conn->hub;
+    struct hub_source *source = conn->source;
+    struct hub_query *query = conn->query;
+    struct hw_error why = conn->doom;
+
+    conn->source = NULL;
+    conn->query = NULL;
+    if (source != NULL)
+        source->conn = NULL;
+    if (query != NULL)
+        query->conn = NULL;
+    if (conn->peer == NULL) {
+        conn->is_abandoned = true; /* what is being dialed ends with the transport's event */
+        conn->is_doomed = false;
+        conn->deadline_ns = UINT64_MAX;
+        conn_untouch(conn);
+    } else {
+        log_drop(conn);
+        if (!conn->is_ready && !conn->is_outgoing)
+            hub->counts.strangers--;
+        if (conn->is_refused)
+            hub->counts.refused++;
+        else
+            hub->counts.dropped++;
+        while (conn->links != NULL)
+            link_remove(conn->links);
+        hub->transport->ops->close(conn->connection);
+        hw_peer_free(conn->peer);
+        conn_free(conn);
+    }
+    if (source != NULL)
+        source_lost(source, &why);
+    if (query != NULL)
+        query_end(query, why.status, &why);
+}
+
+void conn_close_all(struct hw_hub *hub)
+{
+    struct hub_conn *next;
+
+    for (struct hub_conn *conn = hub->conns; conn != NULL; conn = next) {
+        next = conn->next;
+        if (!conn->is_doomed)
+            hw_fail(&conn->doom, HW_EBROKEN, "this node ends");
+        conn->is_doomed = true;
+        if (conn->source != NULL)
+            conn->source->is_banned = true; /* nothing is dialed any more */
+        conn_drop(conn);
+    }
+}
+
+void conn_free_all(struct hw_hub *hub)
+{
+    while (hub->conns != NULL)
+        conn_free(hub->conns);
+}
+
+/* ------------------------------------------------------------------------------- events */
+
+/* A peer for a connection that is there now. */
+static enum hw_status conn_begin(struct hub_conn *conn, struct hw_connection *connection,
+                                 struct hw_error *err)
+{
+    struct hw_hub *hub = conn->hub;
+    struct hw_peer_host host = hub_host(hub);
+    enum hw_status status =
+        hw_peer_new(hub->env, conn->is_outgoing, &hub->identity, &host, &conn->peer, err);
+
+    if (status != HW_OK)
+        return status;
+    hw_peer_set_user(conn->peer, conn);
+    conn->connection = connection;
+    conn->born_ns = hub_now(hub);
+    hub->transport->ops->set_user(connection, conn);
+    conn_touch(conn);
+    return HW_OK;
+}
+
+/*
+ * Too many in their handshake: the oldest goes.  One who means it is done within a few round trips,
+ * so that those who only hold a place cannot keep others out.
+ */
+static void strangers_limit(struct hw_hub *hub)
+{
+    struct hub_conn *oldest = NULL;
+
+    if (hub->counts.strangers < HW_HUB_STRANGERS_MAX)
+        return;
+    for (struct hub_conn *conn = hub->conns; conn != NULL; conn = conn->next)
+        if (conn->peer != NULL && !conn->is_outgoing && !conn->is_ready)
+            oldest = conn; /* new ones are put in front */
+    if (oldest == NULL)
+        return;
+    hw_fail(&oldest->doom, HW_ELIMIT, "%u others are in their handshake, none for longer",
+            hub->counts.strangers - 1);
+    oldest->is_refused = true;
+    conn_drop(oldest);
+}
+
+static unsigned conn_count(const struct hw_hub *hub)
+{
+    unsigned count = 0;
+
+    for (const struct hub_conn *conn = hub->conns; conn != NULL; conn = conn->next)
+        count++;
+    return count;
+}
+
+static void accepted(struct hw_hub *hub, const struct hw_transport_event *event)
+{
+    struct hub_conn *conn = NULL;
+    struct hw_error err = {0};
+    enum hw_status status = HW_OK;
+
+    strangers_limit(hub);
+    if (conn_count(hub) >= HW_HUB_PEERS_MAX)
+        status = hw_fail(&err, HW_ELIMIT, "%d connections are open already", HW_HUB_PEERS_MAX);
+    if (status == HW_OK)
+        conn = conn_new(hub, event->address, &err);
+    if (conn != NULL)
+        status = conn_begin(conn, event->connection, &err);
+    if (conn != NULL && status == HW_OK) {
+        hub->counts.accepted++;
+        hub->counts.strangers++;
+        return;
+    }
+    if (conn != NULL)
+        conn_free(conn);
+    hub->counts.refused++;
+    hw_env_log(hub->env, HW_LOG_WARN, "event=peer_refused address=%s reason=\"%s\"", event->address,
+               err.message);
+    hub->transport->ops->close(event->connection);
+}
+
+static void connected(struct hw_hub *hub, const struct hw_transport_event *event)
+{
+    struct hub_conn *conn = event->user;
+    struct hw_error err = {0};
+
+    if (conn->is_abandoned) {
+        hub->transport->ops->close(event->connection);
+        conn_free(conn);
+        return;
+    }
+    if (conn_begin(conn, event->connection, &err) == HW_OK)
+        return;
+    hub->transport->ops->close(event->connection);
+    conn->doom = err;
+    conn_drop(conn);
+    conn_free(conn);
+}
+
+static void dial_failed(const struct hw_transport_event *event)
+{
+    struct hub_conn *conn = event->user;
+
+    if (!conn->is_abandoned) {
+        conn->doom = event->error;
+        conn_drop(conn);
+    }
+    conn_free(conn);
+}
+
+/* A mirror's other links may have got something to do by what one of them said. */
+static void touch_mirrors(struct hub_conn *conn)
+{
+    for (struct hub_link *l = conn->links; l != NULL; l = l->next_of_conn)
+        if (l->log->mirror != NULL)
+            log_touch(l->log);
+}
+
+static void received(struct hub_conn *conn, struct hw_slice bytes)
+{
+    struct hw_error err = {0};
+
+    conn->is_receiving = false;
+    conn->hub->counts.bytes_in += bytes.size;
+    if (conn->is_doomed)
+        return;
+    touch_mirrors(conn);
+    if (hw_peer_receive(conn->peer, bytes, &err) != HW_OK)
+        conn_doom(conn, &err);
+    touch_mirrors(conn);
+    conn_touch(conn);
+}
+
+static void sent(struct hub_conn *conn)
+{
+    struct hw_error err = {0};
+    size_t size = conn->sending;
+
+    conn->sending = 0;
+    conn->hub->counts.bytes_out += size;
+    if (!conn->is_doomed && hw_peer_sent(conn->peer, size, &err) != HW_OK)
+        conn_doom(conn, &err);
+    conn_touch(conn);
+}
+
+static void event_handle(struct hw_hub *hub, const struct hw_transport_event *event)
+{
+    switch (event->kind) {
+    case HW_EVENT_ACCEPTED:
+        accepted(hub, event);
+        break;
+    case HW_EVENT_CONNECTED:
+        connected(hub, event);
+        break;
+    case HW_EVENT_FAILED:
+        dial_failed(event);
+        break;
+    case HW_EVENT_RECEIVED:
+        received(event->user, event->bytes);
+        break;
+    case HW_EVENT_SENT:
+        sent(event->user);
+        break;
+    case HW_EVENT_CLOSED:
+        conn_doom(event->user, &event->error);
+        break;
+    }
+}
+
+void conn_events(struct hw_hub *hub, bool *had_any)
+{
+    struct hw_transport_event event;
+
+    for (unsigned i = 0; i < HUB_EVENTS_A_ROUND; i++) {
+        if (hub->transport->ops->next(hub->transport, &event) != HW_OK)
+            return;
+        *had_any = true;
+        event_handle(hub, &event);
+    }
+}
+
+/* -------------------------------------------------------------------------------- flush */
+
+static void conn_send(struct hub_conn *conn)
+{
+    struct hw_slice output = hw_peer_output(conn->peer);
+    struct hw_error err = {0};
+
+    if (conn->sending != 0 || output.size == 0)
+        return;
+    if (output.size > HUB_SEND_MAX)
+        output.size = HUB_SEND_MAX;
+    /* A copy: the peer's output may move in memory while the transport reads it. */
+    hw_buffer_clear(&conn->out);
+    hw_buffer_add(&conn->out, output.bytes, output.size);
+    if (conn->out.failed) {
+        hw_buffer_release(&conn->out);
+        hw_fail(&err, HW_ENOMEM, "no memory to send %zu bytes", output.size);
+        conn_doom(conn, &err);
+        return;
+    }
+    conn->sending = output.size;
+    conn->hub->transport->ops->send(conn->connection,
+                                    (struct hw_slice){conn->out.bytes, conn->out.size});
+}
+
+static void conn_flush_one(struct hub_conn *conn, uint64_t now)
+{
+    struct hw_error err = {0};
+
+    if (conn->peer == NULL && conn->is_doomed)
+        conn_drop(conn);
+    if (conn->peer == NULL)
+        return;
+    if (!conn->is_doomed && conn->is_ready && !conn->is_begun) {
+        conn->is_begun = true;
+        if (conn->source != NULL)
+            source_ready(conn->source);
+        else if (conn->query != NULL)
+            query_ready(conn->query);
+    }
+    if (!conn->is_doomed && hw_peer_tick(conn->peer, now, &conn->deadline_ns, &err) != HW_OK)
+        conn_doom(conn, &err);
+    if (!conn->is_doomed)
+        conn_send(conn);
+    if (conn->is_doomed) {
+        conn_drop(conn);
+        return;
+    }
+    hub_timer(conn->hub, conn->deadline_ns);
+    if (!conn->is_receiving && hw_peer_wants_input(conn->peer)) {
+        conn->is_receiving = true;
+        conn->hub->transport->ops->receive(conn->connection);
+    }
+}
+
+void conn_flush(struct hw_hub *hub, uint64_t now)
+{
+    while (hub->touched_conns != NULL) {
+        struct hub_conn *conn = hub->touched_conns;
+
+        conn_untouch(conn);
+        conn_flush_one(conn, now);
+    }
+}
+
+void conn_timers(struct hw_hub *hub, uint64_t now)
+{
+    struct hub_conn *next;
+
+    for (struct hub_conn *conn = hub->conns; conn != NULL; conn = next) {
+        next = conn->next;
+        if (conn->deadline_ns > now) {
+            hub_timer(hub, conn->deadline_ns);
+        } else if (conn->peer != NULL) {
+            conn_touch(conn);
+        } else if (!conn->is_abandoned) {
+            hw_fail(&conn->doom, HW_ETIMEOUT, "%s: no connection within %d s", conn->address,
+                    HW_PEER_HANDSHAKE_MS / 1000);
+            conn_drop(conn);
+        }
+    }
+}

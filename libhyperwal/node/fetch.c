@@ -1,0 +1,181 @@
+/* What threads of the application want of a mirror: blocks, a length, its state. */
+#include <stdio.h>
+#include <string.h>
+
+#include "node/hub_internal.h"
+
+enum { NS_PER_MS = 1000000 };
+#define SILENCE_NS (30000 * (uint64_t)NS_PER_MS) /* with nothing coming in, a fetch gives up */
+
+/* ------------------------------------------------------------------------------- waiting */
+
+/* Sleep until there is news or the deadline.  HW_AGAIN: interrupted. */
+static enum hw_status await(struct hw_mirror *mirror, uint64_t block, uint64_t deadline_ns)
+{
+    struct hub_waiter self = {.next = mirror->waiters, .block = block};
+    struct hub_waiter **at = &mirror->waiters;
+    uint32_t seen = atomic_load(&mirror->news);
+
+    if (atomic_exchange(&mirror->is_interrupted, 0) != 0)
+        return HW_AGAIN;
+    mirror->waiters = &self;
+    hub_sleep(mirror->hub, &mirror->news, seen, deadline_ns);
+    while (*at != &self)
+        at = &(*at)->next;
+    *at = self.next;
+    return HW_OK;
+}
+
+void hw_mirror_interrupt(struct hw_mirror *mirror)
+{
+    struct hw_env *env = mirror->hub->env;
+
+    atomic_store(&mirror->is_interrupted, 1);
+    atomic_fetch_add(&mirror->news, 1);
+    env->ops->wake_word(env, hub_word(&mirror->news));
+}
+
+/* Has every source that is connected opened the log, so that what they have is known? */
+static bool sources_settled(const struct hw_mirror *mirror)
+{
+    for (size_t i = 0; i < mirror->source_count; i++)
+        if (mirror->sources[i].conn != NULL && !mirror->sources[i].is_linked)
+            return false;
+    return true;
+}
+
+static enum hw_status fetch(struct hw_mirror *mirror, uint64_t index, struct hw_error *err)
+{
+    struct hub_log *log = mirror->log;
+    uint64_t began = hub_now(mirror->hub);
+    enum hw_status status = HW_OK;
+    char problems[256];
+
+    while (!hw_core_has(log->core, index)) {
+        uint64_t now = hub_now(mirror->hub), since = began;
+
+        if (mirror->arrived_ns > since)
+            since = mirror->arrived_ns;
+        if (now - since >= SILENCE_NS && now >= since) {
+            source_problems(mirror, problems, sizeof(problems));
+            return hw_fail(err, HW_ETIMEOUT, "block %llu: nothing came for 30 s%s%s",
+                           (unsigned long long)index, problems[0] != '\0' ? ": " : "", problems);
+        }
+        status = hw_replication_want_now(log->replication, index, err);
+        if (status != HW_OK)
+            return status;
+        log_touch(log);
+        if (hw_replication_availability(log->replication, index) == HW_BLOCK_NOBODY &&
+            sources_settled(mirror))
+            return hw_fail(err, HW_EPRUNED, "block %llu: no source that is connected has it",
+                           (unsigned long long)index);
+        if (!mirror->hub->threaded)
+            return hw_fail(err, HW_EMISSING, "block %llu: asked for", (unsigned long long)index);
+        if (await(mirror, index, since + SILENCE_NS) == HW_AGAIN) {
+            hw_fail(err, HW_AGAIN, "interrupted while block %llu was fetched",
+                    (unsigned long long)index);
+            return HW_AGAIN;
+        }
+    }
+    return HW_OK;
+}
+
+enum hw_status hw_mirror_fetch(void *ctx, uint64_t index, struct hw_error *err)
+{
+    struct hw_mirror *mirror = ctx;
+    struct hw_hub *hub = mirror->hub;
+    enum hw_status status = hub_enter(hub, err);
+
+    if (status != HW_OK)
+        return status;
+    status = fetch(mirror, index, err);
+    hub_leave(hub);
+    return status;
+}
+
+enum hw_status hw_mirror_wait_length(struct hw_mirror *mirror, uint64_t length, uint64_t timeout_ms,
+                                     struct hw_error *err)
+{
+    struct hw_hub *hub = mirror->hub;
+    enum hw_status status = hub_enter(hub, err);
+    uint64_t deadline;
+    char problems[300];
+
+    if (status != HW_OK)
+        return status;
+    deadline = hub_now(hub) + timeout_ms * NS_PER_MS;
+    while (status == HW_OK && hw_core_length(mirror->log->core) < length) {
+        if (!hub->threaded || hub_now(hub) >= deadline) {
+            source_problems(mirror, problems, sizeof(problems));
+            status = hw_fail(err, HW_ETIMEOUT, "%s",
+                             problems[0] != '\0' ? problems : "nothing came of the log");
+        } else if (await(mirror, UINT64_MAX, deadline) == HW_AGAIN) {
+            hw_fail(err, HW_AGAIN, "interrupted while waiting for the log");
+            status = HW_AGAIN;
+        }
+    }
+    hub_leave(hub);
+    return status;
+}
+
+/* -------------------------------------------------------------------------------- wants */
+
+enum hw_status hw_mirror_want(struct hw_mirror *mirror, uint64_t start, uint64_t end,
+                              struct hw_error *err)
+{
+    enum hw_status status = hub_enter(mirror->hub, err);
+
+    if (status != HW_OK)
+        return status;
+    status = hw_replication_want(mirror->log->replication, start, end, err);
+    log_touch(mirror->log);
+    hub_leave(mirror->hub);
+    return status;
+}
+
+void hw_mirror_want_tail(struct hw_mirror *mirror, uint64_t start)
+{
+    if (hub_enter(mirror->hub, NULL) != HW_OK)
+        return;
+    hw_replication_want_tail(mirror->log->replication, start);
+    if (start != mirror->tail) {
+        mirror->tail = start;
+        mirror->complete = start == UINT64_MAX ? 0 : start;
+        mirror->durable = mirror->is_dirty ? 0 : mirror->complete;
+    }
+    log_touch(mirror->log);
+    hub_leave(mirror->hub);
+}
+
+void hw_mirror_applied(struct hw_mirror *mirror, uint64_t length)
+{
+    if (hub_enter(mirror->hub, NULL) != HW_OK)
+        return;
+    mirror->applied = length;
+    log_touch(mirror->log);
+    hub_leave(mirror->hub);
+}
+
+/* ------------------------------------------------------------------------------- status */
+
+void hw_mirror_status(struct hw_mirror *mirror, struct hw_mirror_status *out)
+{
+    struct hw_core_head head;
+
+    *out = (struct hw_mirror_status){0};
+    if (hub_enter(mirror->hub, NULL) != HW_OK)
+        return;
+    head = hw_core_head(mirror->log->core);
+    out->length = head.length;
+    out->fork = head.fork;
+    if (mirror->tail != UINT64_MAX && head.length > mirror->complete)
+        out->wanted = head.length - mirror->complete;
+    for (size_t i = 0; i < mirror->source_count; i++)
+        out->connected += mirror->sources[i].is_linked;
+    out->bytes_received = mirror->bytes_received;
+    if (mirror->broken.status != HW_OK)
+        snprintf(out->problem, sizeof(out->problem), "%.200s", mirror->broken.message);
+    else if (out->connected == 0)
+        source_problems(mirror, out->problem, sizeof(out->problem));
+    hub_leave(mirror->hub);
+}

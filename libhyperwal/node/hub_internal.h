@@ -1,0 +1,288 @@
+/*
+ * node/hub_internal.h - what the files of the hub share; nothing outside this folder includes it
+ *
+ *     hub ──▶ conn   one a connection: transport below, peer above; or a dial under way
+ *      ├────▶ log    one a directory: core, shared page, replication; names, mirror or both
+ *      └────▶ query  somebody waits for a server's answer
+ *
+ *     link = conn x log, while the log's channel is open
+ *
+ * One mutex guards all of it.  The loop holds it while it works and not while it sleeps; everybody
+ * else holds it for one call and rings the bell.  What changed in a call is marked (hub_touch_*)
+ * and flushed at the end of the loop's round: no callback of a peer or replication frees or sends.
+ *
+ * Deadlines: each object has one, hub->next_ns is the least of them or earlier.
+ */
+#ifndef HW_NODE_HUB_INTERNAL_H
+#define HW_NODE_HUB_INTERNAL_H
+
+#include <stdatomic.h>
+
+#include "env/bell.h"
+#include "env/peer_table.h"
+#include "env/shared_page.h"
+#include "env/thread.h"
+#include "hypercore/mirror.h"
+#include "node/hub.h"
+#include "wire/peer.h"
+#include "wire/replication.h"
+
+enum {
+    HUB_EVENTS_A_ROUND = 256,
+    HUB_SEND_MAX = 256 << 10, /* bytes of one send */
+    HUB_ALLOWED_MAX = 65536,  /* identities let in */
+};
+
+struct hub_log;
+struct hub_conn;
+struct hub_source;
+struct hub_query;
+
+/* A channel of a log that is open over a connection. */
+struct hub_link {
+    struct hub_conn *conn;
+    struct hub_log *log;
+    struct hub_link *next_of_log;  /* in log->links */
+    struct hub_link *next_of_conn; /* in conn->links */
+    bool is_urged;                 /* we told this follower that somebody waits */
+    bool urges;                    /* the server told us so */
+    bool has_ack, has_row;
+    uint8_t replica_id[HW_REPLICA_ID_SIZE];
+    struct hw_ack ack; /* the follower's newest */
+    unsigned row;      /* in the peer table, if has_row */
+    int64_t since_ms;
+};
+
+struct hub_conn {
+    struct hw_hub *hub;
+    struct hub_conn *next;            /* in hub->conns */
+    struct hub_conn *next_touched;    /* in hub->touched_conns */
+    struct hw_connection *connection; /* NULL: still being dialed */
+    struct hw_peer *peer;             /* owned; NULL: still being dialed */
+    struct hub_link *links;
+    struct hub_source *source; /* whose connection it is; NULL: not a source's */
+    struct hub_query *query;   /* likewise */
+    char address[128];
+    bool is_outgoing, is_touched, is_receiving;
+    bool is_ready;     /* we know who it is */
+    bool is_begun;     /* its source or query has been told */
+    bool is_refused;   /* it may not come in */
+    bool is_doomed;    /* to be dropped in this round */
+    bool is_abandoned; /* nobody wants what is being dialed */
+    struct hw_error doom;
+    size_t sending;       /* bytes that the transport has, 0: none */
+    struct hw_buffer out; /* what the transport sends now */
+    uint64_t born_ns, deadline_ns;
+};
+
+struct hub_name {
+    struct hub_name *next;
+    char *name; /* owned */
+};
+
+struct hub_log {
+    struct hw_hub *hub;
+    struct hub_log *next;         /* in hub->logs */
+    struct hub_log *next_touched; /* in hub->touched_logs */
+    char *dir;                    /* owned */
+    bool is_touched, has_watch;
+    int watch;
+    struct hub_name *names; /* owned; none: only a mirror */
+    struct hw_mirror *mirror;
+    struct hw_shared_page *page;        /* owned; NULL: not yet to be had */
+    struct hw_core *core;               /* owned; NULL: there is no log yet */
+    uint64_t length;                    /* of the core, as it was announced */
+    struct hw_file_stat stat;           /* of what tells it from another log in its place */
+    struct hw_replication *replication; /* owned; as `core` */
+    struct hw_peer_table *table;        /* owned; NULL: no follower has acknowledged yet */
+    struct hub_link *links;
+    unsigned link_count;
+    bool is_urged;        /* a commit waits for followers */
+    uint64_t retry_ns;    /* between the last two tries to open it; 0: it opened */
+    uint64_t deadline_ns; /* when to look at it again, of itself */
+    uint64_t tick_ns;     /* when the replication wants to know the time */
+};
+
+struct hub_source {
+    struct hw_mirror *mirror;
+    struct hw_address address;
+    struct hub_conn *conn; /* NULL: to be dialed at deadline_ns */
+    bool is_linked;
+    bool is_banned; /* it gave a false proof */
+    uint64_t bytes; /* of blocks, over the link it has */
+    uint64_t backoff_ns, deadline_ns;
+    char problem[160]; /* "": none */
+};
+
+/* A thread that waits for a block (or, UINT64_MAX, for anything): on hw_mirror.news. */
+struct hub_waiter {
+    struct hub_waiter *next;
+    uint64_t block;
+};
+
+struct hw_mirror {
+    struct hw_hub *hub;
+    struct hub_log *log;
+    struct hw_file *lock; /* owned */
+    struct hub_source sources[HW_HUB_SOURCES_MAX];
+    size_t source_count;
+    uint8_t replica_id[HW_REPLICA_ID_SIZE];
+    struct hub_waiter *waiters;
+    _Atomic uint32_t news;           /* who waits sleeps on it, outside the mutex */
+    _Atomic uint32_t is_interrupted; /* until somebody who waits sees it */
+    uint64_t tail;                   /* hw_mirror_want_tail(); UINT64_MAX: none */
+    uint64_t published;              /* length in the shared page */
+    uint64_t complete;               /* blocks [tail, complete) are held */
+    uint64_t durable;                /* of them, those that are synced */
+    uint64_t synced_bytes;           /* of bytes_received */
+    uint64_t sync_ns;                /* when to sync; UINT64_MAX: nothing to */
+    uint64_t ack_ns;                 /* when to acknowledge; UINT64_MAX: nothing new */
+    uint64_t due_ns;                 /* the least of the two */
+    uint64_t applied;
+    struct hw_ack told;                       /* what the servers know */
+    uint64_t arrived_ns;                      /* when something last came */
+    uint64_t bytes_received, bytes_of_closed; /* of blocks; from links that are closed */
+    bool has_news, is_dirty, is_urged;        /* is_dirty: something came since the last sync */
+    struct hw_error broken;                   /* what our own disk said last */
+};
+
+struct hub_query {
+    struct hw_hub *hub;
+    const struct hw_address *address; /* borrowed from the caller that waits */
+    bool is_ask;
+    struct hub_conn *conn; /* NULL: ended */
+    uint64_t request;
+    bool is_done;
+    enum hw_status status;
+    struct hw_error err;
+    uint8_t key[HW_KEY_SIZE];
+    struct hw_buffer *out; /* of the caller */
+    _Atomic uint32_t word; /* who waits sleeps on it */
+};
+
+struct hw_hub {
+    struct hw_env *env;
+    struct hw_identity identity;
+    struct hw_transport *transport; /* owned */
+    struct hw_bell *bell;           /* owned; NULL if it has no thread */
+    bool threaded, is_ending;
+    uint32_t process_id; /* a forked child must not touch any of this */
+    struct hw_thread thread;
+    /*
+     * `mutex` guards all that follows and hangs from here.  Who wants it holds `door` first: so the
+     * loop, which comes back at once, lets in who waits.
+     */
+    struct hw_mutex mutex, door;
+    struct hub_conn *conns, *touched_conns;
+    struct hub_log *logs, *touched_logs;
+    struct hw_hub_counts counts;
+    unsigned served_count;
+    uint8_t (*allowed)[HW_IDENTITY_KEY_SIZE]; /* owned */
+    size_t allowed_count;
+    bool has_allowed, allows_any;
+    bool all_rang;
+    uint64_t next_ns; /* when the loop must look at the deadlines */
+};
+
+/* --------------------------------------------------------------------------------- hub.c */
+
+/* HW_EMISUSE: this is a forked child, where the hub does not live. */
+enum hw_status hub_enter(struct hw_hub *hub, struct hw_error *err) HW_MUST_CHECK;
+void hub_leave(struct hw_hub *hub); /* and rings */
+uint64_t hub_now(struct hw_hub *hub);
+void hub_timer(struct hw_hub *hub, uint64_t deadline_ns);
+/* As the system's calls want it. */
+static inline uint32_t *hub_word(_Atomic uint32_t *word)
+{
+    return (uint32_t *)(uintptr_t)word;
+}
+/* Sleep outside the mutex while *word is `seen`; called, and returns, inside. */
+void hub_sleep(struct hw_hub *hub, _Atomic uint32_t *word, uint32_t seen, uint64_t deadline_ns);
+void hub_wake(struct hw_hub *hub, _Atomic uint32_t *word); /* counts it up */
+
+/* -------------------------------------------------------------------------- connection.c */
+
+enum hw_status conn_dial(struct hw_hub *hub, const char *url, struct hub_conn **out,
+                         struct hw_error *err) HW_MUST_CHECK;
+void conn_touch(struct hub_conn *conn);
+/* To be dropped at the end of the round. */
+void conn_doom(struct hub_conn *conn, const struct hw_error *why);
+/* At once, outside of any callback of its peer. */
+void conn_drop(struct hub_conn *conn);
+void conn_close_all(struct hw_hub *hub);
+void conn_free_all(struct hw_hub *hub); /* what was still dialed when the transport ended */
+void conn_events(struct hw_hub *hub, bool *had_any);
+void conn_flush(struct hw_hub *hub, uint64_t now); /* all that were touched */
+void conn_timers(struct hw_hub *hub, uint64_t now);
+
+/* ------------------------------------------------------------------------------- host.c */
+
+struct hw_peer_host hub_host(struct hw_hub *hub);
+struct hub_link *link_find(const struct hub_conn *conn, const struct hub_log *log);
+void link_remove(struct hub_link *link);
+
+/* -------------------------------------------------------------------------------- log.c */
+
+/* The log of this directory, or NULL; one that two names lead to is found by both. */
+struct hub_log *log_find_dir(struct hw_hub *hub, const char *dir);
+struct hub_log *log_find_key(struct hw_hub *hub, const uint8_t discovery_key[HW_KEY_SIZE]);
+struct hub_log *log_find_name(struct hw_hub *hub, struct hw_slice name);
+struct hub_log *log_of(struct hw_hub *hub, const struct hw_replication *replication);
+enum hw_status log_new(struct hw_hub *hub, const char *dir, struct hub_log **out,
+                       struct hw_error *err) HW_MUST_CHECK;
+void log_free(struct hub_log *log);
+/* Give the log a core, which is moved if this succeeds. */
+enum hw_status log_set_core(struct hub_log *log, struct hw_core *core, bool fetches,
+                            struct hw_error *err) HW_MUST_CHECK;
+void log_drop_core(struct hub_log *log); /* links are closed */
+void log_close_links(struct hub_log *log);
+void log_touch(struct hub_log *log);
+void log_flush(struct hw_hub *hub, uint64_t now); /* all that were touched */
+void log_timers(struct hw_hub *hub, uint64_t now);
+void log_rang(struct hw_hub *hub, int watch);
+
+/* ----------------------------------------------------------------------------- served.c */
+
+/* Look at the directory of a log that is not our own mirror: is there more of it? */
+void log_look(struct hub_log *log, uint64_t now);
+void log_acknowledged(struct hub_link *link, const struct hw_ack *ack);
+void log_unlinked(struct hub_link *link);
+void log_urge(struct hub_link *link);
+void log_urge_all(struct hub_log *log, uint64_t now);
+
+/* ----------------------------------------------------------------------------- mirror.c */
+
+void mirror_arrived(void *ctx, uint64_t block);
+void mirror_upgraded(void *ctx, uint64_t length);
+void mirror_broken(void *ctx, const struct hw_error *err);
+/* Publish, sync, acknowledge, wake; what is due at a later time is told to hub_timer(). */
+void mirror_work(struct hw_mirror *mirror, uint64_t now);
+void mirror_wake(struct hw_mirror *mirror); /* all who wait in it look again */
+
+/* ----------------------------------------------------------------------------- source.c */
+
+void source_dial_due(struct hw_mirror *mirror, uint64_t now);
+void source_ready(struct hub_source *source);
+void source_linked(struct hub_source *source);
+/* Its connection is gone, or the dial failed. */
+void source_lost(struct hub_source *source, const struct hw_error *why);
+void sources_close(struct hw_mirror *mirror); /* for good */
+/* Why there is no source, each with its reason. */
+void source_problems(const struct hw_mirror *mirror, char *out, size_t size);
+
+/* ------------------------------------------------------------------------------ query.c */
+
+void query_ready(struct hub_query *query);
+void query_end(struct hub_query *query, enum hw_status status, const struct hw_error *err);
+
+/* ----------------------------------------------------------------------------- access.c */
+
+enum hw_status access_check(struct hw_hub *hub, const uint8_t *key,
+                            struct hw_error *err) HW_MUST_CHECK;
+
+/* ------------------------------------------------------------------------------ state.c */
+
+/* What a log is, as JSON, added to *out. */
+void state_write(struct hub_log *log, struct hw_slice name, struct hw_buffer *out);
+
+#endif

@@ -1,0 +1,147 @@
+/*
+ * The identity file of node/hub.h: 64 hex digits of the seed of an Ed25519 pair, and a newline.
+ *
+ * Who makes it holds the file's lock until it is synced, so two who start at once agree, and a file
+ * that a crash left short was never used by anybody.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "hypercore/crypto.h"
+#include "node/hub_internal.h"
+
+enum { SEED_SIZE = 32, TEXT_SIZE = 2 * SEED_SIZE + 1 };
+
+/* Owned by the caller; NULL: no memory, or no place. */
+static char *default_path(struct hw_error *err)
+{
+    const char *path = getenv("HYPERWAL_IDENTITY");
+    const char *config = getenv("XDG_CONFIG_HOME"), *home = getenv("HOME");
+    char *out;
+
+    if (path != NULL && path[0] != '\0') {
+        out = hw_strdup(path);
+    } else if (config != NULL && config[0] == '/') {
+        out = hw_format("%s/hyperwal/identity", config);
+    } else if (home != NULL && home[0] == '/') {
+        out = hw_format("%s/.config/hyperwal/identity", home);
+    } else {
+        hw_fail(err, HW_ENOTFOUND,
+                "no place for this user's identity: set HYPERWAL_IDENTITY or HOME");
+        return NULL;
+    }
+    if (out == NULL)
+        hw_fail(err, HW_ENOMEM, "no memory for the path of the identity file");
+    return out;
+}
+
+/* The directories on the way; those that are there already are no failure, the open will tell. */
+static void make_parents(struct hw_env *env, char *path)
+{
+    for (char *slash = strchr(path + 1, '/'); slash != NULL; slash = strchr(slash + 1, '/')) {
+        *slash = '\0';
+        (void)env->ops->make_dir(env, path, NULL);
+        *slash = '/';
+    }
+}
+
+static int digit(char c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+static bool seed_parse(const char *text, uint8_t seed[SEED_SIZE])
+{
+    for (size_t i = 0; i < SEED_SIZE; i++) {
+        int high = digit(text[2 * i]), low = digit(text[2 * i + 1]);
+
+        if (high < 0 || low < 0)
+            return false;
+        seed[i] = (uint8_t)(high << 4 | low);
+    }
+    return true;
+}
+
+static enum hw_status seed_make(struct hw_env *env, struct hw_file *file, const char *path,
+                                uint8_t seed[SEED_SIZE], struct hw_error *err)
+{
+    char text[TEXT_SIZE + 1];
+    char *dir;
+    enum hw_status status;
+
+    env->ops->random(env, seed, SEED_SIZE);
+    hw_key_format(seed, text);
+    text[TEXT_SIZE - 1] = '\n';
+    status = env->ops->write_at(file, 0, text, TEXT_SIZE, err);
+    hw_wipe(text, sizeof(text));
+    if (status == HW_OK)
+        status = env->ops->sync(file, err);
+    if (status != HW_OK)
+        return status;
+    dir = hw_strdup(path);
+    if (dir == NULL)
+        return hw_fail(err, HW_ENOMEM, "%s: no memory to make it", path);
+    if (strrchr(dir, '/') != NULL) {
+        *strrchr(dir, '/') = '\0';
+        status = env->ops->sync_dir(env, dir[0] != '\0' ? dir : "/", err);
+    }
+    hw_free(dir);
+    return status;
+}
+
+static enum hw_status seed_load(struct hw_env *env, struct hw_file *file, const char *path,
+                                uint8_t seed[SEED_SIZE], struct hw_error *err)
+{
+    struct hw_file_stat stat;
+    char text[TEXT_SIZE];
+    enum hw_status status = env->ops->lock(file, true, err);
+
+    if (status == HW_OK)
+        status = env->ops->stat_file(file, &stat, err);
+    if (status != HW_OK)
+        return status;
+    if ((stat.mode & 077) != 0)
+        return hw_fail(err, HW_EREADONLY,
+                       "%s: others can read this secret key (mode %03o); chmod 600 it", path,
+                       (unsigned)(stat.mode & 0777));
+    if (stat.size < TEXT_SIZE)
+        return seed_make(env, file, path, seed, err);
+    status = env->ops->read_at(file, 0, text, sizeof(text), err);
+    if (status == HW_OK && !seed_parse(text, seed))
+        status = hw_fail(err, HW_ECORRUPT,
+                         "%s: not an identity, which is 64 hex digits; restore it from a copy, or "
+                         "remove it to get a new one",
+                         path);
+    hw_wipe(text, sizeof(text));
+    return status;
+}
+
+enum hw_status hw_identity_load(struct hw_env *env, const char *path, struct hw_identity *out,
+                                struct hw_error *err)
+{
+    char *own = path != NULL ? hw_strdup(path) : default_path(err); /* owned */
+    struct hw_file *file = NULL;
+    uint8_t seed[SEED_SIZE];
+    enum hw_status status;
+
+    if (own == NULL)
+        return path != NULL ? hw_fail(err, HW_ENOMEM, "%s: no memory to open it", path)
+               : err != NULL && err->status != HW_OK ? err->status
+                                                     : HW_ENOMEM;
+    make_parents(env, own);
+    status = env->ops->open(
+        env, own, HW_OPEN_READ | HW_OPEN_WRITE | HW_OPEN_CREATE | HW_OPEN_PRIVATE, &file, err);
+    if (status != HW_OK)
+        goto done;
+    status = seed_load(env, file, own, seed, err);
+    if (status == HW_OK)
+        hw_identity_from_seed(seed, out);
+    env->ops->close(file);
+done:
+    hw_wipe(seed, sizeof(seed));
+    hw_free(own);
+    return status;
+}

@@ -1,0 +1,150 @@
+/* listen= of a database: the process's own hub, there while a database is served (node/hub.h). */
+#include <string.h>
+
+#include "base/alloc.h"
+#include "env/thread.h"
+#include "node/hub_internal.h"
+#include "vfs/vfs.h"
+
+/* A URL that is listened at; for as long as the hub lives. */
+struct listened {
+    struct listened *next;
+    char url[HW_URL_MAX];
+};
+
+/* One a database. */
+struct handle {
+    struct hw_hub *hub; /* whose; a forked child makes its own */
+    char *name;         /* owned */
+};
+
+/* The only state that belongs to the process, because listen= does.  Guarded by its mutex. */
+static struct {
+    struct hw_mutex mutex;
+    struct hw_hub *hub;
+    uint32_t process_id;
+    unsigned uses;
+    struct listened *listened;
+} node = {.mutex = HW_MUTEX_INIT};
+
+static void node_forget(void)
+{
+    while (node.listened != NULL) {
+        struct listened *l = node.listened;
+
+        node.listened = l->next;
+        hw_free(l);
+    }
+    node.hub = NULL;
+    node.uses = 0;
+}
+
+static enum hw_status node_open(struct hw_env *env, struct hw_error *err)
+{
+    struct hw_hub_options options = {.env = env, .threaded = true};
+    enum hw_status status;
+
+    if (node.hub != NULL && node.process_id != env->ops->process_id(env))
+        node_forget(); /* the parent's: its thread and sockets stay there */
+    if (node.hub != NULL)
+        return HW_OK;
+    status = hw_identity_load(env, NULL, &options.identity, err);
+    if (status == HW_OK)
+        status = hw_hub_open(&options, &node.hub, err);
+    node.process_id = env->ops->process_id(env);
+    return status;
+}
+
+static void node_close_unused(void)
+{
+    struct hw_hub *hub = node.hub;
+
+    if (node.uses != 0 || hub == NULL)
+        return;
+    node_forget();
+    hw_hub_close(hub);
+}
+
+/* Databases of one process may share a listener. */
+static enum hw_status node_listen(const char *url, struct hw_error *err)
+{
+    struct listened *l;
+    char full[HW_URL_MAX];
+    enum hw_status status = hw_address_parse_listen(url, full, err);
+
+    if (status != HW_OK)
+        return status;
+    for (l = node.listened; l != NULL; l = l->next)
+        if (strcmp(l->url, full) == 0)
+            return HW_OK;
+    l = hw_zalloc(sizeof(*l));
+    if (l == NULL)
+        return hw_fail(err, HW_ENOMEM, "%s: no memory to listen", url);
+    memcpy(l->url, full, sizeof(full));
+    status = hw_hub_listen(node.hub, full, NULL, err);
+    if (status != HW_OK) {
+        hw_free(l);
+        return status;
+    }
+    l->next = node.listened;
+    node.listened = l;
+    return HW_OK;
+}
+
+static enum hw_status start(const char *url, const char *name, const char *dir, void **out,
+                            struct hw_error *err)
+{
+    struct handle *handle = hw_zalloc(sizeof(*handle)); /* owned */
+    enum hw_status status;
+
+    if (handle != NULL)
+        handle->name = hw_strdup(name);
+    if (handle == NULL || handle->name == NULL) {
+        hw_free(handle);
+        return hw_fail(err, HW_ENOMEM, "%s: no memory to serve %s", url, name);
+    }
+    hw_mutex_lock(&node.mutex);
+    status = node_open(hw_env_posix(), err);
+    if (status == HW_OK)
+        status = node_listen(url, err);
+    if (status == HW_OK)
+        status = hw_hub_serve(node.hub, name, dir, err);
+    if (status == HW_OK) {
+        handle->hub = node.hub;
+        node.uses++;
+        *out = handle;
+    } else {
+        node_close_unused();
+    }
+    hw_mutex_unlock(&node.mutex);
+    if (status != HW_OK) {
+        hw_free(handle->name);
+        hw_free(handle);
+    }
+    return status;
+}
+
+static void stop(void *ctx)
+{
+    struct handle *handle = ctx;
+    struct hw_env *env = hw_env_posix();
+
+    if (handle == NULL)
+        return;
+    hw_mutex_lock(&node.mutex);
+    if (handle->hub == node.hub && node.process_id == env->ops->process_id(env)) {
+        hw_hub_unserve(node.hub, handle->name);
+        node.uses--;
+        node_close_unused();
+    }
+    hw_mutex_unlock(&node.mutex);
+    hw_free(handle->name);
+    hw_free(handle);
+}
+
+const struct hw_vfs_listener *hw_hub_listener(void)
+{
+    static const struct hw_vfs_listener listener = {.start = start, .stop = stop};
+
+    return &listener;
+}

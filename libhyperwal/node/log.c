@@ -1,0 +1,261 @@
+/* The logs of the hub, one a directory: found, opened, closed, flushed. */
+#include <string.h>
+
+#include "base/alloc.h"
+#include "node/hub_internal.h"
+
+/* -------------------------------------------------------------------------------- found */
+
+static bool is_same_dir(struct hw_hub *hub, const char *a, const char *b)
+{
+    struct hw_file_stat first, second;
+
+    if (strcmp(a, b) == 0)
+        return true;
+    return hub->env->ops->stat(hub->env, a, &first, NULL) == HW_OK &&
+           hub->env->ops->stat(hub->env, b, &second, NULL) == HW_OK &&
+           first.device == second.device && first.inode == second.inode;
+}
+
+struct hub_log *log_find_dir(struct hw_hub *hub, const char *dir)
+{
+    struct hub_log *log = hub->logs;
+
+    while (log != NULL && !is_same_dir(hub, log->dir, dir))
+        log = log->next;
+    return log;
+}
+
+struct hub_log *log_find_key(struct hw_hub *hub, const uint8_t discovery_key[HW_KEY_SIZE])
+{
+    for (struct hub_log *log = hub->logs; log != NULL; log = log->next)
+        if (log->core != NULL &&
+            memcmp(hw_core_identity(log->core)->discovery_key, discovery_key, HW_KEY_SIZE) == 0)
+            return log;
+    return NULL;
+}
+
+static bool is_name(const struct hub_log *log, struct hw_slice name)
+{
+    char key[2 * HW_KEY_SIZE + 1];
+
+    for (const struct hub_name *n = log->names; n != NULL; n = n->next)
+        if (strlen(n->name) == name.size && memcmp(n->name, name.bytes, name.size) == 0)
+            return true;
+    if (log->names == NULL || log->core == NULL || name.size != 2 * (size_t)HW_KEY_SIZE)
+        return false;
+    hw_key_format(hw_core_identity(log->core)->key, key);
+    return memcmp(key, name.bytes, name.size) == 0;
+}
+
+struct hub_log *log_find_name(struct hw_hub *hub, struct hw_slice name)
+{
+    struct hub_log *log = hub->logs;
+
+    while (log != NULL && !is_name(log, name))
+        log = log->next;
+    return log;
+}
+
+struct hub_log *log_of(struct hw_hub *hub, const struct hw_replication *replication)
+{
+    struct hub_log *log = hub->logs;
+
+    while (log != NULL && log->replication != replication)
+        log = log->next;
+    return log;
+}
+
+/* ------------------------------------------------------------------------ begin and end */
+
+enum hw_status log_new(struct hw_hub *hub, const char *dir, struct hub_log **out,
+                       struct hw_error *err)
+{
+    struct hub_log *log = hw_zalloc(sizeof(*log));
+
+    if (log == NULL)
+        return hw_fail(err, HW_ENOMEM, "%s: no memory to serve it", dir);
+    log->dir = hw_strdup(dir);
+    if (log->dir == NULL) {
+        hw_free(log);
+        return hw_fail(err, HW_ENOMEM, "%s: no memory to serve it", dir);
+    }
+    log->hub = hub;
+    log->deadline_ns = UINT64_MAX;
+    log->next = hub->logs;
+    hub->logs = log;
+    *out = log;
+    return HW_OK;
+}
+
+static void log_untouch(struct hub_log *log)
+{
+    struct hub_log **at = &log->hub->touched_logs;
+
+    if (!log->is_touched)
+        return;
+    while (*at != log)
+        at = &(*at)->next_touched;
+    *at = log->next_touched;
+    log->is_touched = false;
+}
+
+void log_free(struct hub_log *log)
+{
+    struct hub_log **at = &log->hub->logs;
+
+    log_drop_core(log);
+    log_untouch(log);
+    while (*at != log)
+        at = &(*at)->next;
+    *at = log->next;
+    while (log->names != NULL) {
+        struct hub_name *name = log->names;
+
+        log->names = name->next;
+        hw_free(name->name);
+        hw_free(name);
+    }
+    if (log->has_watch && log->hub->bell != NULL)
+        hw_bell_unwatch(log->hub->bell, log->watch);
+    hw_peer_table_close(log->table);
+    hw_shared_page_close(log->page);
+    hw_free(log->dir);
+    hw_free(log);
+}
+
+void log_close_links(struct hub_log *log)
+{
+    while (log->links != NULL) {
+        struct hub_link *link = log->links;
+        struct hub_conn *conn = link->conn;
+
+        hw_peer_unlink(conn->peer, log->replication);
+        if (link_find(conn, log) == link)
+            link_remove(link);
+        conn_touch(conn);
+    }
+}
+
+enum hw_status log_set_core(struct hub_log *log, struct hw_core *core, bool fetches,
+                            struct hw_error *err)
+{
+    const struct hw_replication_options options = {
+        .env = log->hub->env,
+        .core = core,
+        .fetches = fetches,
+        .arrived = fetches ? mirror_arrived : NULL,
+        .upgraded = fetches ? mirror_upgraded : NULL,
+        .broken = fetches ? mirror_broken : NULL,
+        .ctx = log->mirror,
+    };
+    enum hw_status status = hw_replication_new(&options, &log->replication, err);
+
+    if (status != HW_OK)
+        return status;
+    log->core = core;
+    log_touch(log);
+    return HW_OK;
+}
+
+/* Channels that are being opened have no link yet: the peers know them by the replication. */
+void log_drop_core(struct hub_log *log)
+{
+    if (log->core == NULL)
+        return;
+    log_close_links(log);
+    for (struct hub_conn *conn = log->hub->conns; conn != NULL; conn = conn->next)
+        if (conn->peer != NULL)
+            hw_peer_unlink(conn->peer, log->replication);
+    hw_replication_free(log->replication);
+    hw_core_close(log->core);
+    log->replication = NULL;
+    log->core = NULL;
+    log->is_urged = false;
+}
+
+/* -------------------------------------------------------------------------------- flush */
+
+void log_touch(struct hub_log *log)
+{
+    if (log->is_touched)
+        return;
+    log->is_touched = true;
+    log->next_touched = log->hub->touched_logs;
+    log->hub->touched_logs = log;
+}
+
+/* The one whose link the replication wants dropped. */
+static void drop_link(struct hub_log *log, const struct hw_link *dropped,
+                      const struct hw_error *why)
+{
+    for (struct hub_link *l = log->links; l != NULL; l = l->next_of_log) {
+        struct hub_conn *conn = l->conn;
+
+        if (!hw_peer_has_link(conn->peer, dropped))
+            continue;
+        conn_doom(conn, why); /* before unlinked() says that it was closed */
+        hw_peer_unlink(conn->peer, log->replication);
+        if (link_find(conn, log) == l)
+            link_remove(l);
+        return;
+    }
+}
+
+static void log_flush_one(struct hub_log *log, uint64_t now)
+{
+    struct hw_link *dropped;
+    struct hw_error err = {0};
+    uint64_t deadline = UINT64_MAX;
+
+    if (log->replication == NULL)
+        return;
+    if (log->mirror != NULL)
+        mirror_work(log->mirror, now);
+    while (hw_replication_tick(log->replication, now, &dropped, &deadline, &err) == HW_OK)
+        drop_link(log, dropped, &err);
+    log->tick_ns = deadline;
+    hub_timer(log->hub, deadline);
+    for (struct hub_link *l = log->links; l != NULL; l = l->next_of_log)
+        conn_touch(l->conn);
+}
+
+void log_flush(struct hw_hub *hub, uint64_t now)
+{
+    while (hub->touched_logs != NULL) {
+        struct hub_log *log = hub->touched_logs;
+
+        log_untouch(log);
+        log_flush_one(log, now);
+    }
+}
+
+void log_timers(struct hw_hub *hub, uint64_t now)
+{
+    for (struct hub_log *log = hub->logs; log != NULL; log = log->next) {
+        if (log->mirror != NULL) {
+            source_dial_due(log->mirror, now);
+            if (log->mirror->due_ns <= now)
+                log_touch(log);
+            else
+                hub_timer(hub, log->mirror->due_ns);
+        } else if (log->deadline_ns <= now) {
+            log_look(log, now);
+        } else {
+            hub_timer(hub, log->deadline_ns);
+        }
+        if (log->replication != NULL && log->tick_ns <= now)
+            log_touch(log);
+        else if (log->replication != NULL)
+            hub_timer(hub, log->tick_ns);
+    }
+}
+
+void log_rang(struct hw_hub *hub, int watch)
+{
+    uint64_t now = hub_now(hub);
+
+    for (struct hub_log *log = hub->logs; log != NULL; log = log->next)
+        if (log->mirror == NULL && (watch < 0 || (log->has_watch && log->watch == watch)))
+            log_look(log, now);
+}

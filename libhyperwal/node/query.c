@@ -1,0 +1,103 @@
+/* Questions to a server, each over a connection of its own: which log is this, and how is it? */
+#include <string.h>
+
+#include "node/hub_internal.h"
+
+enum { NS_PER_MS = 1000000 };
+
+void query_end(struct hub_query *query, enum hw_status status, const struct hw_error *err)
+{
+    struct hub_conn *conn = query->conn;
+    struct hw_error done = {0};
+
+    if (query->is_done)
+        return;
+    query->is_done = true;
+    query->status = status;
+    query->err = *err;
+    query->conn = NULL;
+    if (conn != NULL) {
+        conn->query = NULL;
+        hw_fail(&done, HW_END, "answered");
+        conn_doom(conn, &done);
+    }
+    hub_wake(query->hub, &query->word);
+}
+
+void query_ready(struct hub_query *query)
+{
+    struct hw_peer *peer = query->conn->peer;
+    struct hw_error err = {0};
+    enum hw_status status = query->is_ask
+                                ? hw_peer_ask(peer, query->address->name, &query->request, &err)
+                                : hw_peer_lookup(peer, query->address->name, &query->request, &err);
+
+    if (status != HW_OK)
+        conn_doom(query->conn, &err);
+}
+
+static enum hw_status query_run(struct hub_query *query, uint64_t timeout_ms, struct hw_error *err)
+{
+    struct hw_hub *hub = query->hub;
+    uint64_t deadline = hub_now(hub) + timeout_ms * NS_PER_MS;
+    enum hw_status status;
+
+    if (!hub->threaded)
+        return hw_fail(err, HW_EMISUSE, "a node without a thread cannot wait for an answer");
+    status = conn_dial(hub, query->address->dial, &query->conn, err);
+    if (status != HW_OK)
+        return status;
+    query->conn->query = query;
+    while (!query->is_done && hub_now(hub) < deadline)
+        hub_sleep(hub, &query->word, atomic_load(&query->word), deadline);
+    if (!query->is_done) {
+        hw_fail(&query->err, HW_ETIMEOUT, "%s: no answer within %llu ms", query->address->dial,
+                (unsigned long long)timeout_ms);
+        query_end(query, HW_ETIMEOUT, &query->err);
+    }
+    if (query->status != HW_OK && err != NULL)
+        *err = query->err;
+    return query->status;
+}
+
+static enum hw_status query(struct hw_hub *hub, struct hub_query *query, uint64_t timeout_ms,
+                            struct hw_error *err)
+{
+    enum hw_status status = hub_enter(hub, err);
+
+    if (status != HW_OK)
+        return status;
+    query->hub = hub;
+    status = query_run(query, timeout_ms, err);
+    hub_leave(hub);
+    return status;
+}
+
+enum hw_status hw_hub_resolve(struct hw_hub *hub, const struct hw_address *address,
+                              uint64_t timeout_ms, uint8_t key[HW_KEY_SIZE], struct hw_error *err)
+{
+    struct hub_query lookup = {.address = address};
+    enum hw_status status;
+
+    if (address->has_key) {
+        memcpy(key, address->key, HW_KEY_SIZE);
+        return HW_OK;
+    }
+    status = query(hub, &lookup, timeout_ms, err);
+    if (status == HW_OK)
+        memcpy(key, lookup.key, HW_KEY_SIZE);
+    return status;
+}
+
+enum hw_status hw_hub_ask(struct hw_hub *hub, const struct hw_address *address, uint64_t timeout_ms,
+                          struct hw_buffer *out, struct hw_error *err)
+{
+    struct hub_query ask = {.address = address, .is_ask = true, .out = out};
+    struct hw_address named = *address;
+
+    if (address->has_key) { /* servers know their logs by key, too */
+        hw_key_format(address->key, named.name);
+        ask.address = &named;
+    }
+    return query(hub, &ask, timeout_ms, err);
+}

@@ -1,0 +1,120 @@
+/*
+ * Where a mirror gets its log from.
+ *
+ *     WAITING ──deadline──▶ DIALING ──▶ CONNECTED ──channel open──▶ LINKED
+ *        ▲                     │            │                          │
+ *        └──── backoff ◀───────┴────────────┴──────────────────────────┘      BANNED: a false proof
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "node/hub_internal.h"
+
+enum { NS_PER_MS = 1000000 };
+#define BACKOFF_MIN_NS (100 * (uint64_t)NS_PER_MS)
+#define BACKOFF_MAX_NS (10000 * (uint64_t)NS_PER_MS)
+
+void source_ready(struct hub_source *source)
+{
+    struct hw_error err = {0};
+
+    if (hw_peer_link(source->conn->peer, source->mirror->log->replication, &err) != HW_OK)
+        conn_doom(source->conn, &err);
+}
+
+void source_linked(struct hub_source *source)
+{
+    source->is_linked = true;
+    source->backoff_ns = 0;
+    source->problem[0] = '\0';
+    source->mirror->told.received = UINT64_MAX; /* this one knows nothing of us yet */
+}
+
+/* Half of it is certain, the other half by chance: those who were cut off together come apart. */
+static uint64_t backoff_next(struct hub_source *source)
+{
+    struct hw_env *env = source->mirror->hub->env;
+    uint64_t chance = 0;
+
+    source->backoff_ns = source->backoff_ns == 0 ? BACKOFF_MIN_NS : 2 * source->backoff_ns;
+    if (source->backoff_ns > BACKOFF_MAX_NS)
+        source->backoff_ns = BACKOFF_MAX_NS;
+    env->ops->random(env, &chance, sizeof(chance));
+    return source->backoff_ns / 2 + chance % (source->backoff_ns / 2);
+}
+
+void source_lost(struct hub_source *source, const struct hw_error *why)
+{
+    struct hw_mirror *mirror = source->mirror;
+
+    source->conn = NULL;
+    source->is_linked = false;
+    mirror->bytes_of_closed += source->bytes;
+    source->bytes = 0;
+    snprintf(source->problem, sizeof(source->problem), "%.150s", why->message);
+    mirror->has_news = true; /* who waits may learn why */
+    log_touch(mirror->log);
+    if (why->status == HW_EPROOF) {
+        source->is_banned = true;
+        hw_env_log(mirror->hub->env, HW_LOG_ERROR,
+                   "event=source_banned log=%s address=%s reason=\"%s\"", mirror->log->dir,
+                   source->address.dial, why->message);
+        return;
+    }
+    source->deadline_ns = hub_now(mirror->hub) + backoff_next(source);
+    hub_timer(mirror->hub, source->deadline_ns);
+}
+
+void source_dial_due(struct hw_mirror *mirror, uint64_t now)
+{
+    for (size_t i = 0; i < mirror->source_count; i++) {
+        struct hub_source *source = &mirror->sources[i];
+        struct hw_error err = {0};
+
+        if (source->conn != NULL || source->is_banned)
+            continue;
+        if (source->deadline_ns > now) {
+            hub_timer(mirror->hub, source->deadline_ns);
+            continue;
+        }
+        if (conn_dial(mirror->hub, source->address.dial, &source->conn, &err) != HW_OK)
+            source_lost(source, &err);
+        else
+            source->conn->source = source;
+    }
+}
+
+void sources_close(struct hw_mirror *mirror)
+{
+    for (size_t i = 0; i < mirror->source_count; i++) {
+        struct hub_source *source = &mirror->sources[i];
+        struct hub_conn *conn = source->conn;
+
+        source->is_banned = true;
+        if (conn == NULL)
+            continue;
+        conn->source = NULL;
+        source->conn = NULL;
+        source->is_linked = false;
+        hw_fail(&conn->doom, HW_END, "not followed any more");
+        conn_drop(conn);
+    }
+}
+
+void source_problems(const struct hw_mirror *mirror, char *out, size_t size)
+{
+    size_t used = 0;
+
+    out[0] = '\0';
+    for (size_t i = 0; i < mirror->source_count && used < size; i++) {
+        const struct hub_source *source = &mirror->sources[i];
+        int n;
+
+        if (source->is_linked)
+            continue;
+        n = snprintf(out + used, size - used, "%s%s", used != 0 ? "; " : "",
+                     source->problem[0] != '\0' ? source->problem : source->address.dial);
+        if (n > 0)
+            used += (size_t)n;
+    }
+}
