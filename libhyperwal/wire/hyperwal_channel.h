@@ -1,5 +1,5 @@
 /*
- * wire/hyperwal_channel.h - what hyperwal peers say beyond Hypercore: names, state, how far they are
+ * wire/hyperwal_channel.h - what hyperwal peers say beyond Hypercore: names, state, acks
  *
  * Two kinds of channel of the protocol "hyperwal/1", beside hypercore/alpha on the same connection:
  *
@@ -29,7 +29,7 @@
 
 #define HW_HYPERWAL_PROTOCOL "hyperwal/1"
 
-enum { HW_REPLICA_ID_SIZE = 16, HW_NAMES_MAX = 4096, HW_STATE_TEXT_MAX = 64 << 10 };
+enum { HW_REPLICA_ID_SIZE = 16, HW_NAMES_MAX = 4096, HW_STATE_TEXT_MAX = 512 << 10 };
 
 enum hw_hyperwal_type {
     HW_HYPERWAL_LOOKUP,

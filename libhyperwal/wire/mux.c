@@ -43,6 +43,7 @@ struct hw_mux {
     struct table remote; /* borrows them */
     uint32_t lowest;     /* no number below it is free on our side */
     uint64_t next_order;
+    struct hw_buffer head;  /* of a message in two parts */
     enum hw_status failure; /* HW_OK, or what ended the mux */
     bool is_receiving;
 };
@@ -221,6 +222,7 @@ void hw_mux_free(struct hw_mux *mux)
         hw_free(mux->local.slots[i]);
     hw_free(mux->local.slots);
     hw_free(mux->remote.slots);
+    hw_buffer_release(&mux->head);
     hw_free(mux);
 }
 
@@ -328,6 +330,24 @@ enum hw_status hw_channel_send(struct hw_channel *channel, uint64_t type, struct
     size = put_uint(head, channel->local);
     size += put_uint(head + size, type);
     return mux->host.send(mux->host.ctx, (struct hw_slice){head, size}, payload, err);
+}
+
+enum hw_status hw_channel_send_parts(struct hw_channel *channel, uint64_t type,
+                                     struct hw_slice head, struct hw_slice body,
+                                     struct hw_error *err)
+{
+    struct hw_mux *mux = channel->mux;
+
+    if (mux->failure != HW_OK)
+        return failed_before(mux, err);
+    hw_buffer_clear(&mux->head);
+    hw_buffer_add_uint(&mux->head, channel->local);
+    hw_buffer_add_uint(&mux->head, type);
+    hw_buffer_add(&mux->head, head.bytes, head.size);
+    if (mux->head.failed)
+        return hw_fail(err, HW_ENOMEM, "mux: no memory for a message");
+    return mux->host.send(mux->host.ctx, (struct hw_slice){mux->head.bytes, mux->head.size}, body,
+                          err);
 }
 
 void hw_channel_close(struct hw_channel *channel)

@@ -89,6 +89,10 @@ struct hw_slice hw_channel_id(const struct hw_channel *channel);
 bool hw_channel_is_open(const struct hw_channel *channel); /* both sides */
 enum hw_status hw_channel_send(struct hw_channel *channel, uint64_t type, struct hw_slice payload,
                                struct hw_error *err) HW_MUST_CHECK;
+/* The same for a payload in two parts, of which the second is not copied on the way to send(). */
+enum hw_status hw_channel_send_parts(struct hw_channel *channel, uint64_t type,
+                                     struct hw_slice head, struct hw_slice body,
+                                     struct hw_error *err) HW_MUST_CHECK;
 /*
  * Close both directions and free the channel; closed() is not told.  Not from within closed() of
  * the same channel, which is gone then.

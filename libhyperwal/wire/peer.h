@@ -28,12 +28,18 @@ enum {
     HW_PEER_KEEPALIVE_MS = 10000,  /* of silence on our side */
     HW_PEER_SILENCE_MS = 45000,    /* of a remote that has sent keepalives before: it is gone */
     HW_PEER_STUCK_MS = 60000,      /* nothing of our output was taken for so long */
+    HW_PEER_PAUSE_SIZE = 20 << 20, /* bytes that wait: from here on nothing more is read */
     HW_PEER_OUTPUT_MAX = 48 << 20, /* bytes that wait; more: drop */
+    HW_PEER_FRAME_MAX = 4 << 20,   /* bytes, until a mirror is linked: then what a stream bears */
     HW_PEER_REJECTS_MAX = 256,     /* channels refused over a connection's life; more: drop */
 };
 
 struct hw_peer;
 
+/*
+ * Whom a peer tells and asks; any may be NULL.  They are called from within hw_peer_receive() and
+ * hw_peer_sent(), unlinked() from hw_peer_free() too; and may call all but those three.
+ */
 struct hw_peer_host {
     void *ctx;
     /* The remote's key is known.  A failure drops the peer. */
@@ -57,9 +63,15 @@ struct hw_peer_host {
     /* Answers to what we asked; `request` is what hw_peer_lookup() gave. */
     void (*found)(void *ctx, struct hw_peer *peer, const struct hw_hyperwal_found *found);
     void (*told)(void *ctx, struct hw_peer *peer, const struct hw_hyperwal_state *state);
+    /* One of the names that were asked for; NULL: that was the last. */
+    void (*named)(void *ctx, struct hw_peer *peer, uint64_t request,
+                  const struct hw_name_entry *entry);
     /* It does not speak hyperwal/1 (a Hypercore peer of another kind); told once. */
     void (*is_plain)(void *ctx, struct hw_peer *peer);
-    /* A follower tells how far it is; its replica's id is all zeros if it has none. */
+    /*
+     * A follower tells how far it says to be, never further than we are; its replica's id is all
+     * zeros if it has none.
+     */
     void (*acknowledged)(void *ctx, struct hw_peer *peer, struct hw_replication *replication,
                          const uint8_t replica_id[HW_REPLICA_ID_SIZE], const struct hw_ack *ack);
     /* The server has somebody waiting for durability (or not any more). */
@@ -81,34 +93,49 @@ enum hw_status hw_peer_receive(struct hw_peer *peer, struct hw_slice bytes,
                                struct hw_error *err) HW_MUST_CHECK;
 /* May more be read from it now?  No: it has to take answers first. */
 bool hw_peer_wants_input(const struct hw_peer *peer);
-/* Bytes to send, borrowed until the next call; then tell how many went. */
+/*
+ * Bytes to send, borrowed until the next call; then tell how many went.  Large ones in pieces: who
+ * takes nothing for HW_PEER_STUCK_MS is dropped.
+ */
 struct hw_slice hw_peer_output(const struct hw_peer *peer);
 enum hw_status hw_peer_sent(struct hw_peer *peer, size_t size, struct hw_error *err) HW_MUST_CHECK;
-/* Time passes.  A failure drops the peer.  *deadline_ns: when to call again. */
+/*
+ * Time passes.  A failure drops the peer; it may be one that a push to it met.  *deadline_ns: when
+ * to call again.
+ */
 enum hw_status hw_peer_tick(struct hw_peer *peer, uint64_t now_ns, uint64_t *deadline_ns,
                             struct hw_error *err) HW_MUST_CHECK;
 
-/* Open the channel of this core.  HW_EEXIST: it is open. */
+/* Open the channel of this core, as soon as the remote is known.  HW_EEXIST: it is open. */
 enum hw_status hw_peer_link(struct hw_peer *peer, struct hw_replication *replication,
                             struct hw_error *err) HW_MUST_CHECK;
-void hw_peer_unlink(struct hw_peer *peer, struct hw_replication *replication); /* close it */
+/* Close it; unlinked() is not told. */
+void hw_peer_unlink(struct hw_peer *peer, struct hw_replication *replication);
 /* Does this link belong to the peer?  To find whom hw_replication_tick() wants dropped. */
 bool hw_peer_has_link(const struct hw_peer *peer, const struct hw_link *link);
 /* NULL: not linked. */
 const struct hw_link *hw_peer_link_of(const struct hw_peer *peer,
                                       const struct hw_replication *replication);
 
-/* Ask on the hyperwal channel, which is opened if it is not; found() or told() has the same request.
+/*
+ * Ask on the hyperwal channel, which is opened if it is not; found(), told() or named() has the
+ * same request.  HW_EPROTOCOL: the remote does not speak hyperwal/1; if that shows later, is_plain()
+ * tells.  HW_ELIMIT: a long name, or too many questions wait.
  */
 enum hw_status hw_peer_lookup(struct hw_peer *peer, const char *name, uint64_t *request,
                               struct hw_error *err) HW_MUST_CHECK;
 enum hw_status hw_peer_ask(struct hw_peer *peer, const char *name, uint64_t *request,
                            struct hw_error *err) HW_MUST_CHECK;
-/* Tell the server of this log how far we are; nothing happens if it does not speak hyperwal/1. */
+enum hw_status hw_peer_list(struct hw_peer *peer, uint64_t *request,
+                            struct hw_error *err) HW_MUST_CHECK;
+/*
+ * Tell the server of this log how far we are; nothing happens if it does not speak hyperwal/1.  The
+ * first one opens the log's hyperwal channel, over which it can urge us.  HW_ENOTFOUND: not linked.
+ */
 enum hw_status hw_peer_acknowledge(struct hw_peer *peer, struct hw_replication *replication,
                                    const uint8_t replica_id[HW_REPLICA_ID_SIZE],
                                    const struct hw_ack *ack, struct hw_error *err) HW_MUST_CHECK;
-/* Tell a follower whether somebody waits for durability. */
+/* Tell a follower, once it has acknowledged something, whether somebody waits for durability. */
 enum hw_status hw_peer_urge(struct hw_peer *peer, struct hw_replication *replication, bool durable,
                             struct hw_error *err) HW_MUST_CHECK;
 
