@@ -25,8 +25,10 @@
 #include "base/error.h"
 #include "base/sqlite.h"
 #include "env/env.h"
+#include "env/peer_table.h"
 
 struct hw_capture;
+struct hw_core;
 
 struct hw_capture_options {
     struct hw_env *env;  /* borrowed for ever */
@@ -135,6 +137,14 @@ void hw_gate_write_locked(struct hw_capture *capture);
  */
 enum hw_status hw_capture_wait_logged(struct hw_capture *capture, uint64_t timeout_ms,
                                       uint64_t *seq, struct hw_error *err) HW_MUST_CHECK;
+/*
+ * The same, and until so many followers that count have confirmed it: durable, or applied.  *seq is
+ * set as soon as it is known, before that UINT64_MAX.  HW_ETIMEOUT: the error says who is missing.
+ * HW_EMISUSE: a log in memory has no followers.
+ */
+enum hw_status hw_capture_wait_remote(struct hw_capture *capture, unsigned replicas, bool applied,
+                                      uint64_t timeout_ms, uint64_t *seq,
+                                      struct hw_error *err) HW_MUST_CHECK;
 /* Ask the worker, in whatever process, for a snapshot or a label; returns when it is durable. */
 enum hw_status hw_capture_snapshot(struct hw_capture *capture, uint64_t timeout_ms, uint64_t *seq,
                                    struct hw_error *err) HW_MUST_CHECK;
@@ -164,11 +174,26 @@ struct hw_capture_status {
     uint64_t log_bytes; /* on disk */
     uint64_t unconfirmed_count, unconfirmed_seq;
     int64_t unconfirmed_since_ms; /* 0: none */
+    unsigned remote_waiters;      /* commits of this process that wait for followers now */
     uint32_t worker_pid;          /* 0: nobody */
     bool is_worker;               /* this process */
 };
 void hw_capture_status(struct hw_capture *capture, struct hw_capture_status *out);
 const char *hw_capture_log_dir(const struct hw_capture *capture);
+
+/* A follower that is connected to a server of this machine. */
+struct hw_capture_peer {
+    struct hw_peer_row row;
+    uint64_t lag_blocks; /* of the log that its replica does not show yet */
+    uint64_t lag_bytes;  /* of these; UINT64_MAX: too many to count, or not known */
+    int64_t lag_ms;      /* since the first of these was committed; -1: not known */
+};
+/*
+ * The followers of the log in `dir`, which `core` (borrowed; NULL: not known, opened if need be)
+ * reads: up to HW_PEER_ROWS are filled.  None if nobody serves it.
+ */
+size_t hw_capture_peers(struct hw_env *env, const char *dir, struct hw_core *core,
+                        struct hw_capture_peer *peers);
 
 /*
  * One bounded piece of work, for tests and for captures without a thread: takes the role if it is

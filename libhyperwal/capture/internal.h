@@ -211,6 +211,10 @@ struct hw_capture {
     atomic_bool closing;
     atomic_uint_least64_t unconfirmed_count, unconfirmed_seq;
     atomic_int_least64_t unconfirmed_since_ms;
+
+    atomic_uint remote_waiters;
+    struct hw_mutex peers_mutex;
+    struct hw_peer_table *peers; /* peers_mutex: set once; owned; NULL: not opened yet */
 };
 
 /* --------------------------------------------------------------------------------- worker.c */
@@ -301,6 +305,13 @@ enum hw_status hw_snapshot_step(struct hw_capture *capture, struct hw_error *err
 enum hw_status hw_request_step(struct hw_capture *capture, struct hw_error *err) HW_MUST_CHECK;
 void hw_request_answer(struct hw_capture *capture, uint32_t slot, enum hw_status status,
                        uint64_t result, const struct hw_error *failure);
+
+/* --------------------------------------------------------------------------------- remote.c */
+
+/* The table of followers, borrowed as long as the capture; NULL: nobody has ever followed. */
+struct hw_peer_table *hw_remote_peers(struct hw_capture *capture);
+/* The worker's: lengths that followers of another fork confirmed mean nothing. */
+void hw_remote_set_fork(struct hw_capture *capture, uint64_t fork);
 
 /* ----------------------------------------------------------------------------------- gate.c */
 

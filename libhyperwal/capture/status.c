@@ -88,4 +88,5 @@ void hw_capture_status(struct hw_capture *capture, struct hw_capture_status *out
     out->unconfirmed_count = atomic_load(&capture->unconfirmed_count);
     out->unconfirmed_seq = atomic_load(&capture->unconfirmed_seq);
     out->unconfirmed_since_ms = atomic_load(&capture->unconfirmed_since_ms);
+    out->remote_waiters = atomic_load(&capture->remote_waiters);
 }

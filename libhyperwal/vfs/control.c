@@ -15,13 +15,30 @@ static void remember_checkpoint(struct hw_shim_file *file, const struct hw_captu
     file->checkpoint_due = now->wal_bytes / frame_size >= AUTOCHECKPOINT_FRAMES;
 }
 
-/* A commit of this connection is done; with durability=local it waits for the log. */
+/* As long as the connection's durability wants it to. */
+static enum hw_status wait_durable(struct hw_shim_file *file, uint64_t *seq, struct hw_error *error)
+{
+    bool remote = file->durability >= HW_DURABILITY_REMOTE;
+    enum hw_status status;
+
+    if (!remote)
+        status = hw_capture_wait_logged(file->capture, file->timeout_ms, seq, error);
+    else
+        status = hw_capture_wait_remote(file->capture, file->replicas,
+                                        file->durability == HW_DURABILITY_REMOTE_APPLY,
+                                        file->timeout_ms, seq, error);
+    if (status == HW_OK)
+        return HW_OK;
+    return hw_prefix(error, status, "committed locally, but not confirmed %s within %llu ms",
+                     remote ? "by followers" : "in the log", (unsigned long long)file->timeout_ms);
+}
+
+/* A commit of this connection is done; it may have to wait for the log, and for followers. */
 static int committed(struct hw_shim_file *file)
 {
     struct hw_error error = {0};
     struct hw_capture_status now;
-    enum hw_status status;
-    uint64_t seq;
+    uint64_t seq = UINT64_MAX;
 
     if (file->shm_shared == 0 && !file->frames_alone) {
         file->needs_wal = true; /* by a rollback journal: the log adopts the database afterwards */
@@ -32,17 +49,11 @@ static int committed(struct hw_shim_file *file)
         hw_shim_checkpoint_end(file);
         hw_capture_exclusive_committed(file->capture);
     }
-    if (file->durability == HW_DURABILITY_ASYNC)
-        return SQLITE_OK;
-    status = hw_capture_wait_logged(file->capture, file->timeout_ms, &seq, &error);
-    if (status == HW_OK)
+    if (file->durability == HW_DURABILITY_ASYNC || wait_durable(file, &seq, &error) == HW_OK)
         return SQLITE_OK;
     hw_capture_status(file->capture, &now);
-    hw_capture_unconfirmed(file->capture, now.seq);
+    hw_capture_unconfirmed(file->capture, seq != UINT64_MAX ? seq : now.seq);
     remember_checkpoint(file, &now);
-    (void)hw_prefix(&error, status,
-                    "committed locally, but not confirmed in the log within %llu ms",
-                    (unsigned long long)file->timeout_ms);
     hw_shim_tell(file->path, HW_VFS_UNCONFIRMED, &error);
     return file->continue_on_timeout ? SQLITE_OK : HW_VFS_UNCONFIRMED;
 }

@@ -23,12 +23,14 @@ unsigned hw_shim_generation(void)
 
 static void before_fork(void)
 {
+    hw_shim_listen_lock();
     hw_mutex_lock(&mutex);
 }
 
 static void after_fork_in_parent(void)
 {
     hw_mutex_unlock(&mutex);
+    hw_shim_listen_unlock();
 }
 
 /* The child must not hold its parent's claims, and its parent's databases are none of its own. */
@@ -42,6 +44,7 @@ static void after_fork_in_child(void)
     }
     databases = NULL; /* what they hold is lost to the child, and so are its connections */
     hw_mutex_unlock(&mutex);
+    hw_shim_listen_unlock();
 }
 
 static void watch_forks(void)
@@ -301,6 +304,31 @@ void hw_shim_database_wal_deleted(struct hw_shim *shim, const char *wal_name)
         hw_shim_wal_deleted(file);
 }
 
+void hw_shim_database_add_listen(struct hw_shim_database *database, struct hw_shim_listen *listen,
+                                 struct hw_shim_listen **next)
+{
+    hw_mutex_lock(&mutex);
+    *next = database->listens;
+    database->listens = listen;
+    hw_mutex_unlock(&mutex);
+}
+
+/* The last connection closes: nobody is served any more, unless somebody opens just now. */
+static void stop_listening(struct hw_shim_database *database)
+{
+    struct hw_shim_listen *listens = NULL;
+
+    hw_shim_listen_lock();
+    hw_mutex_lock(&mutex);
+    if (database->references == 1) {
+        listens = database->listens;
+        database->listens = NULL;
+    }
+    hw_mutex_unlock(&mutex);
+    hw_shim_listen_stop(database->shim, listens);
+    hw_shim_listen_unlock();
+}
+
 void hw_shim_database_leave(struct hw_shim_file *file)
 {
     struct hw_shim_database *database = file->database;
@@ -317,12 +345,13 @@ void hw_shim_database_leave(struct hw_shim_file *file)
     }
     /* The last one stays in the list while it closes, so that whoever opens meanwhile finds the
      * claim; and should that one be gone again before, its capture is closed here as well. */
-    while (database->references == 1 && database->capture != NULL) {
+    while (database->references == 1 && (database->capture != NULL || database->listens != NULL)) {
         struct hw_capture *capture = database->capture;
 
         database->capture = NULL;
         hw_mutex_unlock(&mutex);
-        hw_capture_close(capture);
+        hw_capture_close(capture); /* followers get the end of the log if they are quick */
+        stop_listening(database);
         hw_mutex_lock(&mutex);
     }
     if (--database->references == 0) {

@@ -82,15 +82,20 @@ static int pragma_wait(struct hw_shim_file *file, char **arguments)
 
 static int pragma_durability(struct hw_shim_file *file, char **arguments)
 {
+    enum hw_durability durability = file->durability;
     struct hw_error error = {0};
     enum hw_status status = HW_OK;
 
     if (file->role != HW_SHIM_PRIMARY)
         status = hw_fail(&error, HW_EREADONLY, "this connection does not write: no durability");
     else if (arguments[2] != NULL)
-        status = hw_durability_parse(arguments[2], &file->durability, &error);
+        status = hw_durability_parse(arguments[2], &durability, &error);
+    if (status == HW_OK && arguments[2] != NULL)
+        status = hw_durability_check(durability, file->replicas,
+                                     hw_capture_log_dir(file->capture) == NULL, &error);
     if (status != HW_OK)
         return fail(arguments, status, &error);
+    file->durability = durability;
     return answer(arguments, SQLITE_OK,
                   sqlite3_mprintf("%s", hw_durability_name(file->durability)));
 }

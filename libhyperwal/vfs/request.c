@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "apply/apply.h"
+#include "base/alloc.h"
 #include "hypercore/hypercore.h"
 #include "vfs/shim.h"
 
@@ -51,9 +52,51 @@ static void add_sum(sqlite3_str *out, uint64_t sum)
 
 static enum hw_status finish(sqlite3_str *out, char **text, struct hw_error *err)
 {
-    sqlite3_str_appendall(out, "\"peers\":[]}");
+    sqlite3_str_appendchar(out, 1, '}');
     *text = sqlite3_str_finish(out);
     return *text == NULL ? hw_fail(err, HW_ENOMEM, "no memory for the status") : HW_OK;
+}
+
+/* As in docs/man/hyperwal.1, `status`: what is acknowledged, as seqs. */
+static void add_peer(sqlite3_str *out, const struct hw_capture_peer *peer)
+{
+    const struct hw_peer_row *row = &peer->row;
+
+    sqlite3_str_appendchar(out, 1, '{');
+    add_string(out, "address", row->address);
+    add_key(out, "key", row->key);
+    add_number(out, "length", row->length);
+    add_seq(out, "received_seq", row->received - 1); /* 0, nothing, wraps to none */
+    add_seq(out, "durable_seq", row->durable - 1);
+    add_seq(out, "applied_seq", row->applied - 1);
+    add_number(out, "lag", peer->lag_blocks);
+    add_seq(out, "lag_bytes", peer->lag_bytes);
+    if (peer->lag_ms < 0)
+        sqlite3_str_appendall(out, "\"lag_ms\":null,");
+    else
+        add_number(out, "lag_ms", (uint64_t)peer->lag_ms);
+    sqlite3_str_appendf(out, "\"counts\":%s,", row->counts ? "true" : "false");
+    sqlite3_str_appendf(out, "\"since\":%lld}", (long long)row->since_ms);
+}
+
+static enum hw_status add_peers(sqlite3_str *out, struct hw_env *env, const char *dir,
+                                struct hw_error *err)
+{
+    struct hw_capture_peer *peers = hw_alloc(HW_PEER_ROWS * sizeof(*peers));
+    size_t count;
+
+    if (peers == NULL)
+        return hw_fail(err, HW_ENOMEM, "no memory for the status");
+    count = dir == NULL ? 0 : hw_capture_peers(env, dir, NULL, peers);
+    sqlite3_str_appendall(out, "\"peers\":[");
+    for (size_t i = 0; i < count; i++) {
+        if (i > 0)
+            sqlite3_str_appendchar(out, 1, ',');
+        add_peer(out, &peers[i]);
+    }
+    sqlite3_str_appendchar(out, 1, ']');
+    hw_free(peers);
+    return HW_OK;
 }
 
 static enum hw_status primary_status(struct hw_shim_file *file, char **text, struct hw_error *err)
@@ -61,6 +104,7 @@ static enum hw_status primary_status(struct hw_shim_file *file, char **text, str
     struct hw_capture_status now;
     const char *dir = hw_capture_log_dir(file->capture);
     sqlite3_str *out = sqlite3_str_new(NULL);
+    enum hw_status status;
 
     hw_capture_status(file->capture, &now);
     sqlite3_str_appendchar(out, 1, '{');
@@ -83,11 +127,18 @@ static enum hw_status primary_status(struct hw_shim_file *file, char **text, str
     add_number(out, "wal_bytes", now.wal_bytes);
     add_number(out, "lag", now.lag_frames);
     add_string(out, "durability", hw_durability_name(file->durability));
+    add_number(out, "replicas", file->replicas);
+    add_number(out, "waiters", now.remote_waiters);
     sqlite3_str_appendall(out, "\"unconfirmed\":{");
     add_seq(out, "seq", now.unconfirmed_count == 0 ? UINT64_MAX : now.unconfirmed_seq);
     add_number(out, "count", now.unconfirmed_count);
     sqlite3_str_appendf(out, "\"since\":%lld},", (long long)now.unconfirmed_since_ms);
     add_number(out, "worker_pid", now.worker_pid);
+    status = add_peers(out, file->shim->env, dir, err);
+    if (status != HW_OK) {
+        sqlite3_free(sqlite3_str_finish(out));
+        return status;
+    }
     return finish(out, text, err);
 }
 
@@ -111,6 +162,7 @@ static enum hw_status replica_status(struct hw_shim_file *file, char **text, str
     add_seq(out, "seq", seq);
     if (seq == info.seq)
         add_sum(out, info.sum);
+    sqlite3_str_appendall(out, "\"peers\":[]");
     return finish(out, text, err);
 }
 

@@ -103,6 +103,13 @@ static int open_code(enum hw_status status)
     }
 }
 
+static enum hw_status refuse_listen(const struct hw_uri *uri, const char *why, struct hw_error *err)
+{
+    if (uri->listen == NULL)
+        return HW_OK;
+    return hw_fail(err, HW_EMISUSE, "URI parameter listen: '%s': %s", uri->listen, why);
+}
+
 /* What this connection is to its database, and what it needs for that. */
 static enum hw_status take_role(struct hw_shim_file *file, const struct hw_uri *uri, int flags,
                                 struct hw_error *err)
@@ -114,19 +121,26 @@ static enum hw_status take_role(struct hw_shim_file *file, const struct hw_uri *
         return HW_OK;
     if (hw_shim_is_replica(file->shim, file->path)) {
         file->role = HW_SHIM_REPLICA;
-        return HW_OK;
+        return refuse_listen(uri,
+                             "this is a replica: its follower serves it (`hyperwal follow "
+                             "--listen URL`)",
+                             err);
     }
     if (flags & SQLITE_OPEN_READONLY)
-        return HW_OK;
+        return refuse_listen(uri, "this connection is read-only: one that writes can serve it",
+                             err);
     if (file->below->pMethods->iVersion < 2 || file->below->pMethods->xShmMap == NULL)
         return hw_fail(err, HW_EMISUSE, "the VFS below, '%s', has no shared memory for a WAL",
                        file->shim->base->zName);
     status = hw_shim_database_capture(file->database, uri, err);
+    if (status == HW_OK && uri->listen != NULL)
+        status = hw_shim_listen(file->database, uri->listen, err);
     if (status != HW_OK)
         return status;
     file->role = HW_SHIM_PRIMARY;
     file->capture = file->database->capture;
     file->durability = uri->durability;
+    file->replicas = (unsigned)uri->replicas;
     file->timeout_ms = uri->timeout_ms;
     file->continue_on_timeout = uri->continue_on_timeout;
     file->wal_name = sqlite3_filename_wal(file->path);
@@ -413,6 +427,7 @@ static enum hw_status register_new(const struct hw_vfs_options *options, const c
     memcpy(shim->magic, shim_magic, sizeof(shim_magic));
     shim->base = base;
     shim->env = options->env;
+    shim->listener = options->listener;
     shim->threaded = options->threaded;
     memcpy(shim->name, name, strlen(name) + 1);
     fill_vfs(shim);

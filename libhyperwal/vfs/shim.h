@@ -4,6 +4,7 @@
  *   hw_shim              one registered VFS
  *     └ hw_shim_database     one database file in this process, in a list by path
  *         ├ hw_capture           its capture, if it is a primary
+ *         ├ hw_shim_listen       each listen=URL that it is served at
  *         └ hw_shim_file         each open MAIN_DB of it; the base's file follows in memory
  *              └ hw_shim_file        the WAL of the same connection
  *
@@ -32,6 +33,7 @@ struct hw_shim {
     char magic[16];    /* second: tells a shim of another copy of this library */
     sqlite3_vfs *base; /* borrowed for ever */
     struct hw_env *env;
+    const struct hw_vfs_listener *listener; /* borrowed for ever; or NULL */
     bool threaded;
     char name[64];
 };
@@ -47,6 +49,7 @@ struct hw_shim_database {
     struct hw_file *claim;      /* locked: no other copy of SQLite in this process has the file */
     char *claim_path;           /* owned */
     struct hw_capture *capture; /* one reference; NULL while there is none */
+    struct hw_shim_listen *listens; /* owned; changed with the mutex of listen.c held as well */
 };
 
 enum hw_shim_role {
@@ -88,6 +91,7 @@ struct hw_shim_file {
     bool wal_deleted;          /* capture was told, and no WAL was begun since */
     bool checkpoint_refused;   /* door 2 failed: the next xFileSize fails */
     enum hw_durability durability;
+    unsigned replicas; /* that confirm */
     uint64_t timeout_ms;
     bool continue_on_timeout;
 
@@ -140,6 +144,24 @@ struct hw_shim_file *hw_shim_database_of_wal(struct hw_shim *shim, const char *w
 void hw_shim_database_leave(struct hw_shim_file *file);
 /* SQLite deletes a WAL; of a wal-index on the heap nothing else tells that. */
 void hw_shim_database_wal_deleted(struct hw_shim *shim, const char *wal_name);
+
+/* Put `listen` in front of those of the database, whose first becomes *next.  listen.c holds its
+ * mutex. */
+void hw_shim_database_add_listen(struct hw_shim_database *database, struct hw_shim_listen *listen,
+                                 struct hw_shim_listen **next);
+
+/* ---------------------------------------------------------------------------- listen.c */
+
+/*
+ * Serve the database, which has a capture, at `url` until its last connection of this process
+ * closes; a second call with the same URL does nothing.
+ */
+enum hw_status hw_shim_listen(struct hw_shim_database *database, const char *url,
+                              struct hw_error *err) HW_MUST_CHECK;
+/* With the lock, which comes before that of the list of databases. */
+void hw_shim_listen_stop(struct hw_shim *shim, struct hw_shim_listen *listens);
+void hw_shim_listen_lock(void);
+void hw_shim_listen_unlock(void);
 
 /* ------------------------------------------------------------------------------ file.c */
 

@@ -4,8 +4,16 @@
 #include <string.h>
 
 #include "base/sqlite.h"
+#include "env/peer_table.h"
 
-enum { TIMEOUT_DEFAULT_MS = 10000, REPLICAS_MAX = 1000 };
+enum { TIMEOUT_DEFAULT_MS = 10000, REPLICAS_DEFAULT = 1, REPLICAS_MAX = HW_PEER_ROWS };
+
+static const char *const durability_names[] = {
+    [HW_DURABILITY_ASYNC] = "async",
+    [HW_DURABILITY_LOCAL] = "local",
+    [HW_DURABILITY_REMOTE] = "remote",
+    [HW_DURABILITY_REMOTE_APPLY] = "remote_apply",
+};
 
 enum hw_status hw_number_parse(const char *text, uint64_t *out, struct hw_error *err)
 {
@@ -26,23 +34,36 @@ enum hw_status hw_number_parse(const char *text, uint64_t *out, struct hw_error 
 
 const char *hw_durability_name(enum hw_durability durability)
 {
-    return durability == HW_DURABILITY_LOCAL ? "local" : "async";
+    return durability_names[durability];
 }
 
 enum hw_status hw_durability_parse(const char *text, enum hw_durability *out, struct hw_error *err)
 {
-    if (sqlite3_stricmp(text, "async") == 0)
-        *out = HW_DURABILITY_ASYNC;
-    else if (sqlite3_stricmp(text, "local") == 0)
-        *out = HW_DURABILITY_LOCAL;
-    else if (sqlite3_stricmp(text, "remote") == 0 || sqlite3_stricmp(text, "remote_apply") == 0)
+    for (unsigned i = 0; i < sizeof(durability_names) / sizeof(durability_names[0]); i++) {
+        if (sqlite3_stricmp(text, durability_names[i]) == 0) {
+            *out = (enum hw_durability)i;
+            return HW_OK;
+        }
+    }
+    return hw_fail(err, HW_EMISUSE,
+                   "unknown durability '%s': use async, local, remote or remote_apply", text);
+}
+
+enum hw_status hw_durability_check(enum hw_durability durability, uint64_t replicas, bool memory,
+                                   struct hw_error *err)
+{
+    if (durability < HW_DURABILITY_REMOTE)
+        return HW_OK;
+    if (replicas == 0)
         return hw_fail(err, HW_EMISUSE,
-                       "durability '%s' needs followers over the network, which this build does "
-                       "not have: use async or local",
-                       text);
-    else
+                       "durability=%s with replicas=0 waits for nobody: use durability=local, or "
+                       "replicas=1 to %d",
+                       hw_durability_name(durability), REPLICAS_MAX);
+    if (memory)
         return hw_fail(err, HW_EMISUSE,
-                       "unknown durability '%s': use async, local, remote or remote_apply", text);
+                       "durability=%s needs a log in files, which followers can read: leave "
+                       "storage=memory out",
+                       hw_durability_name(durability));
     return HW_OK;
 }
 
@@ -108,12 +129,31 @@ static enum hw_status parse_past(const char *name, struct hw_uri *uri, struct hw
     return HW_OK;
 }
 
+/* Only a log that grows here can be served from here. */
+static enum hw_status parse_listen(const char *name, struct hw_uri *uri, struct hw_error *err)
+{
+    const char *why = NULL;
+
+    uri->listen = sqlite3_uri_parameter(name, "listen");
+    if (uri->listen == NULL)
+        return HW_OK;
+    if (*uri->listen == '\0')
+        why = "a URL is missing";
+    else if (uri->memory)
+        why = "a log in memory cannot be served: leave storage=memory out";
+    else if (uri->past)
+        why = "a state of the past has no followers: leave seq, time or label out";
+    else if (uri->pass_through)
+        why = "with immutable or nolock there is no log to serve";
+    if (why != NULL)
+        return hw_fail(err, HW_EMISUSE, "URI parameter listen: '%s': %s", uri->listen, why);
+    return HW_OK;
+}
+
 enum hw_status hw_uri_parse(const char *name, struct hw_uri *out, struct hw_error *err)
 {
-    struct hw_uri uri = {.timeout_ms = TIMEOUT_DEFAULT_MS};
+    struct hw_uri uri = {.timeout_ms = TIMEOUT_DEFAULT_MS, .replicas = REPLICAS_DEFAULT};
     const char *durability = sqlite3_uri_parameter(name, "durability");
-    const char *listen = sqlite3_uri_parameter(name, "listen");
-    uint64_t replicas;
     enum hw_status status;
 
     uri.log_dir = sqlite3_uri_parameter(name, "log");
@@ -125,22 +165,23 @@ enum hw_status hw_uri_parse(const char *name, struct hw_uri *out, struct hw_erro
     if (status >= 0)
         status = number(name, "timeout", UINT32_MAX, &uri.timeout_ms, err);
     if (status >= 0)
-        status = number(name, "replicas", REPLICAS_MAX, &replicas, err);
+        status = number(name, "replicas", REPLICAS_MAX, &uri.replicas, err);
     if (status >= 0)
         status = parse_past(name, &uri, err);
     if (status < 0)
         return status;
     if (durability != NULL) {
         status = hw_durability_parse(durability, &uri.durability, err);
+        if (status == HW_OK)
+            status = hw_durability_check(uri.durability, uri.replicas, uri.memory, err);
         if (status != HW_OK)
             return hw_prefix(err, status, "URI parameter durability");
     }
-    if (listen != NULL)
-        return hw_fail(err, HW_EMISUSE,
-                       "URI parameter listen: '%s': this build has no network: leave it out",
-                       listen);
     uri.pass_through = sqlite3_uri_boolean(name, "immutable", 0) != 0 ||
                        sqlite3_uri_boolean(name, "nolock", 0) != 0;
+    status = parse_listen(name, &uri, err);
+    if (status != HW_OK)
+        return status;
     *out = uri;
     return HW_OK;
 }

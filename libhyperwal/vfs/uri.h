@@ -8,12 +8,20 @@
 #include "apply/apply.h"
 #include "base/error.h"
 
-enum hw_durability { HW_DURABILITY_ASYNC, HW_DURABILITY_LOCAL };
+/* What a commit waits for, in the order of strength. */
+enum hw_durability {
+    HW_DURABILITY_ASYNC,        /* nothing: it is in the WAL */
+    HW_DURABILITY_LOCAL,        /* durable in the log */
+    HW_DURABILITY_REMOTE,       /* and at `replicas` followers */
+    HW_DURABILITY_REMOTE_APPLY, /* and visible in the replicas of so many */
+};
 
 struct hw_uri {
     const char *log_dir; /* borrowed from the name; NULL: not given */
     bool memory;         /* storage=memory */
     enum hw_durability durability;
+    const char *listen; /* borrowed from the name; NULL: not given */
+    uint64_t replicas;  /* that confirm a commit, where it waits for followers */
     uint64_t timeout_ms;
     bool continue_on_timeout;
     bool past; /* seq, time or label is given: `target` says which state */
@@ -28,8 +36,11 @@ struct hw_uri {
 enum hw_status hw_uri_parse(const char *name, struct hw_uri *out,
                             struct hw_error *err) HW_MUST_CHECK;
 
-/* "async" or "local"; the words that need a network say that this build has none. */
+/* "async", "local", "remote" or "remote_apply". */
 enum hw_status hw_durability_parse(const char *text, enum hw_durability *out,
+                                   struct hw_error *err) HW_MUST_CHECK;
+/* May a database with this log have that durability?  HW_EMISUSE says why not. */
+enum hw_status hw_durability_check(enum hw_durability durability, uint64_t replicas, bool memory,
                                    struct hw_error *err) HW_MUST_CHECK;
 const char *hw_durability_name(enum hw_durability durability);
 

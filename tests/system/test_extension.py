@@ -234,7 +234,8 @@ def durability_can_be_read_and_set(directory):
     db = connect(directory + "/app.db", "&durability=local")
     assert db.execute("PRAGMA hyperwal_durability").fetchone()[0] == "local"
     assert db.execute("PRAGMA hyperwal_durability=async").fetchone()[0] == "async"
-    expect_error(db, "PRAGMA hyperwal_durability=remote", "network")
+    for name in ("remote", "remote_apply"):
+        assert db.execute("PRAGMA hyperwal_durability=" + name).fetchone()[0] == name
     expect_error(db, "PRAGMA hyperwal_durability=strong", "use async, local")
     db.execute("PRAGMA hyperwal_durability=local")
     db.execute("CREATE TABLE t(v)")
@@ -284,8 +285,8 @@ def a_snapshot_can_be_asked_for(directory):
 
 
 def parameters_with_unknown_values_do_not_open(directory):
-    for parameters in ("&durability=strong", "&durability=remote", "&storage=tape", "&timeout=soon",
-                       "&on_timeout=maybe", "&replicas=-1", "&listen=tcp://127.0.0.1:4970", "&log=",
+    for parameters in ("&durability=strong", "&durability=remote&replicas=0", "&storage=tape", "&timeout=soon",
+                       "&on_timeout=maybe", "&replicas=-1", "&listen=", "&log=",
                        "&seq=x", "&time=yesterday", "&label=", "&seq=1&label=a", "&seq=99999"):
         try:
             connect(directory + "/app.db", parameters).execute("SELECT 1")

@@ -32,6 +32,7 @@ static enum hw_status parse(struct hw_uri *uri, struct hw_error *error, ...)
     *error = (struct hw_error){0};
     status = hw_uri_parse(name, uri, error);
     uri->log_dir = uri->log_dir == NULL ? NULL : "given"; /* they point into the name */
+    uri->listen = uri->listen == NULL ? NULL : "given";
     uri->target.label = uri->target.label == NULL ? NULL : "given";
     sqlite3_free_filename(name);
     return status;
@@ -51,6 +52,8 @@ static void no_parameters_mean_the_defaults(void **state)
     assert_false(uri.continue_on_timeout);
     assert_int_equal(uri.durability, HW_DURABILITY_ASYNC);
     assert_int_equal(uri.timeout_ms, 10000);
+    assert_int_equal(uri.replicas, 1);
+    assert_null(uri.listen);
 }
 
 static void every_parameter_arrives(void **state)
@@ -69,6 +72,11 @@ static void every_parameter_arrives(void **state)
         HW_OK);
     assert_int_equal(uri.durability, HW_DURABILITY_LOCAL);
     assert_true(uri.continue_on_timeout);
+    assert_int_equal(uri.replicas, 3);
+    assert_int_equal(parse(&uri, &error, "durability", "remote_apply", "listen", "tcp://h:1", NULL),
+                     HW_OK);
+    assert_int_equal(uri.durability, HW_DURABILITY_REMOTE_APPLY);
+    assert_string_equal(uri.listen, "given");
     assert_int_equal(parse(&uri, &error, "immutable", "1", NULL), HW_OK);
     assert_true(uri.pass_through);
     assert_int_equal(parse(&uri, &error, "nolock", "on", NULL), HW_OK);
@@ -95,10 +103,16 @@ static void the_past_is_named_by_seq_time_or_label(void **state)
 static void wrong_values_are_errors_that_name_parameter_and_value(void **state)
 {
     static const char *const wrong[][2] = {
-        {"storage", "tape"},  {"durability", "strong"},        {"durability", "remote"},
-        {"timeout", "soon"},  {"timeout", "4294967296"},       {"replicas", "-1"},
-        {"replicas", "1001"}, {"on_timeout", "maybe"},         {"listen", "tcp://h:1"},
-        {"seq", "1x"},        {"seq", "18446744073709551616"}, {"time", "yesterday"},
+        {"storage", "tape"},
+        {"durability", "strong"},
+        {"timeout", "soon"},
+        {"timeout", "4294967296"},
+        {"replicas", "-1"},
+        {"replicas", "257"},
+        {"on_timeout", "maybe"},
+        {"seq", "1x"},
+        {"seq", "18446744073709551616"},
+        {"time", "yesterday"},
     };
     struct hw_uri uri;
     struct hw_error error;
@@ -112,6 +126,31 @@ static void wrong_values_are_errors_that_name_parameter_and_value(void **state)
     assert_int_equal(parse(&uri, &error, "log", "", NULL), HW_EMISUSE);
     assert_int_equal(parse(&uri, &error, "label", "", NULL), HW_EMISUSE);
     assert_int_equal(parse(&uri, &error, "seq", "", NULL), HW_EMISUSE);
+}
+
+static void parameters_that_contradict_each_other_are_errors(void **state)
+{
+    static const char *const wrong[][5] = {
+        {"durability", "remote", "replicas", "0", "replicas=0"},
+        {"durability", "remote_apply", "replicas", "0", "replicas=0"},
+        {"durability", "remote", "storage", "memory", "storage=memory"},
+        {"listen", "tcp://h:1", "storage", "memory", "storage=memory"},
+        {"listen", "tcp://h:1", "seq", "5", "past"},
+        {"listen", "tcp://h:1", "immutable", "1", "immutable"},
+        {"listen", "", "timeout", "5", "listen"},
+    };
+    struct hw_uri uri;
+    struct hw_error error;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+        assert_int_equal(
+            parse(&uri, &error, wrong[i][0], wrong[i][1], wrong[i][2], wrong[i][3], NULL),
+            HW_EMISUSE);
+        assert_non_null(strstr(error.message, wrong[i][4]));
+    }
+    /* What waits for nobody may name any number. */
+    assert_int_equal(parse(&uri, &error, "durability", "local", "replicas", "0", NULL), HW_OK);
 }
 
 static void two_ways_to_name_the_past_are_an_error(void **state)
@@ -145,6 +184,7 @@ int main(void)
         cmocka_unit_test(every_parameter_arrives),
         cmocka_unit_test(the_past_is_named_by_seq_time_or_label),
         cmocka_unit_test(wrong_values_are_errors_that_name_parameter_and_value),
+        cmocka_unit_test(parameters_that_contradict_each_other_are_errors),
         cmocka_unit_test(two_ways_to_name_the_past_are_an_error),
         cmocka_unit_test(numbers_are_digits_that_fit),
     };
