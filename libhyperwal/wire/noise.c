@@ -5,7 +5,6 @@
 #include <sodium.h>
 #include <string.h>
 
-#include "hypercore/crypto.h"
 #include "wire/noise_internal.h"
 
 enum {

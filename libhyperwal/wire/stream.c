@@ -13,7 +13,6 @@
 #include <string.h>
 
 #include "base/alloc.h"
-#include "hypercore/crypto.h"
 
 enum {
     LENGTH_SIZE = 3,
@@ -63,6 +62,14 @@ static const uint8_t namespace_responder[32] = {
 static size_t queue_size(const struct queue *queue)
 {
     return queue->buffer.size - queue->start;
+}
+
+/* What is wanted, all of it. */
+static struct hw_slice queue_bytes(const struct queue *queue)
+{
+    const uint8_t *bytes = queue->buffer.bytes;
+
+    return (struct hw_slice){bytes == NULL ? NULL : bytes + queue->start, queue_size(queue)};
 }
 
 /* Room for `size` more bytes.  Moves what is wanted to the front when that is the smaller part. */
@@ -167,7 +174,8 @@ enum hw_status hw_stream_new(struct hw_env *env, bool is_initiator,
     struct hw_identity fresh;
     enum hw_status status = HW_OK;
 
-    hw_crypto_init();
+    if (sodium_init() < 0) /* picks the fast code; to call it again is harmless */
+        return hw_fail(err, HW_EIO, "stream: the system gives no random bytes");
     stream = hw_zalloc(sizeof(*stream));
     if (stream == NULL || queue_reserve(&stream->out, HANDSHAKE_ANSWER_MAX) != HW_OK) {
         hw_free(stream);
@@ -293,17 +301,17 @@ static enum hw_status read_message(struct hw_stream *stream, struct hw_slice fra
 static enum hw_status read_frame(struct hw_stream *stream, struct hw_slice *message,
                                  struct hw_error *err)
 {
-    const uint8_t *at = stream->in.buffer.bytes + stream->in.start;
-    struct hw_slice frame;
+    struct hw_slice bytes = queue_bytes(&stream->in), frame;
     enum hw_status status;
 
-    if (queue_size(&stream->in) < LENGTH_SIZE)
+    if (bytes.size < LENGTH_SIZE)
         return HW_END;
-    frame = (struct hw_slice){at + LENGTH_SIZE, hw_get_le16(at) | (size_t)at[2] << 16};
+    frame = (struct hw_slice){bytes.bytes + LENGTH_SIZE,
+                              hw_get_le16(bytes.bytes) | (size_t)bytes.bytes[2] << 16};
     status = check_size(stream, frame.size, err);
     if (status != HW_OK)
         return fail(stream, status);
-    if (queue_size(&stream->in) < LENGTH_SIZE + frame.size)
+    if (bytes.size < LENGTH_SIZE + frame.size)
         return HW_END;
 
     if (stream->phase == HANDSHAKE) {
@@ -403,8 +411,7 @@ enum hw_status hw_stream_send_parts(struct hw_stream *stream, struct hw_slice he
 
 struct hw_slice hw_stream_output(const struct hw_stream *stream)
 {
-    return (struct hw_slice){stream->out.buffer.bytes + stream->out.start,
-                             queue_size(&stream->out)};
+    return queue_bytes(&stream->out);
 }
 
 void hw_stream_sent(struct hw_stream *stream, size_t size)
