@@ -2,7 +2,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
-#include "hypercore/core_internal.h"
+#include "hypercore/mirror_internal.h"
 
 enum {
     OVERLAY_FLUSH = 8192,  /* slots after which a walk makes room */
@@ -426,6 +426,8 @@ enum hw_status hw_core_refresh(struct hw_core *core, uint64_t limit, struct hw_e
     uint64_t length = core->roots.length;
     enum hw_status status;
 
+    if (core->mirror != NULL)
+        return hw_mirror_refresh(core, err);
     if (core->mode == HW_CORE_WRITE)
         return HW_OK; /* it knows */
     if (core->is_poisoned)

@@ -7,6 +7,10 @@
  *   core_read.c    blocks
  *   core_prune.c   giving bytes up
  *   core_verify.c  checking everything
+ *   core_held.c    what is held
+ *
+ * A mirror (mirror_internal.h) is a core of another kind: each public function that differs for it
+ * begins with one branch.
  */
 #ifndef HW_HYPERCORE_CORE_INTERNAL_H
 #define HW_HYPERCORE_CORE_INTERNAL_H
@@ -57,14 +61,17 @@ struct hw_core_ahead {
     uint64_t window_offset;
 };
 
+struct hw_mirror; /* mirror_internal.h */
+
 struct hw_core {
     struct hw_env *env;    /* where the files are */
     struct hw_env *memory; /* owned: the same, if the log is in memory; else NULL */
     char *dir;             /* owned */
     enum hw_core_mode mode;
     bool is_poisoned;
-    uint64_t limit;        /* blocks a reader may see */
-    uint64_t segment_size; /* bytes */
+    struct hw_mirror *mirror; /* owned; NULL: a log with segments */
+    uint64_t limit;           /* blocks a reader may see */
+    uint64_t segment_size;    /* bytes */
     struct hw_log_file log;
     struct hw_core_identity identity;
     uint8_t public_key[HW_PUBLIC_KEY_SIZE];
@@ -94,6 +101,13 @@ struct hw_core {
     struct hw_core_batch batch;
     struct hw_buffer scratch; /* for reading */
 };
+
+/* A core that is not open yet; `dir` NULL: in memory. */
+enum hw_status hw_core_new(struct hw_env *env, const char *dir, enum hw_core_mode mode,
+                           struct hw_core **out, struct hw_error *err) HW_MUST_CHECK;
+void hw_core_free(struct hw_core *core); /* NULL does nothing */
+/* Its directory, and the name of that; HW_EEXIST: there is a log or mirror in it. */
+enum hw_status hw_core_make_dir(struct hw_core *core, struct hw_error *err) HW_MUST_CHECK;
 
 /*
  * Walk from the last place that can be trusted to the end of the log, or to core->limit.  With

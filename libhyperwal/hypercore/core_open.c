@@ -2,7 +2,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
-#include "hypercore/core_internal.h"
+#include "hypercore/mirror_internal.h"
 #include "hypercore/storage_memory.h"
 
 /* --------------------------------------------------------------------------- small things */
@@ -29,11 +29,6 @@ uint64_t hw_core_length(const struct hw_core *core)
     return core->roots.length;
 }
 
-uint64_t hw_core_first_kept(const struct hw_core *core)
-{
-    return core->log.first_kept;
-}
-
 struct hw_slice hw_core_note(const struct hw_core *core)
 {
     return (struct hw_slice){core->note, core->note_size};
@@ -53,8 +48,11 @@ static uint64_t file_size(struct hw_env *env, char *path)
 uint64_t hw_core_stored_bytes(const struct hw_core *core)
 {
     struct hw_segment_list list = {0};
-    uint64_t sum = file_size(core->env, hw_format("%s/tree", core->dir));
+    uint64_t sum;
 
+    if (core->mirror != NULL)
+        return hw_mirror_stored_bytes(core);
+    sum = file_size(core->env, hw_format("%s/tree", core->dir));
     sum += file_size(core->env, hw_format("%s/log", core->dir));
     sum += file_size(core->env, hw_format("%s/key", core->dir));
     if (hw_segment_list(core->env, core->dir, &list, NULL) != HW_OK)
@@ -76,10 +74,11 @@ void hw_core_drop_old(struct hw_core *core)
     core->old_identity = 0;
 }
 
-static void core_free(struct hw_core *core)
+void hw_core_free(struct hw_core *core)
 {
     if (core == NULL)
         return;
+    hw_mirror_free(core);
     core->env->ops->close(core->segment);
     hw_core_drop_old(core);
     hw_free(core->ahead.window);
@@ -95,8 +94,8 @@ static void core_free(struct hw_core *core)
     hw_free(core);
 }
 
-static enum hw_status core_new(struct hw_env *env, const char *dir, enum hw_core_mode mode,
-                               struct hw_core **out, struct hw_error *err)
+enum hw_status hw_core_new(struct hw_env *env, const char *dir, enum hw_core_mode mode,
+                           struct hw_core **out, struct hw_error *err)
 {
     struct hw_core *core = hw_zalloc(sizeof(*core));
 
@@ -113,7 +112,7 @@ static enum hw_status core_new(struct hw_env *env, const char *dir, enum hw_core
     }
     core->dir = hw_strdup(dir == NULL ? "memory" : dir);
     if (core->dir == NULL || (dir == NULL && core->memory == NULL)) {
-        core_free(core);
+        hw_core_free(core);
         return hw_fail(err, HW_ENOMEM, "log: no memory to open it");
     }
     hw_roots_hash(&core->roots, core->tree_hash);
@@ -217,6 +216,7 @@ static enum hw_status check_empty(struct hw_core *core, struct hw_error *err)
 {
     struct hw_segment_list list = {0};
     struct hw_file_stat stat;
+    bool is_mirror = false;
     char *path = hw_format("%s/log", core->dir);
     enum hw_status status;
 
@@ -226,8 +226,12 @@ static enum hw_status check_empty(struct hw_core *core, struct hw_error *err)
     hw_free(path);
     if (status == HW_OK)
         return hw_fail(err, HW_EEXIST, "%s: there is a log already", core->dir);
-    if (status != HW_ENOTFOUND)
+    if (status == HW_ENOTFOUND)
+        status = hw_mirror_exists(core, &is_mirror, err);
+    if (status != HW_OK)
         return status;
+    if (is_mirror)
+        return hw_fail(err, HW_EEXIST, "%s: there is a mirror of another log", core->dir);
     status = hw_segment_list(core->env, core->dir, &list, err);
     if (status == HW_OK && list.count > 0)
         status = hw_fail(err, HW_EEXIST,
@@ -262,7 +266,7 @@ static enum hw_status create_files(struct hw_core *core, struct hw_error *err)
 }
 
 /* The directory, and its name in the one above. */
-static enum hw_status make_dir(struct hw_core *core, struct hw_error *err)
+enum hw_status hw_core_make_dir(struct hw_core *core, struct hw_error *err)
 {
     const struct hw_env_ops *ops = core->env->ops;
     const char *slash = strrchr(core->dir, '/');
@@ -278,24 +282,22 @@ static enum hw_status make_dir(struct hw_core *core, struct hw_error *err)
     if (status == HW_OK || status == HW_EEXIST) /* perhaps made just before a crash */
         status = ops->sync_dir(core->env, above, err);
     hw_free(above);
-    return status;
+    return status == HW_OK ? check_empty(core, err) : status;
 }
 
 enum hw_status hw_core_create(struct hw_env *env, const char *dir, struct hw_core **out,
                               struct hw_error *err)
 {
     struct hw_core *core = NULL;
-    enum hw_status status = core_new(env, dir, HW_CORE_WRITE, &core, err);
+    enum hw_status status = hw_core_new(env, dir, HW_CORE_WRITE, &core, err);
 
     if (status != HW_OK)
         return status;
-    status = make_dir(core, err);
-    if (status == HW_OK)
-        status = check_empty(core, err);
+    status = hw_core_make_dir(core, err);
     if (status == HW_OK)
         status = create_files(core, err);
     if (status != HW_OK) {
-        core_free(core);
+        hw_core_free(core);
         return status;
     }
     *out = core;
@@ -368,19 +370,37 @@ static enum hw_status open_parts(struct hw_core *core, bool adopt, struct hw_err
     return status;
 }
 
+/* There is no log: a mirror, perhaps. */
+static enum hw_status open_mirror(struct hw_core *core, struct hw_error *err)
+{
+    bool is_mirror = false;
+    enum hw_status status = hw_mirror_exists(core, &is_mirror, err);
+
+    if (status != HW_OK)
+        return status;
+    if (!is_mirror)
+        return hw_fail(err, HW_ENOTFOUND, "%s: there is no log", core->dir);
+    if (core->mode == HW_CORE_WRITE)
+        return hw_fail(err, HW_EREADONLY, "%s: a mirror of somebody else's log, which only follows",
+                       core->dir);
+    return hw_mirror_open(core, err);
+}
+
 static enum hw_status core_open(struct hw_env *env, const char *dir, enum hw_core_mode mode,
                                 uint64_t limit, bool adopt, struct hw_core **out,
                                 struct hw_error *err)
 {
     struct hw_core *core = NULL;
-    enum hw_status status = core_new(env, dir, mode, &core, err);
+    enum hw_status status = hw_core_new(env, dir, mode, &core, err);
 
     if (status != HW_OK)
         return status;
     core->limit = mode == HW_CORE_WRITE ? UINT64_MAX : limit;
-    status = open_parts(core, adopt, err);
+    status = mode == HW_CORE_MIRROR ? HW_ENOTFOUND : open_parts(core, adopt, err);
+    if (status == HW_ENOTFOUND)
+        status = open_mirror(core, err);
     if (status != HW_OK) {
-        core_free(core);
+        hw_core_free(core);
         return status;
     }
     *out = core;
@@ -421,5 +441,5 @@ void hw_core_close(struct hw_core *core)
         (void)core->env->ops->truncate(core->segment, core->end.offset, NULL);
         (void)hw_core_sync_tree(core, NULL);
     }
-    core_free(core);
+    hw_core_free(core);
 }

@@ -2,7 +2,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
-#include "hypercore/core_internal.h"
+#include "hypercore/mirror_internal.h"
 
 enum {
     TRIES = 3, /* pruning may move a block between two looks */
@@ -276,8 +276,11 @@ static enum hw_status read_block(struct hw_core *core, uint64_t index, size_t si
 enum hw_status hw_core_read(struct hw_core *core, uint64_t index, struct hw_buffer *out,
                             struct hw_error *err)
 {
-    enum hw_status status = read_block(core, index, SIZE_MAX, out, err);
+    enum hw_status status;
 
+    if (core->mirror != NULL)
+        return hw_mirror_read(core, index, SIZE_MAX, out, err);
+    status = read_block(core, index, SIZE_MAX, out, err);
     if (status == HW_OK)
         core->ahead.next = index + 1;
     return status;
@@ -286,6 +289,8 @@ enum hw_status hw_core_read(struct hw_core *core, uint64_t index, struct hw_buff
 enum hw_status hw_core_read_head(struct hw_core *core, uint64_t index, size_t size,
                                  struct hw_buffer *out, struct hw_error *err)
 {
+    if (core->mirror != NULL)
+        return hw_mirror_read(core, index, size, out, err);
     return read_block(core, index, size, out, err);
 }
 
@@ -293,8 +298,11 @@ enum hw_status hw_core_block_size(struct hw_core *core, uint64_t index, uint64_t
                                   struct hw_error *err)
 {
     struct place place = {0};
-    enum hw_status status = find_block(core, index, false, &place, err);
+    enum hw_status status;
 
+    if (core->mirror != NULL)
+        return hw_mirror_block_size(core, index, out, err);
+    status = find_block(core, index, false, &place, err);
     if (status == HW_OK)
         *out = place.size;
     return status;

@@ -7,7 +7,7 @@
  * this process and others, who see what arrives when they call hw_core_refresh().
  *
  *      directory:  mirror         key, manifest once it is known
- *                  head           two checked slots: the newest tree, and the newest one synced
+ *                  head           three checked slots in turn: the newest tree, those before it
  *                  nodes          48 bytes a node of the flat tree: size, hash, checksum; holes
  *                  have           one bit a block
  *                  NNNNNNNN.dat   bytes of the log, 64 MiB of it each, at their place; holes
@@ -44,7 +44,10 @@ struct hw_accepted {
 /*
  * Check an answer against what is held, and store what it proves.  HW_EPROOF: it is false, nothing
  * was stored.  HW_EFORK: it is of a fork above ours: hw_reorg_begin() of proof.h, with
- * hw_core_reader(), and in the end hw_core_reorg().  HW_ENOSPC, HW_EIO: the caller asks again later.
+ * hw_core_reader(), and in the end hw_core_reorg(); of one below ours: HW_OK, and nothing is taken.
+ * HW_ELIMIT: it is larger than what is taken.  HW_ENOSPC, HW_EIO, HW_ENOMEM: the caller asks again
+ * later.  A block whose place cannot be told is not stored although it is true: nodes were lost in
+ * a crash, and hw_core_missing_nodes() says to ask for more of them.
  */
 enum hw_status hw_core_accept(struct hw_core *core, const struct hw_proof *proof,
                               struct hw_accepted *out, struct hw_error *err) HW_MUST_CHECK;

@@ -90,7 +90,10 @@ struct hw_proof_server {
 enum hw_status hw_proof_make(const struct hw_proof_request *request,
                              const struct hw_proof_server *server, struct hw_proof *out,
                              struct hw_error *err) HW_MUST_CHECK;
-/* The whole answer of a log of ours.  Also HW_EPRUNED: it has not got the block any more. */
+/*
+ * The whole answer of a log of ours, or of a mirror.  Also HW_EPRUNED: it has not got the block any
+ * more; HW_EMISSING: a mirror has not got the block, or a node; HW_EFORK: about another fork.
+ */
 enum hw_status hw_core_prove(struct hw_core *core, const struct hw_proof_request *request,
                              struct hw_proof *out, struct hw_error *err) HW_MUST_CHECK;
 

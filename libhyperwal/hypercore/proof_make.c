@@ -2,8 +2,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
-#include "hypercore/core_internal.h"
-#include "hypercore/proof.h"
+#include "hypercore/mirror_internal.h"
 
 struct make {
     const struct hw_proof_request *request;
@@ -302,25 +301,50 @@ enum hw_status hw_proof_make(const struct hw_proof_request *request,
     return HW_OK;
 }
 
-/* -------------------------------------------------------------------------- a log of ours */
+/* --------------------------------------------------------------------------- a log we hold */
 
 static enum hw_status core_node(void *ctx, uint64_t index, struct hw_node *out,
                                 struct hw_error *err)
 {
     struct hw_core *core = ctx;
 
+    if (core->mirror != NULL)
+        return hw_mirror_node_proven(core, index, out, err);
     if (hw_flat_right_span(index) >= 2 * core->roots.length)
         return hw_fail(err, HW_ENOTFOUND, "%s: node %llu is beyond the log", core->dir,
                        (unsigned long long)index);
     return hw_tree_file_node(&core->tree, index, out, err);
 }
 
+/* As we made it, or as it was received. */
+static void add_signature(const struct hw_core *core, struct hw_buffer *out)
+{
+    uint8_t envelope[HW_ENVELOPE_SIZE];
+
+    if (core->mirror != NULL) {
+        hw_buffer_add(out, core->mirror->signature.bytes, core->mirror->signature.size);
+        return;
+    }
+    hw_envelope_of_one(core->signature, envelope);
+    hw_buffer_add(out, envelope, sizeof(envelope));
+}
+
+static uint64_t prologue_length(const struct hw_core *core)
+{
+    const struct hw_mirror *mirror = core->mirror;
+
+    return mirror != NULL && mirror->has_authority && mirror->authority.manifest.has_prologue
+               ? mirror->authority.manifest.prologue_length
+               : 0;
+}
+
 enum hw_status hw_core_prove(struct hw_core *core, const struct hw_proof_request *request,
                              struct hw_proof *out, struct hw_error *err)
 {
-    struct hw_proof_server server = {
-        .length = core->roots.length, .fork = core->fork, .source = {core_node, core}};
-    uint8_t envelope[HW_ENVELOPE_SIZE];
+    struct hw_proof_server server = {.length = core->roots.length,
+                                     .fork = core->fork,
+                                     .prologue_length = prologue_length(core),
+                                     .source = {core_node, core}};
     struct hw_proof proof = {0};
     enum hw_status status;
 
@@ -328,17 +352,17 @@ enum hw_status hw_core_prove(struct hw_core *core, const struct hw_proof_request
         return hw_fail(err, HW_EFORK, "request about fork %llu of a log at %llu",
                        (unsigned long long)request->fork, (unsigned long long)core->fork);
     status = hw_proof_make(request, &server, &proof, err);
+    if (status == HW_ENOTFOUND && core->mirror != NULL)
+        return hw_prefix(err, HW_EMISSING, "not enough of the tree");
     if (status == HW_OK && proof.has_block)
         status = hw_core_read(core, proof.block_index, &proof.block, err);
-    if (status == HW_OK && proof.has_upgrade) {
-        hw_envelope_of_one(core->signature, envelope);
-        hw_buffer_add(&proof.signature, envelope, sizeof(envelope));
-    }
+    if (status == HW_OK && proof.has_upgrade)
+        add_signature(core, &proof.signature);
     if (status == HW_OK && request->wants_manifest) {
-        proof.has_manifest = true;
-        hw_buffer_add(&proof.manifest, core->log.manifest, core->log.manifest_size);
+        status = hw_core_manifest(core, &proof.manifest, err);
+        proof.has_manifest = proof.manifest.size > 0;
     }
-    if (status == HW_OK && (proof.signature.failed || proof.manifest.failed))
+    if (status == HW_OK && proof.signature.failed)
         status = hw_fail(err, HW_ENOMEM, "no memory for a proof");
     if (status != HW_OK) {
         hw_proof_release(&proof);

@@ -1,0 +1,508 @@
+/* Nodes, bits and data of a mirror, each at the place that its index gives. */
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "hypercore/mirror_internal.h"
+
+enum {
+    RUN_MAX = 64,          /* nodes written at once */
+    ORDER_KEPT = 64 << 10, /* bytes of memory for putting nodes in order that are not given back */
+};
+
+/* ---------------------------------------------------------------------------------- files */
+
+static enum hw_status open_one(struct hw_core *core, const char *name, unsigned flags,
+                               struct hw_file **out, struct hw_error *err)
+{
+    char *path = hw_format("%s/%s", core->dir, name);
+    enum hw_status status;
+
+    if (path == NULL)
+        return hw_fail(err, HW_ENOMEM, "%s: no memory to open the mirror", core->dir);
+    status = core->env->ops->open(core->env, path, flags, out, err);
+    if (status == HW_ENOTFOUND)
+        status = hw_fail(err, HW_ECORRUPT, "%s: missing: remove the directory, it is fetched again",
+                         path);
+    hw_free(path);
+    return status;
+}
+
+enum hw_status hw_mirror_files_open(struct hw_core *core, bool create, struct hw_error *err)
+{
+    struct hw_mirror *mirror = core->mirror;
+    unsigned flags = HW_OPEN_READ;
+    enum hw_status status;
+
+    if (core->mode == HW_CORE_MIRROR)
+        flags |= HW_OPEN_WRITE;
+    if (create)
+        flags |= HW_OPEN_CREATE;
+    status = open_one(core, "head", flags, &mirror->head, err);
+    if (status == HW_OK)
+        status = open_one(core, "nodes", flags, &mirror->nodes, err);
+    if (status == HW_OK)
+        status = open_one(core, "have", flags, &mirror->have, err);
+    if (status != HW_OK || !create)
+        return status;
+    /* A crash may have left some, of another mirror. */
+    status = core->env->ops->truncate(mirror->head, 0, err);
+    if (status == HW_OK)
+        status = core->env->ops->truncate(mirror->nodes, 0, err);
+    if (status == HW_OK)
+        status = core->env->ops->truncate(mirror->have, 0, err);
+    return status;
+}
+
+void hw_mirror_files_close(struct hw_core *core)
+{
+    const struct hw_env_ops *ops = core->env->ops;
+
+    hw_mirror_drop_dats(core);
+    ops->close(core->mirror->head);
+    ops->close(core->mirror->nodes);
+    ops->close(core->mirror->have);
+    core->mirror->head = core->mirror->nodes = core->mirror->have = NULL;
+}
+
+/* ---------------------------------------------------------------------------------- nodes */
+
+static struct hw_mirror_cached *cached(struct hw_mirror *mirror, uint64_t index)
+{
+    /* Neighbours and their parents go to different places, and so do the levels above. */
+    return &mirror->cache[(index + (index >> 8) + (index >> 16)) & (HW_MIRROR_CACHE - 1)];
+}
+
+static void keep_cached(struct hw_mirror *mirror, const struct hw_node *node, bool is_proven)
+{
+    *cached(mirror, node->index) =
+        (struct hw_mirror_cached){.node = *node, .is_held = true, .is_proven = is_proven};
+}
+
+void hw_mirror_forget_nodes(struct hw_core *core)
+{
+    for (unsigned i = 0; i < HW_MIRROR_CACHE; i++)
+        core->mirror->cache[i].is_held = false;
+    core->mirror->next = UINT64_MAX;
+}
+
+static enum hw_status not_held(struct hw_core *core, uint64_t index, struct hw_error *err)
+{
+    return hw_fail(err, HW_ENOTFOUND, "%s: node %llu is not held", core->dir,
+                   (unsigned long long)index);
+}
+
+static bool find_root(const struct hw_roots *roots, uint64_t index, struct hw_node *out)
+{
+    for (unsigned i = 0; i < roots->count; i++) {
+        if (roots->nodes[i].index == index) {
+            *out = roots->nodes[i];
+            return true;
+        }
+    }
+    return false;
+}
+
+enum hw_status hw_mirror_node(struct hw_core *core, uint64_t index, struct hw_node *out,
+                              bool *is_proven, struct hw_error *err)
+{
+    struct hw_mirror_cached *known = cached(core->mirror, index);
+    uint8_t bytes[HW_MIRROR_NODE_SIZE];
+    enum hw_status status;
+
+    *is_proven = true;
+    if (find_root(&core->roots, index, out))
+        return HW_OK;
+    if (known->is_held && known->node.index == index) {
+        *out = known->node;
+        *is_proven = known->is_proven;
+        return HW_OK;
+    }
+    if (index >= 2 * HW_TREE_LENGTH_MAX)
+        return not_held(core, index, err);
+    status = core->env->ops->read_at(core->mirror->nodes, index * HW_MIRROR_NODE_SIZE, bytes,
+                                     sizeof(bytes), err);
+    if (status < 0)
+        return status;
+    if (!hw_mirror_node_decode(bytes, index, out, is_proven))
+        return not_held(core, index, err);
+    keep_cached(core->mirror, out, *is_proven);
+    return HW_OK;
+}
+
+enum hw_status hw_mirror_node_any(void *ctx, uint64_t index, struct hw_node *out,
+                                  struct hw_error *err)
+{
+    struct hw_core *core = ctx;
+    bool is_proven;
+
+    /* An answer that was stored only in part may have left some beyond. */
+    if (hw_flat_right_span(index) >= 2 * core->roots.length)
+        return not_held(core, index, err);
+    return hw_mirror_node(core, index, out, &is_proven, err);
+}
+
+enum hw_status hw_mirror_node_proven(void *ctx, uint64_t index, struct hw_node *out,
+                                     struct hw_error *err)
+{
+    struct hw_core *core = ctx;
+    struct hw_node node;
+    bool is_proven;
+    enum hw_status status;
+
+    if (hw_flat_right_span(index) >= 2 * core->roots.length)
+        return not_held(core, index, err);
+    status = hw_mirror_node(core, index, &node, &is_proven, err);
+    if (status == HW_OK && !is_proven)
+        return not_held(core, index, err);
+    if (status == HW_OK)
+        *out = node;
+    return status;
+}
+
+static int compare_nodes(const void *one, const void *other)
+{
+    const struct hw_mirror_cached *a = one, *b = other;
+
+    return a->node.index < b->node.index ? -1 : a->node.index > b->node.index;
+}
+
+static bool same_node(const struct hw_node *one, const struct hw_node *other)
+{
+    return one->index == other->index && one->size == other->size &&
+           memcmp(one->hash, other->hash, HW_HASH_SIZE) == 0;
+}
+
+/* Is this already there, as good or better? */
+static enum hw_status is_stored(struct hw_core *core, const struct hw_mirror_cached *item,
+                                bool *out, struct hw_error *err)
+{
+    const struct hw_mirror_cached *known = cached(core->mirror, item->node.index);
+    struct hw_node held;
+    bool is_proven = false;
+    enum hw_status status;
+
+    *out = known->is_held && known->is_proven && same_node(&known->node, &item->node);
+    if (*out || item->is_proven)
+        return HW_OK;
+    status = hw_mirror_node(core, item->node.index, &held, &is_proven, err);
+    *out = status == HW_OK && is_proven && memcmp(held.hash, item->node.hash, HW_HASH_SIZE) == 0;
+    return status == HW_ENOTFOUND ? HW_OK : status;
+}
+
+/* Write items[0..count), whose indices follow each other. */
+static enum hw_status write_run(struct hw_core *core, const struct hw_mirror_cached *items,
+                                size_t count, struct hw_error *err)
+{
+    uint8_t bytes[RUN_MAX * HW_MIRROR_NODE_SIZE];
+    enum hw_status status;
+
+    for (size_t i = 0; i < count; i++)
+        hw_mirror_node_encode(&items[i].node, items[i].is_proven, bytes + i * HW_MIRROR_NODE_SIZE);
+    core->mirror->nodes_dirty = true;
+    status =
+        core->env->ops->write_at(core->mirror->nodes, items[0].node.index * HW_MIRROR_NODE_SIZE,
+                                 bytes, count * HW_MIRROR_NODE_SIZE, err);
+    if (status != HW_OK) {
+        hw_mirror_forget_nodes(core); /* what is there now is on the disk only */
+        return status;
+    }
+    for (size_t i = 0; i < count; i++)
+        keep_cached(core->mirror, &items[i].node, items[i].is_proven);
+    return HW_OK;
+}
+
+static enum hw_status write_sorted(struct hw_core *core, const struct hw_mirror_cached *items,
+                                   size_t count, struct hw_error *err)
+{
+    size_t first = 0, end = 0; /* of the run */
+    enum hw_status status = HW_OK;
+
+    for (size_t i = 0; i < count && status == HW_OK; i++) {
+        bool stored = false;
+
+        assert(items[i].node.index < 2 * HW_TREE_LENGTH_MAX);
+        if (end > first && items[i].node.index == items[end - 1].node.index)
+            continue; /* met twice */
+        status = is_stored(core, &items[i], &stored, err);
+        if (status != HW_OK || stored)
+            continue;
+        if (end > first && end == i && end - first < RUN_MAX &&
+            items[i].node.index == items[end - 1].node.index + 1) {
+            end++;
+            continue;
+        }
+        if (end > first)
+            status = write_run(core, items + first, end - first, err);
+        first = i;
+        end = i + 1;
+    }
+    if (status == HW_OK && end > first)
+        status = write_run(core, items + first, end - first, err);
+    return status;
+}
+
+static bool is_doubted(const struct hw_mirror_doubt *doubt, uint64_t index)
+{
+    for (unsigned i = 0; i < doubt->count; i++) {
+        if (doubt->indices[i] == index)
+            return true;
+    }
+    return doubt->all;
+}
+
+enum hw_status hw_mirror_put_nodes(struct hw_core *core, const struct hw_nodes *nodes,
+                                   const struct hw_mirror_doubt *doubt, struct hw_error *err)
+{
+    struct hw_buffer *order = &core->mirror->order;
+    size_t count = hw_nodes_count(nodes);
+    struct hw_mirror_cached *items;
+    enum hw_status status = HW_OK;
+
+    if (count == 0)
+        return HW_OK;
+    hw_buffer_clear(order);
+    items = (struct hw_mirror_cached *)(void *)hw_buffer_extend(order, count * sizeof(*items));
+    if (items == NULL) {
+        status = hw_fail(err, HW_ENOMEM, "%s: no memory for %zu nodes", core->dir, count);
+        goto done;
+    }
+    for (size_t i = 0; i < count; i++) {
+        items[i] = (struct hw_mirror_cached){.node = *hw_nodes_at(nodes, i), .is_held = true};
+        items[i].is_proven = !is_doubted(doubt, items[i].node.index);
+    }
+    qsort(items, count, sizeof(*items), compare_nodes);
+    status = write_sorted(core, items, count, err);
+done:
+    if (status != HW_OK || order->capacity > ORDER_KEPT)
+        hw_buffer_release(order);
+    return status;
+}
+
+enum hw_status hw_mirror_cut_nodes(struct hw_core *core, uint64_t length, struct hw_error *err)
+{
+    static const uint8_t nothing[HW_MIRROR_NODE_SIZE];
+    uint64_t at = 2 * length;
+    enum hw_status status;
+
+    hw_mirror_forget_nodes(core);
+    core->mirror->nodes_dirty = true;
+    status = core->env->ops->truncate(core->mirror->nodes, at * HW_MIRROR_NODE_SIZE, err);
+    /* Parents left of the cut that reach beyond it. */
+    for (unsigned level = 0; level < 54 && status == HW_OK; level++) {
+        at = hw_flat_parent(at);
+        if (at < 2 * length)
+            status = core->env->ops->write_at(core->mirror->nodes, at * HW_MIRROR_NODE_SIZE,
+                                              nothing, sizeof(nothing), err);
+    }
+    return status;
+}
+
+/* ----------------------------------------------------------------------------------- bits */
+
+enum hw_status hw_mirror_read_bits(struct hw_core *core, uint64_t offset, size_t size, uint8_t *out,
+                                   struct hw_error *err)
+{
+    enum hw_status status = core->env->ops->read_at(core->mirror->have, offset, out, size, err);
+
+    return status < 0 ? status : HW_OK;
+}
+
+enum hw_status hw_mirror_bit(struct hw_core *core, uint64_t block, bool *out, struct hw_error *err)
+{
+    uint8_t byte = 0;
+    enum hw_status status = hw_mirror_read_bits(core, block / 8, 1, &byte, err);
+
+    *out = status == HW_OK && (byte >> block % 8 & 1) != 0;
+    return status;
+}
+
+enum hw_status hw_mirror_set_bit(struct hw_core *core, uint64_t block, bool value,
+                                 struct hw_error *err)
+{
+    uint8_t byte = 0, changed;
+    enum hw_status status = hw_mirror_read_bits(core, block / 8, 1, &byte, err);
+
+    if (status != HW_OK)
+        return status;
+    changed = (uint8_t)((byte & ~(1U << block % 8)) | (value ? 1U : 0U) << block % 8);
+    if (changed == byte)
+        return HW_OK;
+    core->mirror->have_dirty = true;
+    return core->env->ops->write_at(core->mirror->have, block / 8, &changed, 1, err);
+}
+
+enum hw_status hw_mirror_cut_bits(struct hw_core *core, uint64_t length, struct hw_error *err)
+{
+    uint8_t byte = 0;
+    enum hw_status status = hw_mirror_read_bits(core, length / 8, 1, &byte, err);
+
+    if (status != HW_OK)
+        return status;
+    core->mirror->have_dirty = true;
+    status = core->env->ops->truncate(core->mirror->have, length / 8, err);
+    byte = (uint8_t)(byte & ((1U << length % 8) - 1));
+    if (status == HW_OK && byte != 0)
+        status = core->env->ops->write_at(core->mirror->have, length / 8, &byte, 1, err);
+    return status;
+}
+
+/* ----------------------------------------------------------------------------------- data */
+
+char *hw_mirror_dat_path(const struct hw_core *core, uint64_t number)
+{
+    return hw_format("%s/%08llu.dat", core->dir, (unsigned long long)number);
+}
+
+void hw_mirror_drop_dats(struct hw_core *core)
+{
+    for (unsigned i = 0; i < HW_MIRROR_DATS_OPEN; i++) {
+        core->env->ops->close(core->mirror->dats[i].file);
+        core->mirror->dats[i] = (struct hw_mirror_dat){.file = NULL};
+    }
+}
+
+/* A place for one more open file: a free one, or that of the one not used for longest. */
+static enum hw_status free_dat(struct hw_core *core, struct hw_mirror_dat **out,
+                               struct hw_error *err)
+{
+    struct hw_mirror_dat *oldest = &core->mirror->dats[0];
+    enum hw_status status = HW_OK;
+
+    for (unsigned i = 0; i < HW_MIRROR_DATS_OPEN; i++) {
+        struct hw_mirror_dat *at = &core->mirror->dats[i];
+
+        if (at->file == NULL || (oldest->file != NULL && at->used < oldest->used))
+            oldest = at;
+    }
+    if (oldest->is_dirty) /* what we do not remember, the next sync would not cover */
+        status = core->env->ops->sync(oldest->file, err);
+    if (status != HW_OK)
+        return hw_core_poison(core, status);
+    core->env->ops->close(oldest->file);
+    *oldest = (struct hw_mirror_dat){.file = NULL};
+    *out = oldest;
+    return HW_OK;
+}
+
+/* The file with this number, open; made if it is missing and `create`. */
+static enum hw_status find_dat(struct hw_core *core, uint64_t number, bool create,
+                               struct hw_mirror_dat **out, struct hw_error *err)
+{
+    unsigned flags = core->mode == HW_CORE_MIRROR ? HW_OPEN_READ | HW_OPEN_WRITE : HW_OPEN_READ;
+    struct hw_mirror_dat *dat = NULL;
+    struct hw_file *file = NULL;
+    char *path;
+    enum hw_status status;
+
+    for (unsigned i = 0; i < HW_MIRROR_DATS_OPEN; i++) {
+        if (core->mirror->dats[i].file != NULL && core->mirror->dats[i].number == number) {
+            *out = &core->mirror->dats[i];
+            (*out)->used = ++core->mirror->ticks;
+            return HW_OK;
+        }
+    }
+    path = hw_mirror_dat_path(core, number);
+    if (path == NULL)
+        return hw_fail(err, HW_ENOMEM, "%s: no memory to open a file", core->dir);
+    status = core->env->ops->open(core->env, path, flags, &file, err);
+    if (status == HW_ENOTFOUND && create) {
+        core->mirror->names_dirty = true;
+        status = core->env->ops->open(core->env, path, flags | HW_OPEN_CREATE, &file, err);
+    }
+    hw_free(path);
+    if (status != HW_OK)
+        return status;
+    status = free_dat(core, &dat, err);
+    if (status != HW_OK) {
+        core->env->ops->close(file);
+        return status;
+    }
+    *dat = (struct hw_mirror_dat){.file = file, .number = number, .used = ++core->mirror->ticks};
+    *out = dat;
+    return HW_OK;
+}
+
+enum hw_status hw_mirror_read_data(struct hw_core *core, uint64_t offset, size_t size, uint8_t *out,
+                                   struct hw_error *err)
+{
+    while (size > 0) {
+        uint64_t at = offset % HW_MIRROR_DAT_SIZE;
+        size_t part = HW_MIRROR_DAT_SIZE - at < size ? (size_t)(HW_MIRROR_DAT_SIZE - at) : size;
+        struct hw_mirror_dat *dat = NULL;
+        enum hw_status status = find_dat(core, offset / HW_MIRROR_DAT_SIZE, false, &dat, err);
+
+        if (status == HW_OK)
+            status = core->env->ops->read_at(dat->file, at, out, part, err);
+        if (status < 0)
+            return status;
+        offset += part;
+        out += part;
+        size -= part;
+    }
+    return HW_OK;
+}
+
+enum hw_status hw_mirror_write_data(struct hw_core *core, uint64_t offset, struct hw_slice data,
+                                    struct hw_error *err)
+{
+    if (data.size > 0 && (offset + data.size - 1) / HW_MIRROR_DAT_SIZE > HW_MIRROR_DAT_NUMBER_MAX)
+        return hw_fail(err, HW_ELIMIT, "%s: byte %llu is beyond what a mirror can hold", core->dir,
+                       (unsigned long long)offset);
+    while (data.size > 0) {
+        uint64_t at = offset % HW_MIRROR_DAT_SIZE;
+        size_t part =
+            HW_MIRROR_DAT_SIZE - at < data.size ? (size_t)(HW_MIRROR_DAT_SIZE - at) : data.size;
+        struct hw_mirror_dat *dat = NULL;
+        enum hw_status status = find_dat(core, offset / HW_MIRROR_DAT_SIZE, true, &dat, err);
+
+        if (status != HW_OK)
+            return status;
+        dat->is_dirty = true;
+        status = core->env->ops->write_at(dat->file, at, data.bytes, part, err);
+        if (status != HW_OK)
+            return status;
+        offset += part;
+        data.bytes += part;
+        data.size -= part;
+    }
+    return HW_OK;
+}
+
+/* ----------------------------------------------------------------------------------- sync */
+
+static enum hw_status sync_one(struct hw_core *core, struct hw_file *file, bool *dirty,
+                               struct hw_error *err)
+{
+    enum hw_status status;
+
+    if (!*dirty)
+        return HW_OK;
+    status = core->env->ops->sync(file, err);
+    if (status == HW_OK)
+        *dirty = false;
+    return status;
+}
+
+enum hw_status hw_mirror_sync_files(struct hw_core *core, struct hw_error *err)
+{
+    struct hw_mirror *mirror = core->mirror;
+    enum hw_status status = HW_OK;
+
+    for (unsigned i = 0; i < HW_MIRROR_DATS_OPEN && status == HW_OK; i++)
+        status = sync_one(core, mirror->dats[i].file, &mirror->dats[i].is_dirty, err);
+    if (status == HW_OK)
+        status = sync_one(core, mirror->nodes, &mirror->nodes_dirty, err);
+    if (status == HW_OK)
+        status = sync_one(core, mirror->have, &mirror->have_dirty, err);
+    if (status == HW_OK && mirror->names_dirty) {
+        status = core->env->ops->sync_dir(core->env, core->dir, err);
+        mirror->names_dirty = status != HW_OK;
+    }
+    if (status == HW_OK)
+        status = sync_one(core, mirror->head, &mirror->head_dirty, err);
+    if (status == HW_OK)
+        mirror->pinned = mirror->slot;
+    return status == HW_OK ? HW_OK : hw_core_poison(core, status);
+}
