@@ -90,8 +90,8 @@ struct hw_mirror_options {
     uint8_t replica_id[16]; /* told to servers with acknowledgements; zeros: none */
 };
 /*
- * What a server calls `address` is which log?  HW_ENOTFOUND, HW_EREFUSED, HW_ETIMEOUT; HW_EPROTOCOL:
- * it has no names.  The calling thread waits.
+ * What a server calls `address` is which log?  The calling thread waits.  HW_ENOTFOUND,
+ * HW_EREFUSED, HW_ETIMEOUT; HW_EPROTOCOL: the server has no names.
  */
 enum hw_status hw_hub_resolve(struct hw_hub *hub, const struct hw_address *address,
                               uint64_t timeout_ms, uint8_t key[HW_KEY_SIZE],

@@ -58,6 +58,8 @@ static void mirror_publish(struct hw_mirror *mirror)
     if (length != mirror->published) {
         mirror->published = length;
         hw_shared_set_durable_length(log->page, length);
+    } else if (mirror->has_news) {
+        hw_shared_wake(log->page); /* blocks came that somebody may wait for */
     }
     log->length = length;
 }

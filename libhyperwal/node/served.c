@@ -41,12 +41,28 @@ static enum hw_status log_stat(struct hub_log *log, struct hw_file_stat *out, st
     return env->ops->stat(env, path, out, err);
 }
 
+/* Another log is in its place, or none. */
 static bool is_replaced(struct hub_log *log)
 {
     struct hw_file_stat stat;
+    enum hw_status status = log_stat(log, &stat, NULL);
 
-    return log_stat(log, &stat, NULL) == HW_OK &&
-           (stat.device != log->stat.device || stat.inode != log->stat.inode);
+    return status == HW_ENOTFOUND ||
+           (status == HW_OK && (stat.device != log->stat.device || stat.inode != log->stat.inode));
+}
+
+/* Forget all that belonged to the directory's old files. */
+static void log_forget(struct hub_log *log)
+{
+    hw_env_log(log->hub->env, HW_LOG_WARN, "event=log_replaced log=%s", log->dir);
+    log_drop_core(log);
+    if (log->has_watch)
+        hw_bell_unwatch(log->hub->bell, log->watch);
+    log->has_watch = false;
+    hw_peer_table_close(log->table);
+    hw_shared_page_close(log->page);
+    log->table = NULL;
+    log->page = NULL;
 }
 
 /* The page, and the watch of the bell in its directory. */
@@ -56,11 +72,8 @@ static enum hw_status log_watch(struct hub_log *log, struct hw_error *err)
     char path[1024];
     enum hw_status status = HW_OK;
 
-    if (log->page == NULL) {
-        status = hub->env->ops->make_dir(hub->env, log->dir, err);
-        if (status == HW_OK || status == HW_EEXIST)
-            status = hw_shared_page_open(hub->env, log->dir, true, &log->page, err);
-    }
+    if (log->page == NULL)
+        status = hw_shared_page_open(hub->env, log->dir, true, &log->page, err);
     if (status != HW_OK || log->has_watch || hub->bell == NULL)
         return status;
     status = hw_shared_watch(log->page, err);
@@ -114,11 +127,9 @@ void log_look(struct hub_log *log, uint64_t now)
     enum hw_status status;
 
     log->deadline_ns = UINT64_MAX;
+    if (log->core != NULL && is_replaced(log))
+        log_forget(log);
     status = log_watch(log, &err);
-    if (status == HW_OK && log->core != NULL && is_replaced(log)) {
-        hw_env_log(env, HW_LOG_INFO, "event=log_replaced log=%s", log->dir);
-        log_drop_core(log);
-    }
     if (status == HW_OK)
         status = log->core == NULL ? log_open(log, &err) : log_refresh(log, &err);
     if (status == HW_OK) {
@@ -299,8 +310,11 @@ static enum hw_status serve(struct hw_hub *hub, const char *name, const char *di
     if (status != HW_OK)
         return status;
     status = name_add(log, name, err);
-    if (status == HW_OK && is_new)
-        status = log_watch(log, err);
+    if (status == HW_OK && is_new) {
+        status = hub->env->ops->make_dir(hub->env, dir, err); /* capture finds it made */
+        if (status == HW_OK || status == HW_EEXIST)
+            status = log_watch(log, err);
+    }
     if (status == HW_OK && log->mirror == NULL)
         log_look(log, hub_now(hub));
     else if (status != HW_OK && is_new)

@@ -1,0 +1,109 @@
+/* Tests node/identity.c: the file that tells this user from others. */
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "node_fixture.h"
+
+static void file_path(const struct place *f, char out[128])
+{
+    (void)snprintf(out, 128, "%s/deep/in/identity", f->dir);
+}
+
+static void identity_is_made_once_and_found_again(void **state)
+{
+    struct place *f = *state;
+    struct hw_identity first, second;
+    struct hw_file_stat stat;
+    char path[128];
+
+    file_path(f, path);
+    assert_ok(hw_identity_load(f->env, path, &first, &f->err));
+    assert_ok(hw_identity_load(f->env, path, &second, &f->err));
+    assert_memory_equal(&first, &second, sizeof(first));
+    assert_ok(f->env->ops->stat(f->env, path, &stat, &f->err));
+    assert_int_equal(stat.mode & 0777, 0600);
+}
+
+static void identity_that_others_can_read_is_refused(void **state)
+{
+    struct place *f = *state;
+    struct hw_identity identity;
+    char path[128];
+
+    file_path(f, path);
+    assert_ok(hw_identity_load(f->env, path, &identity, &f->err));
+    assert_int_equal(chmod(path, 0644), 0);
+    assert_status(hw_identity_load(f->env, path, &identity, &f->err), HW_EREADONLY, &f->err);
+    assert_non_null(strstr(f->err.message, "chmod 600"));
+}
+
+static void file_that_a_crash_left_short_is_made_anew(void **state)
+{
+    struct place *f = *state;
+    struct hw_identity identity, again;
+    char path[128];
+
+    file_path(f, path);
+    assert_ok(hw_identity_load(f->env, path, &identity, &f->err));
+    assert_int_equal(truncate(path, 20), 0);
+    assert_ok(hw_identity_load(f->env, path, &identity, &f->err));
+    assert_ok(hw_identity_load(f->env, path, &again, &f->err));
+    assert_memory_equal(&identity, &again, sizeof(identity));
+}
+
+static void file_that_is_something_else_is_refused_and_left_alone(void **state)
+{
+    struct place *f = *state;
+    struct hw_identity identity;
+    char path[128], text[80];
+    FILE *file;
+
+    file_path(f, path);
+    assert_ok(hw_identity_load(f->env, path, &identity, &f->err));
+    file = fopen(path, "w");
+    assert_non_null(file);
+    memset(text, 'x', sizeof(text));
+    assert_int_equal(fwrite(text, 1, sizeof(text), file), sizeof(text));
+    assert_int_equal(fclose(file), 0);
+    assert_status(hw_identity_load(f->env, path, &identity, &f->err), HW_ECORRUPT, &f->err);
+    file = fopen(path, "r");
+    assert_non_null(file);
+    assert_int_equal(fgetc(file), 'x');
+    assert_int_equal(fclose(file), 0);
+}
+
+static void environment_says_where_it_is(void **state)
+{
+    struct place *f = *state;
+    struct hw_identity first, second;
+    char path[128];
+
+    file_path(f, path);
+    assert_int_equal(setenv("HYPERWAL_IDENTITY", path, 1), 0);
+    assert_ok(hw_identity_load(f->env, NULL, &first, &f->err));
+    assert_ok(hw_identity_load(f->env, path, &second, &f->err));
+    assert_memory_equal(&first, &second, sizeof(first));
+    assert_int_equal(unsetenv("HYPERWAL_IDENTITY"), 0);
+    assert_int_equal(setenv("XDG_CONFIG_HOME", f->dir, 1), 0);
+    assert_ok(hw_identity_load(f->env, NULL, &first, &f->err));
+    assert_memory_not_equal(&first, &second, sizeof(first));
+    (void)snprintf(path, sizeof(path), "%s/hyperwal/identity", f->dir);
+    assert_ok(hw_identity_load(f->env, path, &second, &f->err));
+    assert_memory_equal(&first, &second, sizeof(first));
+}
+
+int main(int argc, char **argv)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, place_setup, place_teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(identity_is_made_once_and_found_again),
+        TEST(identity_that_others_can_read_is_refused),
+        TEST(file_that_a_crash_left_short_is_made_anew),
+        TEST(file_that_is_something_else_is_refused_and_left_alone),
+        TEST(environment_says_where_it_is),
+    };
+
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
