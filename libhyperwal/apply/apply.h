@@ -50,6 +50,14 @@ struct hw_state {
 enum hw_status hw_state_resolve(struct hw_core *core, const struct hw_target *target,
                                 struct hw_state *out, struct hw_error *err) HW_MUST_CHECK;
 
+/*
+ * Which blocks are needed to come to `target`: the page groups, and last the entries after them.
+ * For who has to get them from elsewhere, all at once.  HW_ENOTFOUND: no snapshot leads there.
+ */
+typedef void hw_block_range(void *ctx, uint64_t start, uint64_t end); /* end: the first beyond */
+enum hw_status hw_state_blocks(struct hw_core *core, const struct hw_target *target,
+                               hw_block_range *each, void *ctx, struct hw_error *err) HW_MUST_CHECK;
+
 /* -------------------------------------------------------------------------- walking entries */
 
 struct hw_entry_summary { /* one entry, as `hyperwal log` prints it */
@@ -65,10 +73,16 @@ struct hw_entry_summary { /* one entry, as `hyperwal log` prints it */
 };
 /*
  * The entry that holds block *seq; then *seq is the first block of the next one.  HW_END: beyond
- * the length.  HW_EPRUNED: given up; *seq is the next block.
+ * the length.  HW_EPRUNED: given up, HW_EMISSING: a mirror has not got it; *seq is the next block.
  */
 enum hw_status hw_entry_next(struct hw_core *core, uint64_t *seq, struct hw_entry_summary *out,
                              struct hw_error *err) HW_MUST_CHECK;
+
+/*
+ * The last block that is held, or that a fetcher can get: for a mirror that nobody fills now, the end
+ * of the log may be known while its blocks are not.  UINT64_MAX: there is none.
+ */
+uint64_t hw_entry_last(struct hw_core *core);
 
 /* -------------------------------------------------------------------------------- restore */
 

@@ -40,6 +40,11 @@ enum hw_status hw_block_peek(struct hw_core *core, uint64_t seq, struct hw_buffe
                              struct hw_error *err) HW_MUST_CHECK;
 enum hw_status hw_block_genesis(struct hw_core *core, struct hw_genesis *out,
                                 struct hw_error *err) HW_MUST_CHECK;
+/* Its bytes are not to be had: given up, or a mirror has not got them. */
+static inline bool hw_block_is_absent(enum hw_status status)
+{
+    return status == HW_EPRUNED || status == HW_EMISSING;
+}
 
 /* ------------------------------------------------------------------------------- plan (state.c) */
 

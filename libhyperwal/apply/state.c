@@ -1,5 +1,6 @@
 /* Which state a target means, and from which snapshot to come to it: hw_state_resolve(). */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "apply/replay.h"
@@ -93,7 +94,7 @@ static enum hw_status seq_by_time(struct hw_core *core, int64_t time_ms, uint64_
         struct hw_cursor body;
 
         status = hw_block_peek(core, middle, &buffer, &header, &body, err);
-        if (status == HW_EPRUNED) {
+        if (hw_block_is_absent(status)) {
             low = middle + 1; /* what was given up lies before what is kept */
             continue;
         }
@@ -124,7 +125,7 @@ done:
 static enum hw_status seq_by_label(struct hw_core *core, const char *label, uint64_t *seq,
                                    struct hw_error *err)
 {
-    uint64_t next = hw_core_length(core) - 1;
+    uint64_t next = hw_entry_last(core);
     struct hw_buffer buffer = {0};
     enum hw_status status = HW_OK;
     bool found = false;
@@ -152,8 +153,8 @@ static enum hw_status seq_by_label(struct hw_core *core, const char *label, uint
         }
     }
     hw_buffer_release(&buffer);
-    if (status == HW_EPRUNED)
-        return hw_fail(err, HW_EPRUNED, "no label '%s' among the entries that are kept", label);
+    if (hw_block_is_absent(status))
+        return hw_fail(err, status, "no label '%s' among the entries that are kept", label);
     if (status == HW_OK && !found)
         return hw_fail(err, HW_ENOTFOUND, "there is no label '%s' in the log", label);
     return status;
@@ -164,12 +165,15 @@ static enum hw_status target_block(struct hw_core *core, const struct hw_target 
                                    uint64_t *seq, struct hw_error *err)
 {
     uint64_t length = hw_core_length(core);
+    uint64_t last = hw_entry_last(core);
 
     if (length == 0)
         return hw_fail(err, HW_ENOTFOUND, "the log is empty: nothing was captured yet");
+    if (last == UINT64_MAX)
+        return hw_fail(err, HW_EMISSING, "the mirror has no block of the log yet");
     switch (target->kind) {
     case HW_TARGET_HEAD:
-        *seq = length - 1;
+        *seq = last;
         return HW_OK;
     case HW_TARGET_SEQ:
         if (target->seq >= length)
@@ -193,7 +197,7 @@ static enum hw_status newest_snapshot(struct hw_core *core, uint64_t *seq, struc
     struct hw_buffer buffer = {0};
     struct hw_entry_header header;
     struct hw_cursor body;
-    uint64_t block = hw_core_length(core) - 1;
+    uint64_t block = hw_entry_last(core);
     enum hw_status status = hw_block_peek(core, block, &buffer, &header, &body, err);
 
     /* The last block may itself end an index; every other one tells by its header. */
@@ -230,7 +234,7 @@ static enum hw_status choose_snapshot(struct hw_core *core, uint64_t target_seq,
         struct hw_cursor body;
 
         status = hw_block_peek(core, seq, &buffer, &header, &body, err);
-        if (status == HW_EPRUNED) {
+        if (hw_block_is_absent(status)) {
             choice->pruned = true;
             status = HW_OK;
             break;
@@ -440,14 +444,62 @@ enum hw_status hw_state_resolve(struct hw_core *core, const struct hw_target *ta
 
     /* The head is a state even while nothing leads to it yet: status tells it at any time. */
     if (target->kind == HW_TARGET_HEAD) {
-        uint64_t length = hw_core_length(core);
+        uint64_t last = 0;
 
-        if (length == 0)
-            return hw_fail(err, HW_ENOTFOUND, "the log is empty: nothing was captured yet");
-        return hw_state_at(core, length - 1, out, err);
+        status = target_block(core, target, &last, err);
+        return status == HW_OK ? hw_state_at(core, last, out, err) : status;
     }
     status = plan_outline(core, target, &plan, err);
     if (status == HW_OK)
         *out = plan.target;
+    return status;
+}
+
+/* -------------------------------------------------------------------------------- its blocks */
+
+static int by_block(const void *a, const void *b)
+{
+    const struct hw_snapshot_group *x = a, *y = b;
+
+    return x->block_seq < y->block_seq ? -1 : x->block_seq > y->block_seq;
+}
+
+/* Blocks of groups that lie side by side are one range. */
+static void tell_groups(struct hw_replay_plan *plan, hw_block_range *each, void *ctx)
+{
+    struct hw_snapshot_group *groups = plan->groups;
+    uint32_t count = plan->snapshot.group_count;
+
+    qsort(groups, count, sizeof(*groups), by_block);
+    for (uint32_t i = 0, first = 0; i < count; i++) {
+        if (i + 1 < count && groups[i + 1].block_seq <= groups[i].block_seq + 1)
+            continue;
+        each(ctx, groups[first].block_seq, groups[i].block_seq + 1);
+        first = i + 1;
+    }
+}
+
+enum hw_status hw_state_blocks(struct hw_core *core, const struct hw_target *target,
+                               hw_block_range *each, void *ctx, struct hw_error *err)
+{
+    struct hw_replay_plan plan = {.index_seq = UINT64_MAX};
+    struct choice choice = {.index_seq = UINT64_MAX};
+    uint64_t seq = 0;
+    enum hw_status status = hw_block_genesis(core, &plan.genesis, err);
+
+    if (status == HW_OK)
+        status = target_block(core, target, &seq, err);
+    if (status == HW_OK)
+        status = choose_snapshot(core, seq, &choice, err);
+    if (status == HW_OK && choice.index_seq == UINT64_MAX && plan.genesis.page_count > 0)
+        status =
+            hw_fail(err, HW_ENOTFOUND, "no snapshot leads to seq %llu", (unsigned long long)seq);
+    if (status == HW_OK && choice.index_seq != UINT64_MAX)
+        status = hw_replay_plan_snapshot(core, choice.index_seq, &plan, err);
+    if (status == HW_OK) {
+        tell_groups(&plan, each, ctx);
+        each(ctx, choice.index_seq == UINT64_MAX ? 1 : plan.first_seq, seq + 1);
+    }
+    hw_replay_plan_release(&plan);
     return status;
 }

@@ -107,7 +107,7 @@ static enum hw_status chain_snapshot(struct verify *verify, uint64_t seq, struct
     if (snapshot.page_size != verify->genesis.page_size)
         return wrong(seq, "a snapshot of another page size", err);
     status = hw_state_at(verify->core, snapshot.greatest_base, &state, err);
-    if (status == HW_EPRUNED)
+    if (hw_block_is_absent(status))
         return HW_OK; /* its entry is not kept: the replay checks the pages themselves */
     if (status == HW_OK && (state.sum != snapshot.sum || state.page_count != snapshot.page_count))
         return wrong(seq, "its state sum is not that of the state it was taken from", err);
@@ -460,6 +460,22 @@ static enum hw_status check_content(struct verify *verify, struct hw_error *err)
     return status == HW_END ? HW_OK : status; /* no snapshot follows: nothing to replay */
 }
 
+/* Of a mirror nobody knows what was pruned elsewhere: the first block after the last absent one. */
+static enum hw_status tail_start(struct hw_core *core, uint64_t *first, struct hw_error *err)
+{
+    struct hw_buffer byte = {0};
+    uint64_t seq = hw_core_length(core);
+    enum hw_status status = HW_OK;
+
+    while (status == HW_OK && seq > 0)
+        status = hw_core_read_head(core, --seq, 1, &byte, err);
+    hw_buffer_release(&byte);
+    *first = hw_block_is_absent(status) ? seq + 1 : seq;
+    if (hw_block_is_absent(status) && seq + 1 < hw_core_length(core))
+        return HW_OK;
+    return status;
+}
+
 enum hw_status hw_verify_deep(struct hw_env *env, struct hw_core *core, hw_progress *progress,
                               void *ctx, struct hw_error *err)
 {
@@ -474,6 +490,8 @@ enum hw_status hw_verify_deep(struct hw_env *env, struct hw_core *core, hw_progr
     if (verify.length == 0)
         return HW_OK;
     status = hw_block_genesis(core, &verify.genesis, err);
+    if (status == HW_OK && hw_core_is_mirror(core))
+        status = tail_start(core, &verify.first, err);
     if (status == HW_OK)
         status = check_chain(&verify, err);
     if (status == HW_OK)

@@ -209,9 +209,22 @@ enum hw_status hw_entry_next(struct hw_core *core, uint64_t *seq, struct hw_entr
     if (status == HW_OK) {
         *out = summary;
         *seq = summary.seq + 1;
-    } else if (status == HW_EPRUNED) {
+    } else if (hw_block_is_absent(status)) {
         ++*seq;
     }
     hw_buffer_release(&buffer);
     return status;
+}
+
+uint64_t hw_entry_last(struct hw_core *core)
+{
+    struct hw_buffer byte = {0};
+    uint64_t seq = hw_core_length(core) - 1; /* UINT64_MAX for an empty log */
+
+    if (hw_core_is_mirror(core)) {
+        while (seq != UINT64_MAX && hw_core_read_head(core, seq, 1, &byte, NULL) == HW_EMISSING)
+            seq--;
+    }
+    hw_buffer_release(&byte);
+    return seq;
 }
