@@ -59,7 +59,8 @@ struct hw_peer_table {
 
 /* ----------------------------------------------------------------------------------- rows */
 
-static bool row_read(struct shared_row *shared, struct row *out)
+/* False: it is being written, for longer than anybody who lives and runs needs. */
+static bool row_read_once(struct shared_row *shared, struct row *out)
 {
     uint64_t words[ROW_WORDS];
 
@@ -73,9 +74,26 @@ static bool row_read(struct shared_row *shared, struct row *out)
         if (atomic_load_explicit(&shared->sequence, memory_order_acquire) != sequence)
             continue;
         memcpy(out, words, sizeof(*out));
-        return (out->flags & USED) != 0;
+        return true;
     }
-    return false; /* its writer died in the middle: buried sooner or later */
+    return false;
+}
+
+/* False: nobody has the row. */
+static bool row_read(struct hw_peer_table *table, unsigned index, struct row *out)
+{
+    struct shared_row *shared = &table->layout->rows[index];
+    uint32_t nobody = 0;
+
+    for (int i = 0; i < WRITE_TRIES; i++) {
+        if (row_read_once(shared, out))
+            return (out->flags & USED) != 0;
+        if (i == 0)
+            hw_peer_table_bury(table); /* its writer may have died in the middle */
+        else
+            table->env->ops->wait_word(table->env, &nobody, 0, STUCK_WAIT_NS);
+    }
+    return false;
 }
 
 static void row_store(struct shared_row *shared, const struct row *row, uint64_t odd)
@@ -263,7 +281,8 @@ static void bury_locked(struct hw_peer_table *table)
         struct row row;
 
         row_load(shared, &row); /* also one that was left half written */
-        if ((row.flags & USED) == 0 || row.process_id == 0 || row.server == table->server)
+        if (row.server == 0 || row.server == table->server ||
+            (row.process_id == 0 && atomic_load(&shared->sequence) % 2 == 0))
             continue;
         if (row.server != known) {
             known = row.server;
@@ -496,7 +515,7 @@ bool hw_peer_table_get(struct hw_peer_table *table, unsigned index, struct hw_pe
 {
     struct row row;
 
-    if (index >= HW_PEER_ROWS || !row_read(&table->layout->rows[index], &row))
+    if (index >= HW_PEER_ROWS || !row_read(table, index, &row))
         return false;
     *out = (struct hw_peer_row){
         .process_id = row.process_id,
@@ -521,7 +540,7 @@ unsigned hw_peer_table_confirmed(struct hw_peer_table *table, uint64_t length, b
     struct row row;
 
     for (uint32_t i = 0; i < used && i < HW_PEER_ROWS; i++) {
-        if (row_read(&table->layout->rows[i], &row) && (row.flags & COUNTS) != 0 &&
+        if (row_read(table, i, &row) && (row.flags & COUNTS) != 0 &&
             (applied ? row.applied : row.durable) >= length)
             count++;
     }

@@ -264,7 +264,8 @@ enum hw_status hw_shim_database_capture(struct hw_shim_database *database, const
     hw_mutex_lock(&mutex);
     spare = database->capture != NULL; /* every path has one capture: it is the same */
     assert(!spare || database->capture == capture);
-    database->capture = capture;
+    if (!spare)
+        database->capture = capture; /* others of this database read it from now on, unlocked */
     if (database->claim == NULL && !uri->memory)
         status = claim(database, err); /* the directory is there only now */
     hw_mutex_unlock(&mutex);

@@ -50,9 +50,15 @@ static void add_sum(sqlite3_str *out, uint64_t sum)
     sqlite3_str_appendf(out, "\"sum\":\"%08x%08x\",", (unsigned)(sum >> 32), (unsigned)sum);
 }
 
-static enum hw_status finish(sqlite3_str *out, char **text, struct hw_error *err)
+/* The object is complete, if `status` is HW_OK. */
+static enum hw_status finish(sqlite3_str *out, enum hw_status status, char **text,
+                             struct hw_error *err)
 {
     sqlite3_str_appendchar(out, 1, '}');
+    if (status != HW_OK) {
+        sqlite3_free(sqlite3_str_finish(out));
+        return status;
+    }
     *text = sqlite3_str_finish(out);
     return *text == NULL ? hw_fail(err, HW_ENOMEM, "no memory for the status") : HW_OK;
 }
@@ -99,6 +105,20 @@ static enum hw_status add_peers(sqlite3_str *out, struct hw_env *env, const char
     return HW_OK;
 }
 
+/* A replica of a remote log has that log beside it, which others may follow. */
+static enum hw_status add_replica_peers(sqlite3_str *out, struct hw_shim_file *file,
+                                        struct hw_error *err)
+{
+    char *dir = hw_format("%s-hyper", file->path);
+    enum hw_status status;
+
+    if (dir == NULL)
+        return hw_fail(err, HW_ENOMEM, "no memory for the status");
+    status = add_peers(out, file->shim->env, dir, err);
+    hw_free(dir);
+    return status;
+}
+
 static enum hw_status primary_status(struct hw_shim_file *file, char **text, struct hw_error *err)
 {
     struct hw_capture_status now;
@@ -135,11 +155,7 @@ static enum hw_status primary_status(struct hw_shim_file *file, char **text, str
     sqlite3_str_appendf(out, "\"since\":%lld},", (long long)now.unconfirmed_since_ms);
     add_number(out, "worker_pid", now.worker_pid);
     status = add_peers(out, file->shim->env, dir, err);
-    if (status != HW_OK) {
-        sqlite3_free(sqlite3_str_finish(out));
-        return status;
-    }
-    return finish(out, text, err);
+    return finish(out, status, text, err);
 }
 
 static enum hw_status replica_status(struct hw_shim_file *file, char **text, struct hw_error *err)
@@ -162,8 +178,8 @@ static enum hw_status replica_status(struct hw_shim_file *file, char **text, str
     add_seq(out, "seq", seq);
     if (seq == info.seq)
         add_sum(out, info.sum);
-    sqlite3_str_appendall(out, "\"peers\":[]");
-    return finish(out, text, err);
+    status = add_replica_peers(out, file, err);
+    return finish(out, status, text, err);
 }
 
 static enum hw_status key_text(const uint8_t key[HW_KEY_SIZE], char **text, struct hw_error *err)

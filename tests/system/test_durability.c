@@ -401,16 +401,18 @@ static void *write_many(void *ctx)
 
 static void connections_that_commit_at_once_share_the_wait(void **state)
 {
-    sqlite3 *db = open_db("");
     pthread_t threads[WRITERS];
     struct server server;
+    sqlite3 *db;
     pid_t child;
     int code;
 
     (void)state;
-    child = fork(); /* before there are threads of ours that it would lack */
+    close_db(open_db(""));
+    child = fork(); /* while there are no threads of ours that it would lack */
     if (child == 0)
         _exit(write_many(NULL) == NULL ? 0 : 1);
+    db = open_db("");
     server_start(&server, log_dir, 1);
     for (int i = 0; i < WRITERS; i++)
         assert_int_equal(pthread_create(&threads[i], NULL, write_many, NULL), 0);

@@ -53,10 +53,10 @@ static const struct hw_vfs_listener methods = {.start = start, .stop = stop};
 static char directory[64];
 static char path[128];
 
-static int setup_with(const struct hw_vfs_listener *with)
+static int setup_with(const struct hw_vfs_listener *with, bool threaded)
 {
     struct hw_vfs_options options = {
-        .name = "serving", .env = hw_env_posix(), .threaded = true, .listener = with};
+        .name = "serving", .env = hw_env_posix(), .threaded = threaded, .listener = with};
 
     memset(&listener, 0, sizeof(listener));
     assert_int_equal(hw_vfs_register(&options, NULL), HW_OK);
@@ -70,13 +70,20 @@ static int setup_with(const struct hw_vfs_listener *with)
 static int setup(void **state)
 {
     (void)state;
-    return setup_with(&methods);
+    return setup_with(&methods, true);
 }
 
 static int setup_without_network(void **state)
 {
     (void)state;
-    return setup_with(NULL);
+    return setup_with(NULL, true);
+}
+
+/* The thread sanitizer has no threads in a child of a process with threads. */
+static int setup_without_threads(void **state)
+{
+    (void)state;
+    return setup_with(&methods, false);
 }
 
 static int teardown(void **state)
@@ -255,7 +262,8 @@ int main(int argc, char **argv)
                                         teardown),
         TEST(what_has_no_log_of_its_own_is_not_served),
         TEST(threads_that_open_and_close_at_once_share_one_listener),
-        TEST(child_after_fork_serves_anew_and_leaves_the_parent_alone),
+        cmocka_unit_test_setup_teardown(child_after_fork_serves_anew_and_leaves_the_parent_alone,
+                                        setup_without_threads, teardown),
     };
 
     if (argc > 1)
