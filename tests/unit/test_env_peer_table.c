@@ -231,6 +231,55 @@ static void rows_of_a_killed_server_are_not_connected(void **state)
     hw_peer_table_close(late);
 }
 
+/* Add to the sequence number of a row, through a mapping like that of another process. */
+static void bump_sequence(struct world *world, unsigned index)
+{
+    const struct hw_env_ops *ops = world->env->ops;
+    size_t size = 4096 + 256 * (size_t)HW_PEER_ROWS;
+    struct hw_file *file = NULL;
+    void *memory = NULL;
+
+    assert_int_equal(ops->open(world->env, "/log/peers", HW_OPEN_READ | HW_OPEN_WRITE, &file, NULL),
+                     HW_OK);
+    assert_int_equal(ops->map(file, size, &memory, NULL), HW_OK);
+    ((uint8_t *)memory)[4096 + 256 * index]++;
+    ops->unmap(world->env, memory, size);
+    ops->close(file);
+}
+
+static void row_that_a_server_died_writing_can_be_read(void **state)
+{
+    struct world *world = *state;
+    struct hw_peer_row row = follower(1, 10), got;
+    struct hw_peer_table *server;
+    unsigned index;
+
+    sim_set_process(world->sim, 1);
+    server = open_again(world);
+    index = claim(server, &row);
+    sim_set_process(world->sim, 0);
+    bump_sequence(world, index);
+    assert_false(hw_peer_table_get(world->table, index, &got)); /* it lives, and writes */
+    sim_kill(world->sim, 1);
+    hw_peer_table_close(server);
+    assert_int_equal(hw_peer_table_confirmed(world->table, 10, false), 1);
+    assert_true(hw_peer_table_get(world->table, index, &got));
+    assert_int_equal(got.process_id, 0);
+}
+
+static void row_that_somebody_died_writing_can_be_written(void **state)
+{
+    struct world *world = *state;
+    struct hw_peer_row row = follower(1, 10), got;
+    unsigned index = claim(world->table, &row);
+
+    bump_sequence(world, index);
+    row.durable = 20;
+    assert_true(hw_peer_table_set(world->table, index, &row));
+    assert_true(hw_peer_table_get(world->table, index, &got));
+    assert_int_equal(got.durable, 20);
+}
+
 static void follower_257_gets_the_row_of_who_left_longest_ago(void **state)
 {
     struct world *world = *state;
@@ -449,6 +498,8 @@ int main(int argc, char **argv)
         TEST(follower_of_two_servers_counts_once),
         TEST(rows_of_a_closed_server_are_not_connected),
         TEST(rows_of_a_killed_server_are_not_connected),
+        TEST(row_that_a_server_died_writing_can_be_read),
+        TEST(row_that_somebody_died_writing_can_be_written),
         TEST(follower_257_gets_the_row_of_who_left_longest_ago),
         TEST(full_table_of_a_killed_server_is_free),
         TEST(another_fork_empties_the_table),
