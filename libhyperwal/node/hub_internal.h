@@ -2,7 +2,7 @@
  * node/hub_internal.h - what the files of the hub share; nothing outside this folder includes it
  *
  *     hub ──▶ conn   one a connection: transport below, peer above; or a dial under way
- *      ├────▶ log    one a directory: core, shared page, replication; names, mirror or both
+ *      ├────▶ log    one a directory: core, shared page, replication; served, a mirror or both
  *      └────▶ query  somebody waits for a server's answer
  *
  *     link = conn x log, while the log's channel is open
@@ -234,6 +234,9 @@ void log_free(struct hub_log *log);
 /* Give the log a core, which is moved if this succeeds. */
 enum hw_status log_set_core(struct hub_log *log, struct hw_core *core, bool fetches,
                             struct hw_error *err) HW_MUST_CHECK;
+/* The same for one that has a core, which is closed. */
+enum hw_status log_replace_core(struct hub_log *log, struct hw_core *core,
+                                struct hw_error *err) HW_MUST_CHECK;
 void log_drop_core(struct hub_log *log); /* links are closed */
 void log_close_links(struct hub_log *log);
 void log_touch(struct hub_log *log);

@@ -129,16 +129,20 @@ void log_close_links(struct hub_log *log)
     while (log->links != NULL) {
         struct hub_link *link = log->links;
         struct hub_conn *conn = link->conn;
+        struct hw_error err = {0};
 
         hw_peer_unlink(conn->peer, log->replication);
         if (link_find(conn, log) == link)
             link_remove(link);
+        hw_fail(&err, HW_END, "%s: opened anew", log->dir);
+        if (conn->source != NULL && conn->source->mirror == log->mirror)
+            conn_doom(conn, &err);
         conn_touch(conn);
     }
 }
 
-enum hw_status log_set_core(struct hub_log *log, struct hw_core *core, bool fetches,
-                            struct hw_error *err)
+static enum hw_status replication_new(struct hub_log *log, struct hw_core *core, bool fetches,
+                                      struct hw_replication **out, struct hw_error *err)
 {
     const struct hw_replication_options options = {
         .env = log->hub->env,
@@ -149,11 +153,32 @@ enum hw_status log_set_core(struct hub_log *log, struct hw_core *core, bool fetc
         .broken = fetches ? mirror_broken : NULL,
         .ctx = log->mirror,
     };
-    enum hw_status status = hw_replication_new(&options, &log->replication, err);
+
+    return hw_replication_new(&options, out, err);
+}
+
+enum hw_status log_set_core(struct hub_log *log, struct hw_core *core, bool fetches,
+                            struct hw_error *err)
+{
+    enum hw_status status = replication_new(log, core, fetches, &log->replication, err);
 
     if (status != HW_OK)
         return status;
     log->core = core;
+    log_touch(log);
+    return HW_OK;
+}
+
+enum hw_status log_replace_core(struct hub_log *log, struct hw_core *core, struct hw_error *err)
+{
+    struct hw_replication *replication = NULL;
+    enum hw_status status = replication_new(log, core, log->mirror != NULL, &replication, err);
+
+    if (status != HW_OK)
+        return status;
+    log_drop_core(log);
+    log->core = core;
+    log->replication = replication;
     log_touch(log);
     return HW_OK;
 }

@@ -84,16 +84,45 @@ static void mirror_advance(struct hw_mirror *mirror)
     }
 }
 
+/*
+ * After a failed sync nobody knows what is on the disk: the directory is opened anew, which reads
+ * it, and the sources are dialed again.
+ */
+static enum hw_status mirror_reopen(struct hw_mirror *mirror, struct hw_error *err)
+{
+    struct hub_log *log = mirror->log;
+    struct hw_core *core = NULL;
+    enum hw_status status =
+        hw_core_open(mirror->hub->env, log->dir, HW_CORE_MIRROR, UINT64_MAX, &core, err);
+
+    if (status == HW_OK)
+        status = log_replace_core(log, core, err);
+    if (status != HW_OK) {
+        hw_core_close(core);
+        return status;
+    }
+    hw_replication_want_tail(log->replication, mirror->tail);
+    mirror->complete = mirror->tail == UINT64_MAX ? 0 : mirror->tail;
+    mirror->durable = 0;
+    mirror->is_dirty = true;
+    mirror->has_news = true;
+    return HW_OK;
+}
+
 static void mirror_sync(struct hw_mirror *mirror, uint64_t now)
 {
     uint64_t length = 0;
     struct hw_error err = {0};
+    enum hw_status status = hw_core_sync(mirror->log->core, &length, &err);
 
-    if (hw_core_sync(mirror->log->core, &length, &err) != HW_OK) {
+    if (status == HW_EBROKEN)
+        status = mirror_reopen(mirror, &err);
+    if (status != HW_OK) {
         mirror_broken(mirror, &err);
         mirror->sync_ns = now + RETRY_NS;
         return;
     }
+    mirror->broken = (struct hw_error){0};
     mirror->is_dirty = false;
     mirror->synced_bytes = mirror->bytes_received;
     mirror->sync_ns = UINT64_MAX;
@@ -122,10 +151,13 @@ static void count_bytes(struct hw_mirror *mirror)
 
 static void mirror_sync_due(struct hw_mirror *mirror, uint64_t now)
 {
+    bool is_hasty;
+
     if (mirror->is_dirty && mirror->sync_ns == UINT64_MAX)
         mirror->sync_ns = now + SYNC_NS;
-    if (mirror->is_dirty && (mirror->is_urged || mirror->sync_ns <= now ||
-                             mirror->bytes_received - mirror->synced_bytes >= SYNC_BYTES))
+    is_hasty = mirror->is_urged || mirror->bytes_received - mirror->synced_bytes >= SYNC_BYTES;
+    if (mirror->is_dirty &&
+        ((is_hasty && mirror->broken.status == HW_OK) || mirror->sync_ns <= now))
         mirror_sync(mirror, now);
     if (!mirror->is_dirty)
         mirror->durable = mirror->complete;
@@ -136,8 +168,10 @@ static void mirror_acknowledge(struct hw_mirror *mirror, uint64_t now)
 {
     struct hw_ack ack = {mirror->complete, mirror->durable, mirror->applied};
 
-    if (memcmp(&ack, &mirror->told, sizeof(ack)) == 0)
+    if (memcmp(&ack, &mirror->told, sizeof(ack)) == 0) {
+        mirror->ack_ns = UINT64_MAX;
         return;
+    }
     if (mirror->ack_ns == UINT64_MAX)
         mirror->ack_ns = now + ACK_NS;
     if (!mirror->is_urged && mirror->ack_ns > now)
