@@ -9,13 +9,14 @@
 /* A URL that is listened at; for as long as the hub lives. */
 struct listened {
     struct listened *next;
-    char url[HW_URL_MAX];
+    char url[HW_URL_MAX], bound[HW_URL_MAX];
 };
 
 /* One a database. */
 struct handle {
     struct hw_hub *hub; /* whose; a forked child makes its own */
     char *name;         /* owned */
+    char address[HW_URL_MAX];
 };
 
 /* The only state that belongs to the process, because listen= does.  Guarded by its mutex. */
@@ -66,7 +67,7 @@ static void node_close_unused(void)
 }
 
 /* Databases of one process may share a listener. */
-static enum hw_status node_listen(const char *url, struct hw_error *err)
+static enum hw_status node_listen(const char *url, const char **bound, struct hw_error *err)
 {
     struct listened *l;
     char full[HW_URL_MAX];
@@ -74,20 +75,24 @@ static enum hw_status node_listen(const char *url, struct hw_error *err)
 
     if (status != HW_OK)
         return status;
-    for (l = node.listened; l != NULL; l = l->next)
-        if (strcmp(l->url, full) == 0)
+    for (l = node.listened; l != NULL; l = l->next) {
+        if (strcmp(l->url, full) == 0) {
+            *bound = l->bound;
             return HW_OK;
+        }
+    }
     l = hw_zalloc(sizeof(*l));
     if (l == NULL)
         return hw_fail(err, HW_ENOMEM, "%s: no memory to listen", url);
     memcpy(l->url, full, sizeof(full));
-    status = hw_hub_listen(node.hub, full, NULL, err);
+    status = hw_hub_listen(node.hub, full, l->bound, err);
     if (status != HW_OK) {
         hw_free(l);
         return status;
     }
     l->next = node.listened;
     node.listened = l;
+    *bound = l->bound;
     return HW_OK;
 }
 
@@ -95,6 +100,7 @@ static enum hw_status start(const char *url, const char *name, const char *dir, 
                             struct hw_error *err)
 {
     struct handle *handle = hw_zalloc(sizeof(*handle)); /* owned */
+    const char *bound = NULL;
     enum hw_status status;
 
     if (handle != NULL)
@@ -106,11 +112,12 @@ static enum hw_status start(const char *url, const char *name, const char *dir, 
     hw_mutex_lock(&node.mutex);
     status = node_open(hw_env_posix(), err);
     if (status == HW_OK)
-        status = node_listen(url, err);
+        status = node_listen(url, &bound, err);
     if (status == HW_OK)
         status = hw_hub_serve(node.hub, name, dir, err);
     if (status == HW_OK) {
         handle->hub = node.hub;
+        hw_address_format(bound, name, handle->address);
         node.uses++;
         *out = handle;
     } else {
@@ -142,9 +149,15 @@ static void stop(void *ctx)
     hw_free(handle);
 }
 
+static const char *address(const void *handle)
+{
+    return ((const struct handle *)handle)->address;
+}
+
 const struct hw_vfs_listener *hw_hub_listener(void)
 {
-    static const struct hw_vfs_listener listener = {.start = start, .stop = stop};
+    static const struct hw_vfs_listener listener = {
+        .start = start, .stop = stop, .address = address};
 
     return &listener;
 }

@@ -83,6 +83,15 @@ done:
     return status;
 }
 
+void hw_shim_listen_each(struct hw_shim_database *database,
+                         void (*each)(void *ctx, const char *address), void *ctx)
+{
+    hw_mutex_lock(&listen_mutex);
+    for (struct hw_shim_listen *l = database->listens; l != NULL; l = l->next)
+        each(ctx, database->shim->listener->address(l->handle));
+    hw_mutex_unlock(&listen_mutex);
+}
+
 void hw_shim_listen_stop(struct hw_shim *shim, struct hw_shim_listen *listens)
 {
     while (listens != NULL) {

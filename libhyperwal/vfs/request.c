@@ -9,9 +9,9 @@
 
 /* ------------------------------------------------------------------------------- status */
 
-static void add_string(sqlite3_str *out, const char *name, const char *text)
+static void add_text(sqlite3_str *out, const char *text)
 {
-    sqlite3_str_appendf(out, "\"%s\":\"", name);
+    sqlite3_str_appendchar(out, 1, '"');
     for (const char *p = text; *p != '\0'; p++) {
         if (*p == '"' || *p == '\\')
             sqlite3_str_appendf(out, "\\%c", *p);
@@ -20,7 +20,14 @@ static void add_string(sqlite3_str *out, const char *name, const char *text)
         else
             sqlite3_str_appendchar(out, 1, *p);
     }
-    sqlite3_str_appendall(out, "\",");
+    sqlite3_str_appendchar(out, 1, '"');
+}
+
+static void add_string(sqlite3_str *out, const char *name, const char *text)
+{
+    sqlite3_str_appendf(out, "\"%s\":", name);
+    add_text(out, text);
+    sqlite3_str_appendchar(out, 1, ',');
 }
 
 static void add_number(sqlite3_str *out, const char *name, uint64_t value)
@@ -105,6 +112,30 @@ static enum hw_status add_peers(sqlite3_str *out, struct hw_env *env, const char
     return HW_OK;
 }
 
+struct addresses {
+    sqlite3_str *out;
+    unsigned count;
+};
+
+static void add_address(void *ctx, const char *address)
+{
+    struct addresses *addresses = ctx;
+
+    if (addresses->count++ > 0)
+        sqlite3_str_appendchar(addresses->out, 1, ',');
+    add_text(addresses->out, address);
+}
+
+/* Where this process serves it. */
+static void add_listens(sqlite3_str *out, struct hw_shim_database *database)
+{
+    struct addresses addresses = {.out = out};
+
+    sqlite3_str_appendall(out, "\"listen\":[");
+    hw_shim_listen_each(database, add_address, &addresses);
+    sqlite3_str_appendall(out, "],");
+}
+
 /* A replica of a remote log has that log beside it, which others may follow. */
 static enum hw_status add_replica_peers(sqlite3_str *out, struct hw_shim_file *file,
                                         struct hw_error *err)
@@ -154,6 +185,7 @@ static enum hw_status primary_status(struct hw_shim_file *file, char **text, str
     add_number(out, "count", now.unconfirmed_count);
     sqlite3_str_appendf(out, "\"since\":%lld},", (long long)now.unconfirmed_since_ms);
     add_number(out, "worker_pid", now.worker_pid);
+    add_listens(out, file->database);
     status = add_peers(out, file->shim->env, dir, err);
     return finish(out, status, text, err);
 }

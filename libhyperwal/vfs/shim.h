@@ -158,6 +158,9 @@ void hw_shim_database_add_listen(struct hw_shim_database *database, struct hw_sh
  */
 enum hw_status hw_shim_listen(struct hw_shim_database *database, const char *url,
                               struct hw_error *err) HW_MUST_CHECK;
+/* Call `each` with each address that the database is served at. */
+void hw_shim_listen_each(struct hw_shim_database *database,
+                         void (*each)(void *ctx, const char *address), void *ctx);
 /* With the lock, which comes before that of the list of databases. */
 void hw_shim_listen_stop(struct hw_shim *shim, struct hw_shim_listen *listens);
 void hw_shim_listen_lock(void);

@@ -25,6 +25,8 @@ struct hw_vfs_listener {
     enum hw_status (*start)(const char *url, const char *name, const char *dir, void **handle,
                             struct hw_error *err);
     void (*stop)(void *handle);
+    /* Where it is found, with the port that was taken; borrowed as long as the handle. */
+    const char *(*address)(const void *handle);
 };
 
 struct hw_vfs_options {

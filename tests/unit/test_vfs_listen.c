@@ -49,7 +49,12 @@ static void stop(void *handle)
     atomic_fetch_sub(&listener.now, 1);
 }
 
-static const struct hw_vfs_listener methods = {.start = start, .stop = stop};
+static const char *address(const void *handle)
+{
+    return handle == &listener ? "hyper://h:1/app.db" : "";
+}
+
+static const struct hw_vfs_listener methods = {.start = start, .stop = stop, .address = address};
 static char directory[64];
 static char path[128];
 
@@ -162,6 +167,22 @@ static void every_url_is_served(void **state)
     assert_int_equal(listener.now, 0);
 }
 
+static void status_tells_where_it_is_served(void **state)
+{
+    sqlite3 *db = open_db("&listen=tcp://h:0");
+    sqlite3_stmt *statement = NULL;
+    const char *text;
+
+    (void)state;
+    assert_int_equal(sqlite3_prepare_v2(db, "PRAGMA hyperwal_status", -1, &statement, NULL),
+                     SQLITE_OK);
+    assert_int_equal(sqlite3_step(statement), SQLITE_ROW);
+    text = (const char *)sqlite3_column_text(statement, 0);
+    assert_non_null(strstr(text, "\"listen\":[\"hyper://h:1/app.db\"],"));
+    assert_int_equal(sqlite3_finalize(statement), SQLITE_OK);
+    close_db(db);
+}
+
 static void open_fails_if_nobody_can_listen(void **state)
 {
     (void)state;
@@ -257,6 +278,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         TEST(database_is_served_from_its_first_open_to_its_last_close),
         TEST(every_url_is_served),
+        TEST(status_tells_where_it_is_served),
         TEST(open_fails_if_nobody_can_listen),
         cmocka_unit_test_setup_teardown(program_without_a_network_says_so, setup_without_network,
                                         teardown),
