@@ -186,13 +186,16 @@ static void job_stop(struct job *job)
         return;
     nng_aio_stop(job->aio);
     hw_mutex_lock(&transport->mutex);
-    for (struct job **link = &transport->first; job->is_queued; link = &(*link)->next)
-        if (*link == job) {
-            *link = job->next;
-            if (*link == NULL)
-                transport->last = link;
-            job->is_queued = false;
-        }
+    if (job->is_queued) {
+        struct job **link = &transport->first;
+
+        while (*link != job)
+            link = &(*link)->next;
+        *link = job->next;
+        if (*link == NULL)
+            transport->last = link;
+        job->is_queued = false;
+    }
     hw_mutex_unlock(&transport->mutex);
 }
 
