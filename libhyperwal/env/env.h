@@ -33,7 +33,8 @@ enum {
 /* What tells a file from another, and whether it was touched. */
 struct hw_file_stat {
     uint64_t device, inode;
-    uint64_t size; /* bytes */
+    uint64_t size;      /* bytes */
+    uint64_t allocated; /* bytes that it takes, without its holes */
     int64_t modified_ns, changed_ns;
     uint32_t mode; /* permission bits */
     bool is_directory;
@@ -63,6 +64,12 @@ struct hw_env_ops {
     enum hw_status (*truncate)(struct hw_file *file, uint64_t size, struct hw_error *err);
     /* Reserve room up to `size` bytes, so that later syncs need not extend the file. */
     enum hw_status (*allocate)(struct hw_file *file, uint64_t size, struct hw_error *err);
+    /*
+     * Give the room of these bytes back: they read as zero from now on, or, where the file system
+     * cannot do it, as they were.  The size of the file stays.
+     */
+    enum hw_status (*punch)(struct hw_file *file, uint64_t offset, uint64_t size,
+                            struct hw_error *err);
     enum hw_status (*stat_file)(struct hw_file *file, struct hw_file_stat *out,
                                 struct hw_error *err);
     /* Exclusive lock of the open file (OFD): HW_EBUSY if taken and !wait.  Gone with the handle. */

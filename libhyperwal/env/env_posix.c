@@ -210,12 +210,31 @@ static enum hw_status posix_allocate(struct hw_file *file, uint64_t size, struct
     return HW_OK;
 }
 
+static enum hw_status posix_punch(struct hw_file *file, uint64_t offset, uint64_t size,
+                                  struct hw_error *err)
+{
+    int rc;
+
+    if (size == 0)
+        return HW_OK;
+    do {
+        rc = fallocate(posix(file)->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset,
+                       (off_t)size);
+    } while (rc != 0 && errno == EINTR);
+    if (rc != 0 && errno != EOPNOTSUPP && errno != ENOSYS)
+        return hw_fail_errno(err, errno, "%s: cannot give back %llu bytes at %llu",
+                             posix(file)->path, (unsigned long long)size,
+                             (unsigned long long)offset);
+    return HW_OK;
+}
+
 static void stat_convert(const struct stat *from, struct hw_file_stat *to)
 {
     *to = (struct hw_file_stat){
         .device = from->st_dev,
         .inode = from->st_ino,
         .size = (uint64_t)from->st_size,
+        .allocated = (uint64_t)from->st_blocks * 512,
         .modified_ns = from->st_mtim.tv_sec * 1000000000LL + from->st_mtim.tv_nsec,
         .changed_ns = from->st_ctim.tv_sec * 1000000000LL + from->st_ctim.tv_nsec,
         .mode = from->st_mode & 07777,
@@ -498,6 +517,7 @@ static const struct hw_env_ops posix_ops = {
     .start_sync = posix_start_sync,
     .truncate = posix_truncate,
     .allocate = posix_allocate,
+    .punch = posix_punch,
     .stat_file = posix_stat_file,
     .lock = posix_lock,
     .unlock = posix_unlock,

@@ -16,7 +16,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
-#include "hypercore/core_internal.h"
+#include "hypercore/mirror_internal.h"
 
 enum { SLOTS_AT_ONCE = 256, LIVE_PART = 4 };
 
@@ -436,7 +436,11 @@ enum hw_status hw_core_prune(struct hw_core *core, bool (*keep)(void *ctx, uint6
                              void *ctx, bool dry_run, uint64_t *freed, struct hw_error *err)
 {
     struct prune prune = {.core = core, .keep = keep, .ctx = ctx, .dry_run = dry_run};
-    enum hw_status status = dry_run ? HW_OK : hw_core_check_writable(core, err);
+    enum hw_status status;
+
+    if (core->mirror != NULL)
+        return hw_mirror_prune(core, keep, ctx, dry_run, freed, err);
+    status = dry_run ? HW_OK : hw_core_check_writable(core, err);
 
     assert(!core->batch.is_active);
     if (status == HW_OK && core->roots.length > 0)

@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
-#include "hypercore/core_internal.h"
+#include "hypercore/mirror_internal.h"
 
 enum { PROGRESS_EVERY = 1024 };
 
@@ -251,7 +251,11 @@ enum hw_status hw_core_verify(struct hw_core *core,
 {
     struct verify verify = {.core = core, .progress = progress, .ctx = ctx, .err = err};
     struct hw_segment_list list = {0};
-    enum hw_status status = verify_tree(&verify);
+    enum hw_status status;
+
+    if (core->mirror != NULL)
+        return hw_mirror_verify(core, progress, ctx, err);
+    status = verify_tree(&verify);
 
     if (status == HW_OK)
         status = hw_segment_list(core->env, core->dir, &list, err);

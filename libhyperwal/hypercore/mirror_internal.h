@@ -96,6 +96,8 @@ enum hw_status hw_mirror_bit(struct hw_core *core, uint64_t block, bool *out,
                              struct hw_error *err) HW_MUST_CHECK;
 enum hw_status hw_mirror_set_bit(struct hw_core *core, uint64_t block, bool value,
                                  struct hw_error *err);
+enum hw_status hw_mirror_write_bits(struct hw_core *core, uint64_t offset, const uint8_t *bytes,
+                                    size_t size, struct hw_error *err) HW_MUST_CHECK;
 /* Bits of blocks from `length` on are gone. */
 enum hw_status hw_mirror_cut_bits(struct hw_core *core, uint64_t length,
                                   struct hw_error *err) HW_MUST_CHECK;
@@ -104,6 +106,9 @@ enum hw_status hw_mirror_cut_bits(struct hw_core *core, uint64_t length,
 enum hw_status hw_mirror_read_data(struct hw_core *core, uint64_t offset, size_t size, uint8_t *out,
                                    struct hw_error *err) HW_MUST_CHECK;
 enum hw_status hw_mirror_write_data(struct hw_core *core, uint64_t offset, struct hw_slice data,
+                                    struct hw_error *err) HW_MUST_CHECK;
+/* Give the room back, of bytes within one file.  HW_ENOTFOUND: there is no such file. */
+enum hw_status hw_mirror_punch_data(struct hw_core *core, uint64_t offset, uint64_t size,
                                     struct hw_error *err) HW_MUST_CHECK;
 char *hw_mirror_dat_path(const struct hw_core *core, uint64_t number);
 /* Close what is open of the data: files may have been removed or made anew. */
@@ -140,6 +145,12 @@ enum hw_status hw_mirror_block_start(struct hw_core *core, uint64_t index, uint6
 /* At most `size` bytes of a block. */
 enum hw_status hw_mirror_read(struct hw_core *core, uint64_t index, size_t size,
                               struct hw_buffer *out, struct hw_error *err) HW_MUST_CHECK;
+/*
+ * The whole block, without asking anybody.  HW_EMISSING: it is not held; if it should have been, it
+ * is not from now on.
+ */
+enum hw_status hw_mirror_read_held(struct hw_core *core, uint64_t index, struct hw_buffer *out,
+                                   struct hw_error *err) HW_MUST_CHECK;
 enum hw_status hw_mirror_block_size(struct hw_core *core, uint64_t index, uint64_t *out,
                                     struct hw_error *err) HW_MUST_CHECK;
 bool hw_mirror_has(struct hw_core *core, uint64_t index);

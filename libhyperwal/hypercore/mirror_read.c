@@ -80,9 +80,8 @@ static enum hw_status read_once(struct hw_core *core, uint64_t index, struct hw_
     return HW_OK;
 }
 
-/* HW_EMISSING: it is not held; if it should have been, it is not from now on. */
-static enum hw_status read_held(struct hw_core *core, uint64_t index, struct hw_buffer *out,
-                                struct hw_error *err)
+enum hw_status hw_mirror_read_held(struct hw_core *core, uint64_t index, struct hw_buffer *out,
+                                   struct hw_error *err)
 {
     bool held = false;
     enum hw_status status = hw_mirror_bit(core, index, &held, err);
@@ -116,12 +115,12 @@ enum hw_status hw_mirror_read(struct hw_core *core, uint64_t index, size_t size,
         return hw_fail(err, HW_ENOTFOUND, "%s: block %llu is not there, the log has %llu",
                        core->dir, (unsigned long long)index,
                        (unsigned long long)core->roots.length);
-    status = read_held(core, index, out, err);
+    status = hw_mirror_read_held(core, index, out, err);
     for (unsigned i = 0; i < FETCHES && status == HW_EMISSING && fetcher->fetch != NULL; i++) {
         status = fetcher->fetch(fetcher->ctx, index, err);
         if (status != HW_OK)
             return status;
-        status = read_held(core, index, out, err);
+        status = hw_mirror_read_held(core, index, out, err);
     }
     /* Also a part comes from a block that was checked: after a crash it may be a hole. */
     if (status == HW_OK && size < out->size)
@@ -215,7 +214,7 @@ static bool add_file(void *ctx, const char *name)
     struct hw_file_stat stat;
 
     if (path != NULL && ops->stat(sum->core->env, path, &stat, NULL) == HW_OK)
-        sum->bytes += stat.size;
+        sum->bytes += stat.allocated < stat.size ? stat.allocated : stat.size;
     hw_free(path);
     return true;
 }

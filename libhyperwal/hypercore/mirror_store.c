@@ -333,6 +333,13 @@ enum hw_status hw_mirror_set_bit(struct hw_core *core, uint64_t block, bool valu
     return core->env->ops->write_at(core->mirror->have, block / 8, &changed, 1, err);
 }
 
+enum hw_status hw_mirror_write_bits(struct hw_core *core, uint64_t offset, const uint8_t *bytes,
+                                    size_t size, struct hw_error *err)
+{
+    core->mirror->have_dirty = true;
+    return core->env->ops->write_at(core->mirror->have, offset, bytes, size, err);
+}
+
 enum hw_status hw_mirror_cut_bits(struct hw_core *core, uint64_t length, struct hw_error *err)
 {
     uint8_t byte = 0;
@@ -468,6 +475,18 @@ enum hw_status hw_mirror_write_data(struct hw_core *core, uint64_t offset, struc
         data.size -= part;
     }
     return HW_OK;
+}
+
+enum hw_status hw_mirror_punch_data(struct hw_core *core, uint64_t offset, uint64_t size,
+                                    struct hw_error *err)
+{
+    struct hw_mirror_dat *dat = NULL;
+    enum hw_status status = find_dat(core, offset / HW_MIRROR_DAT_SIZE, false, &dat, err);
+
+    if (status != HW_OK)
+        return status;
+    dat->is_dirty = true;
+    return core->env->ops->punch(dat->file, offset % HW_MIRROR_DAT_SIZE, size, err);
 }
 
 /* ----------------------------------------------------------------------------------- sync */

@@ -227,10 +227,37 @@ static enum hw_status memory_allocate(struct hw_file *file, uint64_t size, struc
     return HW_OK;
 }
 
+static enum hw_status memory_punch(struct hw_file *file, uint64_t offset, uint64_t size,
+                                   struct hw_error *err)
+{
+    struct content *content = content_of(file);
+
+    (void)err; /* cannot fail */
+    for (uint64_t done = 0; done < size;) {
+        size_t chunk = (size_t)((offset + done) / CHUNK_SIZE);
+        size_t at = (size_t)((offset + done) % CHUNK_SIZE);
+        uint64_t left = size - done;
+        size_t part = CHUNK_SIZE - at < left ? CHUNK_SIZE - at : (size_t)left;
+
+        if (chunk >= content->chunk_count)
+            break;
+        if (part == CHUNK_SIZE) {
+            hw_free(content->chunks[chunk]);
+            content->chunks[chunk] = NULL;
+        } else if (content->chunks[chunk] != NULL) {
+            memset(content->chunks[chunk] + at, 0, part);
+        }
+        done += part;
+    }
+    return HW_OK;
+}
+
 static void stat_content(const struct content *content, struct hw_file_stat *out)
 {
     *out = (struct hw_file_stat){
         .device = 1, .inode = content->inode, .size = content->size, .mode = content->mode};
+    for (size_t i = 0; i < content->chunk_count; i++)
+        out->allocated += content->chunks[i] == NULL ? 0 : CHUNK_SIZE;
 }
 
 static enum hw_status memory_stat_file(struct hw_file *file, struct hw_file_stat *out,
@@ -391,6 +418,7 @@ static const struct hw_env_ops memory_ops = {
     .start_sync = memory_start_sync,
     .truncate = memory_truncate,
     .allocate = memory_allocate,
+    .punch = memory_punch,
     .stat_file = memory_stat_file,
     .lock = memory_lock,
     .unlock = memory_unlock,

@@ -357,6 +357,7 @@ void sim_stat(struct sim *sim, const struct sim_inode *inode, struct hw_file_sta
         .device = 1,
         .inode = inode->id,
         .size = inode->now.size,
+        .allocated = inode->now.size,
         .modified_ns = inode->modified_ns,
         .changed_ns = inode->changed_ns,
         .mode = inode->mode,

@@ -132,6 +132,26 @@ static enum hw_status env_allocate(struct hw_file *file, uint64_t size, struct h
     return answer(err, file, sim_allocate_file(handle_of(file), size), "reserve room");
 }
 
+/* Zeros over what is there, which a crash may tear like any write. */
+static enum hw_status env_punch(struct hw_file *file, uint64_t offset, uint64_t size,
+                                struct hw_error *err)
+{
+    struct sim_handle *handle = handle_of(file);
+    uint64_t end = handle->inode->now.size;
+    uint8_t *zeros;
+    int os_errno;
+
+    if (offset >= end || size == 0)
+        return HW_OK;
+    if (size > end - offset)
+        size = end - offset;
+    zeros = sim_allocate((size_t)size);
+    memset(zeros, 0, (size_t)size);
+    os_errno = sim_write(handle, offset, zeros, (size_t)size);
+    free(zeros);
+    return answer(err, file, os_errno, "punch a hole");
+}
+
 static enum hw_status env_stat_file(struct hw_file *file, struct hw_file_stat *out,
                                     struct hw_error *err)
 {
@@ -383,6 +403,7 @@ static const struct hw_env_ops env_ops = {
     .start_sync = env_start_sync,
     .truncate = env_truncate,
     .allocate = env_allocate,
+    .punch = env_punch,
     .stat_file = env_stat_file,
     .lock = env_lock,
     .unlock = env_unlock,

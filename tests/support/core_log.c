@@ -33,11 +33,16 @@ static bool remove_name(void *ctx, const char *name)
     return true;
 }
 
+void core_log_empty(struct core_log *f)
+{
+    (void)f->env->ops->list(f->env, f->dir, remove_name, f, NULL);
+}
+
 int core_log_teardown(void **state)
 {
     struct core_log *f = *state;
 
-    (void)f->env->ops->list(f->env, f->dir, remove_name, f, NULL);
+    core_log_empty(f);
     (void)f->env->ops->remove_dir(f->env, f->dir, NULL);
     free(f);
     return 0;

@@ -18,6 +18,7 @@ struct core_log { /* one directory of its own under /tmp */
 
 int core_log_setup(void **state); /* for cmocka: *state is a struct core_log */
 int core_log_teardown(void **state);
+void core_log_empty(struct core_log *f); /* remove what is in the directory */
 
 /* Fails the test with the message of `err` unless `value` is `expected`. */
 #define assert_status(value, expected, err)                                                        \
