@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -19,8 +20,9 @@ enum {
 
 struct hw_bell {
     struct hw_env *env;
-    int rings;   /* eventfd */
-    int watches; /* inotify, made with the first watch: a user has few of them; -1: not yet */
+    int rings; /* eventfd */
+    /* inotify, made with the first watch, by any thread: a user has few; -1: not yet */
+    _Atomic int watches;
 };
 
 enum hw_status hw_bell_open(struct hw_env *env, struct hw_bell **out, struct hw_error *err)
@@ -37,7 +39,9 @@ enum hw_status hw_bell_open(struct hw_env *env, struct hw_bell **out, struct hw_
         hw_free(bell);
         return hw_fail_errno(err, saved, "cannot make an eventfd");
     }
-    *bell = (struct hw_bell){.env = env, .rings = rings, .watches = -1};
+    bell->env = env;
+    bell->rings = rings;
+    atomic_init(&bell->watches, -1);
     *out = bell;
     return HW_OK;
 }

@@ -21,7 +21,9 @@ void hw_bell_ring(struct hw_bell *bell);  /* any thread; signal handlers */
 /*
  * Ring, and tell *watch, whenever the file `path` is written to, or removed, which ends the watch;
  * or, if it is a directory, whenever a name appears in it.  Watching one file twice gives the same
- * watch twice, and one unwatch ends it.  HW_ENOTFOUND; HW_ELIMIT: the system's limit of watches.
+ * watch twice, and one unwatch ends it.  One thread at a time, which need not be the one that
+ * waits: that one may hear a bell's first watch only after the next ring.  HW_ENOTFOUND; HW_ELIMIT:
+ * the system's limit of watches.
  */
 enum hw_status hw_bell_watch(struct hw_bell *bell, const char *path, int *watch,
                              struct hw_error *err) HW_MUST_CHECK;
