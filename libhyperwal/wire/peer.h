@@ -119,7 +119,7 @@ const struct hw_link *hw_peer_link_of(const struct hw_peer *peer,
 
 /*
  * Ask on the hyperwal channel, which is opened if it is not; found(), told() or named() has the
- * same request.  HW_EPROTOCOL: the remote does not speak hyperwal/1; if that shows later, is_plain()
+ * same request.  HW_EPROTOCOL: the remote does not speak hyperwal/1; if that shows later is_plain()
  * tells.  HW_ELIMIT: a long name, or too many questions wait.
  */
 enum hw_status hw_peer_lookup(struct hw_peer *peer, const char *name, uint64_t *request,

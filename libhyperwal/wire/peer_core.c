@@ -160,6 +160,7 @@ enum hw_status peer_core_opened(struct peer_link *link, struct hw_slice handshak
 {
     struct hw_link_sink sink = {.ctx = link, .send = sink_send, .queued = sink_queued};
     struct hw_peer *peer = link->peer;
+    struct hw_replication *replication = link->replication;
     struct hw_handshake theirs;
     uint8_t wanted[sizeof(theirs.capability)];
     enum hw_status status;
@@ -171,14 +172,15 @@ enum hw_status peer_core_opened(struct peer_link *link, struct hw_slice handshak
                   link_identity(link)->key, wanted);
     if (!is_same_secret(wanted, theirs.capability, sizeof(wanted)))
         return hw_fail(err, HW_EPROTOCOL, "peer: it does not know the key of the log it asks for");
-    if (hw_core_is_mirror(hw_replication_core(link->replication)))
+    if (hw_core_is_mirror(hw_replication_core(replication)))
         hw_stream_set_frame_max(peer->stream, HW_STREAM_FRAME_MAX);
-    status = hw_link_open(link->replication, &sink, &link->link, err);
+    status = hw_link_open(replication, &sink, &link->link, err);
     if (status != HW_OK)
         return status;
     if (peer->host.linked != NULL)
-        peer->host.linked(peer->host.ctx, peer, link->replication);
-    return HW_OK;
+        peer->host.linked(peer->host.ctx, peer, replication);
+    link = peer_link_find(peer, replication); /* or the host has unlinked it */
+    return link == NULL ? HW_OK : peer_log_flush(link, err);
 }
 
 void peer_core_closed(struct peer_link *link, bool was_rejected)
