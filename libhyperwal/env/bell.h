@@ -29,9 +29,9 @@ enum hw_status hw_bell_watch(struct hw_bell *bell, const char *path, int *watch,
                              struct hw_error *err) HW_MUST_CHECK;
 void hw_bell_unwatch(struct hw_bell *bell, int watch); /* one that ended: nothing */
 /*
- * Sleep until it rings or timeout_ns passed (UINT64_MAX: for ever).  `each` is told the watches that
- * rang, -1: some were lost, all may have.  A ring while nobody sleeps is kept for the next sleep.
- * May return early.
+ * Sleep until it rings or timeout_ns passed (UINT64_MAX: for ever); may return early.  `each` is
+ * told the watches that rang, -1: some were lost, all may have.  A ring while nobody sleeps is kept
+ * for the next sleep.
  */
 void hw_bell_wait(struct hw_bell *bell, uint64_t timeout_ns, void (*each)(void *ctx, int watch),
                   void *ctx);

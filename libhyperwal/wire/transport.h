@@ -3,8 +3,8 @@
  *
  * A transport listens and dials, and moves bytes both ways over connections.  What happens is put
  * into a bounded queue and taken out by its owner, who is woken by `wake`.  transport_nng.c does it
- * over TCP, IPC and WebSocket; tests/sim/sim_net.c in memory, with delay, loss of connections and cuts
- * by a seed.
+ * over TCP, IPC and WebSocket; tests/sim/sim_net.c in memory, with delay, loss of connections and
+ * cuts by a seed.
  *
  * Flow control: one receive and one send of a connection are under way at a time, each started by
  * the owner; so what is not asked for is not read.
