@@ -18,10 +18,9 @@
  * its time goes to another link, and the link loses favour.  A link that gives a false proof is
  * dropped.
  *
- * Invariants: 1. Memory a link: its bitfield (bounded by the length that the remote has proven or
- *                announced, at most HW_LINK_BITS_MAX blocks remembered), HW_LINK_REQUESTS_MAX requests
- *                of the remote, and what lies in its output, which stops the answers above
- *                HW_LINK_OUTPUT_MAX.
+ * Invariants: 1. Memory a link: what it told of its blocks (at most HW_LINK_BITS_MAX remembered, a
+ *                bit each), HW_LINK_REQUESTS_MAX requests of the remote, and what lies in its
+ *                output, which stops the answers above HW_LINK_OUTPUT_MAX.
  *             2. Nothing of a peer is believed but what hw_core_accept() took.
  *
  * Threads: a replication, with its links and core, belongs to one thread at a time.
@@ -67,7 +66,7 @@ void hw_replication_dropped(struct hw_replication *replication, uint64_t start, 
 
 /* --------------------------------------------------------------------------------- wants */
 
-/* Blocks [start, end) are to be fetched; those that are held are left out.  HW_ENOMEM, HW_ELIMIT. */
+/* Blocks [start, end) are to be fetched, if they are not held.  HW_ENOMEM, HW_ELIMIT. */
 enum hw_status hw_replication_want(struct hw_replication *replication, uint64_t start, uint64_t end,
                                    struct hw_error *err) HW_MUST_CHECK;
 /* Somebody waits for this one: before all others. */
@@ -91,7 +90,7 @@ enum hw_availability hw_replication_availability(struct hw_replication *replicat
 
 struct hw_link_sink { /* where a link's messages go */
     void *ctx;
-    /* Channel message; copied.  A failure ends in hw_link_failed() for the owner. */
+    /* Channel message; copied.  After a failure hw_replication_tick() tells the link as dropped. */
     enum hw_status (*send)(void *ctx, enum hw_message_type type, struct hw_slice head,
                            struct hw_slice body, struct hw_error *err);
     size_t (*queued)(void *ctx); /* bytes that wait to be sent */
@@ -120,7 +119,8 @@ struct hw_link_status {
 void hw_link_status(const struct hw_link *link, struct hw_link_status *out);
 
 /*
- * Time passes: requests that wait too long, wants that were refused.  Links that must be dropped
+ * Time passes: requests that wait too long, wants that were refused.  To be called after each round
+ * of receiving too, as it sends what was put off to be said once.  Links that must be dropped
  * are told one by one: HW_OK and *dropped with err, to be closed by the caller, who calls again;
  * HW_END: none.  *deadline_ns: when to call again (monotonic; UINT64_MAX: not needed).
  */
