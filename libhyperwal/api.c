@@ -7,6 +7,7 @@
 #include "capture/capture.h"
 #include "env/env.h"
 #include "env/thread.h"
+#include "node/hub.h"
 #include "vfs/vfs.h"
 
 _Static_assert(HYPERWAL_UNCONFIRMED == HW_VFS_UNCONFIRMED, "one code, two names");
@@ -26,6 +27,7 @@ int hyperwal_register(unsigned flags)
         .env = hw_env_posix(),
         .threaded = sqlite3_threadsafe() != 0,
         .make_default = (flags & HYPERWAL_DEFAULT_VFS) != 0,
+        .listener = hw_hub_listener(),
     };
     struct hw_error error = {0};
     enum hw_status status;

@@ -17,6 +17,7 @@ SQLITE_EXTENSION_INIT1
 #include <string.h>
 
 #include "env/env.h"
+#include "node/hub.h"
 #include "vfs/vfs.h"
 
 #define ENTRY_POINT __attribute__((visibility("default")))
@@ -34,6 +35,7 @@ static int init(char **message)
         .env = hw_env_posix(),
         .threaded = sqlite3_threadsafe() != 0,
         .make_default = wanted != NULL && strcmp(wanted, "1") == 0,
+        .listener = hw_hub_listener(),
     };
     struct hw_error error = {0};
 
