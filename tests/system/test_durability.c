@@ -1,8 +1,8 @@
 /*
  * durability=remote and remote_apply: what a commit waits for, and what it says if that does not
- * come.  Real files, threads and processes.  The followers are simulated: they confirm in the table
- * of followers what a server would that heard it from them; tests/system/test_network.py has real
- * ones.
+ * come.  Real files, threads and processes.  Most followers are simulated: they confirm in the table
+ * of followers what a server would that heard it from them.  The last ones are mirrors over loopback;
+ * whole followers are in tests/system/test_durability.py.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -24,10 +24,12 @@
 #include "env/peer_table.h"
 #include "env/shared_page.h"
 #include "hyperwal.h"
+#include "node/hub.h"
 
 static char directory[64];
 static char path[128];
 static char log_dir[160];
+static char identity[160];
 static char last_log[1024]; /* of sqlite3_log() */
 
 static void remember_log(void *ctx, int code, const char *words)
@@ -45,6 +47,8 @@ static int setup(void **state)
     assert_non_null(mkdtemp(directory));
     (void)snprintf(path, sizeof(path), "%s/app.db", directory);
     (void)snprintf(log_dir, sizeof(log_dir), "%s-hyper", path);
+    (void)snprintf(identity, sizeof(identity), "%s/identity", directory);
+    assert_int_equal(setenv("HYPERWAL_IDENTITY", identity, 1), 0);
     last_log[0] = '\0';
     return 0;
 }
@@ -523,6 +527,91 @@ static void followers_of_a_killed_server_are_not_connected(void **state)
     close_db(db);
 }
 
+/* --------------------------------------------------------------------------------- mirrors */
+
+struct follower_node {
+    struct hw_hub *hub;
+    struct hw_mirror *mirror;
+};
+
+/* Where this process serves `db`, from its status. */
+static void served_at(sqlite3 *db, struct hw_address *out)
+{
+    static const char before[] = "\"listen\":[\"";
+    char *json = NULL, *at;
+
+    assert_int_equal(hyperwal_status(db, NULL, &json), SQLITE_OK);
+    at = strstr(json, before);
+    assert_non_null(at);
+    at += strlen(before);
+    assert_non_null(strchr(at, '"'));
+    *strchr(at, '"') = '\0';
+    assert_int_equal(hw_address_parse(at, out, NULL), HW_OK);
+    sqlite3_free(json);
+}
+
+static struct follower_node mirror_start(sqlite3 *db, char name)
+{
+    struct hw_hub_options options = {.env = hw_env_posix(), .threaded = true};
+    struct follower_node node = {0};
+    struct hw_address address;
+    struct hw_mirror_options mirror = {.sources = &address, .source_count = 1};
+    char dir[160];
+
+    served_at(db, &address);
+    hw_identity_random(options.env, &options.identity);
+    assert_int_equal(hw_hub_open(&options, &node.hub, NULL), HW_OK);
+    assert_int_equal(hw_hub_resolve(node.hub, &address, 60000, mirror.key, NULL), HW_OK);
+    (void)snprintf(dir, sizeof(dir), "%s/mirror-%c", directory, name);
+    mirror.dir = dir;
+    memset(mirror.replica_id, name, sizeof(mirror.replica_id));
+    assert_int_equal(hw_hub_mirror_open(node.hub, &mirror, &node.mirror, NULL), HW_OK);
+    hw_mirror_want_tail(node.mirror, 0);
+    return node;
+}
+
+static void mirror_stop(struct follower_node *node)
+{
+    hw_hub_mirror_close(node->mirror);
+    hw_hub_close(node->hub);
+}
+
+static void a_mirror_over_the_network_confirms_what_it_has_synced(void **state)
+{
+    sqlite3 *db = open_db("listen=tcp://127.0.0.1:0&durability=remote&timeout=60000&replicas=2");
+    struct follower_node first = mirror_start(db, 'a'), second = mirror_start(db, 'b');
+
+    (void)state;
+    for (int i = 0; i < 100; i++)
+        execute(db, "INSERT INTO t VALUES(randomblob(3000))");
+    assert_status_has(db, "\"durability\":\"remote\",\"replicas\":2,\"waiters\":0,");
+    mirror_stop(&second);
+    close_db(open_file(path, "")); /* it is served on */
+    execute(db, "PRAGMA hyperwal_durability=async");
+    close_db(db);
+    mirror_stop(&first);
+}
+
+static void mirrors_confirm_to_many_who_commit_at_once(void **state)
+{
+    sqlite3 *db = open_db("listen=tcp://127.0.0.1:0");
+    struct follower_node node = mirror_start(db, 'a');
+    pthread_t threads[WRITERS];
+
+    (void)state;
+    for (int i = 0; i < WRITERS; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, write_many, NULL), 0);
+    for (int i = 0; i < WRITERS; i++) {
+        void *failed = NULL;
+
+        assert_int_equal(pthread_join(threads[i], &failed), 0);
+        assert_null(failed);
+    }
+    assert_int_equal(number(db, "SELECT count(*) FROM t"), WRITERS * COMMITS);
+    mirror_stop(&node);
+    close_db(db);
+}
+
 int main(int argc, char **argv)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -539,6 +628,8 @@ int main(int argc, char **argv)
         TEST(a_commit_that_waits_uses_no_processor),
         TEST(a_server_that_is_killed_during_the_wait_may_have_a_successor),
         TEST(followers_of_a_killed_server_are_not_connected),
+        TEST(a_mirror_over_the_network_confirms_what_it_has_synced),
+        TEST(mirrors_confirm_to_many_who_commit_at_once),
     };
 
     (void)sqlite3_config(SQLITE_CONFIG_LOG, remember_log, NULL);
