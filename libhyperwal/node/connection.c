@@ -111,6 +111,13 @@ void conn_drop(struct hub_conn *conn)
     struct hub_query *query = conn->query;
     struct hw_error why = conn->doom;
 
+    /* It closed as soon as it knew who we are. */
+    if (conn->is_outgoing && conn->is_begun && conn->links == NULL && why.status == HW_EIO &&
+        (query != NULL || source != NULL))
+        hw_fail(&why, HW_EREFUSED,
+                "%s: closed the connection: perhaps it does not let us in (`hyperwal key' prints "
+                "the key that its --allow wants)",
+                conn->address);
     conn->source = NULL;
     conn->query = NULL;
     if (source != NULL)

@@ -181,12 +181,15 @@ static void found(void *ctx, struct hw_peer *peer, const struct hw_hyperwal_foun
     enum hw_status status;
 
     (void)ctx;
-    if (query == NULL || query->is_ask || query->request != answer->request)
+    if (query == NULL || query->is_ask || query->is_listing || query->request != answer->request)
         return;
     status = lookup_status(answer->status, conn, query->address->name, &err);
     if (status == HW_OK)
         memcpy(query->key, answer->key, HW_KEY_SIZE);
-    query_end(query, status, &err);
+    if (status == HW_ENOTFOUND)
+        query_list(query, &err);
+    else
+        query_end(query, status, &err);
 }
 
 static void told(void *ctx, struct hw_peer *peer, const struct hw_hyperwal_state *answer)
@@ -206,6 +209,17 @@ static void told(void *ctx, struct hw_peer *peer, const struct hw_hyperwal_state
             status = hw_fail(&err, HW_ENOMEM, "no memory for the state of a database");
     }
     query_end(query, status, &err);
+}
+
+static void named(void *ctx, struct hw_peer *peer, uint64_t request,
+                  const struct hw_name_entry *entry)
+{
+    struct hub_conn *conn = hw_peer_user(peer);
+    struct hub_query *query = conn->query;
+
+    (void)ctx;
+    if (query != NULL && query->is_listing && query->request == request)
+        query_named(query, entry);
 }
 
 static void is_plain(void *ctx, struct hw_peer *peer)
@@ -260,6 +274,7 @@ struct hw_peer_host hub_host(struct hw_hub *hub)
         .state = state,
         .found = found,
         .told = told,
+        .named = named,
         .is_plain = is_plain,
         .acknowledged = acknowledged,
         .urged = urged,

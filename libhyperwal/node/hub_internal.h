@@ -155,6 +155,8 @@ struct hub_query {
     bool is_done;
     enum hw_status status;
     struct hw_error err;
+    bool is_listing;     /* the name is unknown there: which ones are known? */
+    unsigned name_count; /* told so far */
     uint8_t key[HW_KEY_SIZE];
     struct hw_buffer *out; /* of the caller */
     _Atomic uint32_t word; /* who waits sleeps on it */
@@ -248,6 +250,7 @@ void log_rang(struct hw_hub *hub, int watch);
 
 /* Look at the directory of a log that is not our own mirror: is there more of it? */
 void log_look(struct hub_log *log, uint64_t now);
+void logs_poll(struct hw_hub *hub, uint64_t now); /* for a hub without a thread */
 void log_acknowledged(struct hub_link *link, const struct hw_ack *ack);
 void log_unlinked(struct hub_link *link);
 void log_urge(struct hub_link *link);
@@ -277,6 +280,9 @@ void source_problems(const struct hw_mirror *mirror, char *out, size_t size);
 
 void query_ready(struct hub_query *query);
 void query_end(struct hub_query *query, enum hw_status status, const struct hw_error *err);
+/* The server does not know the name: ask it for those that it knows, and end with *err and them. */
+void query_list(struct hub_query *query, const struct hw_error *err);
+void query_named(struct hub_query *query, const struct hw_name_entry *entry); /* NULL: no more */
 
 /* ----------------------------------------------------------------------------- access.c */
 

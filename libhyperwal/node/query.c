@@ -1,9 +1,10 @@
 /* Questions to a server, each over a connection of its own: which log is this, and how is it? */
+#include <stdio.h>
 #include <string.h>
 
 #include "node/hub_internal.h"
 
-enum { NS_PER_MS = 1000000 };
+enum { NS_PER_MS = 1000000, NAMES_SHOWN = 8 };
 
 void query_end(struct hub_query *query, enum hw_status status, const struct hw_error *err)
 {
@@ -22,6 +23,38 @@ void query_end(struct hub_query *query, enum hw_status status, const struct hw_e
         conn_doom(conn, &done);
     }
     hub_wake(query->hub, &query->word);
+}
+
+void query_list(struct hub_query *query, const struct hw_error *err)
+{
+    query->err = *err;
+    query->is_listing = true;
+    if (hw_peer_list(query->conn->peer, &query->request, NULL) == HW_OK)
+        conn_touch(query->conn);
+    else
+        query_end(query, err->status, err);
+}
+
+void query_named(struct hub_query *query, const struct hw_name_entry *entry)
+{
+    char *message = query->err.message;
+    size_t size = strlen(message), room = sizeof(query->err.message) - size;
+    struct hw_error err;
+
+    if (entry != NULL && query->name_count < NAMES_SHOWN) {
+        bool is_last = query->name_count == NAMES_SHOWN - 1;
+
+        (void)snprintf(message + size, room, "%s%.*s%s",
+                       query->name_count == 0 ? "; it has " : ", ", (int)entry->name.size,
+                       (const char *)entry->name.bytes, is_last ? ", ..." : "");
+        query->name_count++;
+    }
+    if (entry != NULL)
+        return;
+    if (query->name_count == 0)
+        (void)snprintf(message + size, room, "; it has none");
+    err = query->err;
+    query_end(query, err.status, &err);
 }
 
 void query_ready(struct hub_query *query)
