@@ -1,0 +1,801 @@
+/* Tests wire/peer.h: remotes that know nothing of us, lie, flood, or do not listen. */
+#include <malloc.h>
+
+#include "unit/peer_fixture.h"
+#include "wire/message.h"
+
+/* A remote without a peer: its own stream and mux, and no manners. */
+struct raw {
+    struct hw_env *env;
+    struct hw_stream *stream;
+    struct hw_mux *mux;
+    bool accepts_logs;        /* opens hypercore/alpha when asked for it */
+    uint8_t key[HW_KEY_SIZE]; /* with this one as the key */
+    bool reflects;            /* with what proves the other side's knowledge as its own proof */
+    bool is_deaf;             /* takes nothing of what is sent to it */
+    struct hw_channel *opened;
+    unsigned asked, opened_count, closed_count, rejected_count, message_count;
+};
+
+static enum hw_status raw_send(void *ctx, struct hw_slice head, struct hw_slice body,
+                               struct hw_error *err)
+{
+    struct raw *raw = ctx;
+
+    return hw_stream_send_parts(raw->stream, head, body, err);
+}
+
+static enum hw_status raw_open(struct raw *raw, const char *protocol, struct hw_slice id,
+                               struct hw_slice handshake)
+{
+    struct hw_channel *channel;
+
+    return hw_mux_open(raw->mux, (struct hw_slice){(const uint8_t *)protocol, strlen(protocol)}, id,
+                       handshake, raw, &channel, NULL);
+}
+
+static enum hw_status raw_open_log(struct raw *raw, const char *protocol)
+{
+    bool as_initiator = hw_stream_is_initiator(raw->stream) != raw->reflects;
+    struct hw_handshake handshake = {.has_seeks = false};
+    struct hw_buffer bytes = {0};
+    uint8_t id[HW_KEY_SIZE];
+    enum hw_status status;
+
+    hw_discovery_key(raw->key, id);
+    hw_capability(as_initiator, hw_stream_handshake_hash(raw->stream), raw->key,
+                  handshake.capability);
+    hw_handshake_encode(&handshake, &bytes);
+    status = raw_open(raw, protocol, (struct hw_slice){id, sizeof(id)},
+                      (struct hw_slice){bytes.bytes, bytes.size});
+    hw_buffer_release(&bytes);
+    return status;
+}
+
+static enum hw_status raw_asked(void *ctx, struct hw_slice protocol, struct hw_slice id,
+                                struct hw_error *err)
+{
+    struct raw *raw = ctx;
+
+    (void)id, (void)err;
+    raw->asked++;
+    if (!raw->accepts_logs || protocol.size != strlen(HW_CORE_PROTOCOL))
+        return HW_OK;
+    return raw_open_log(raw, HW_CORE_PROTOCOL);
+}
+
+static enum hw_status raw_opened(void *ctx, struct hw_channel *channel, struct hw_slice handshake,
+                                 struct hw_error *err)
+{
+    struct raw *raw = ctx;
+
+    (void)handshake, (void)err;
+    raw->opened = channel;
+    raw->opened_count++;
+    return HW_OK;
+}
+
+static enum hw_status raw_message(void *ctx, struct hw_channel *channel, uint64_t type,
+                                  struct hw_slice payload, struct hw_error *err)
+{
+    struct raw *raw = ctx;
+
+    (void)channel, (void)type, (void)payload, (void)err;
+    raw->message_count++;
+    return HW_OK;
+}
+
+static void raw_closed(void *ctx, struct hw_channel *channel, bool was_rejected)
+{
+    struct raw *raw = ctx;
+
+    raw->opened = raw->opened == channel ? NULL : raw->opened;
+    raw->closed_count += !was_rejected;
+    raw->rejected_count += was_rejected;
+}
+
+static void raw_release(struct raw *raw)
+{
+    hw_mux_free(raw->mux);
+    hw_stream_free(raw->stream);
+}
+
+/* Bytes both ways until there are none. */
+static void raw_run(struct world *w, struct raw *raw, struct side *side)
+{
+    struct hw_slice output, message;
+    bool moved = true;
+
+    while (moved && side->status == HW_OK) {
+        moved = false;
+        output = hw_stream_output(raw->stream);
+        if (output.size > HW_RECEIVE_SIZE)
+            output.size = HW_RECEIVE_SIZE;
+        if (output.size > 0 && hw_peer_wants_input(side->peer)) {
+            side_fail(side, hw_peer_receive(side->peer, output, &w->err), &w->err);
+            hw_stream_sent(raw->stream, output.size);
+            moved = true;
+        }
+        output = hw_peer_output(side->peer);
+        if (raw->is_deaf || output.size == 0 || side->status != HW_OK)
+            continue;
+        assert_peer_ok(hw_stream_put(raw->stream, output, &w->err));
+        side_fail(side, hw_peer_sent(side->peer, output.size, &w->err), &w->err);
+        moved = true;
+        while (hw_stream_next(raw->stream, &message, &w->err) == HW_OK)
+            assert_peer_ok(hw_mux_receive(raw->mux, message, &w->err));
+    }
+}
+
+/* Connected to one side, handshake done. */
+static void raw_connect(struct world *w, struct raw *raw, struct side *side)
+{
+    struct hw_mux_host host = {
+        .ctx = raw,
+        .send = raw_send,
+        .asked = raw_asked,
+        .opened = raw_opened,
+        .message = raw_message,
+        .closed = raw_closed,
+    };
+    struct hw_identity identity;
+
+    memset(raw, 0, sizeof(*raw));
+    raw->env = w->env;
+    hw_identity_random(w->env, &identity);
+    assert_peer_ok(hw_stream_new(w->env, side == &w->b, &identity, NULL, &raw->stream, &w->err));
+    assert_peer_ok(hw_mux_new(&host, &raw->mux, &w->err));
+    assert_peer_ok(side_connect(w, side));
+    raw_run(w, raw, side);
+    assert_true(hw_stream_is_open(raw->stream));
+    assert_int_equal(side->ready, 1);
+}
+
+static struct hw_slice text(const char *bytes)
+{
+    return (struct hw_slice){(const uint8_t *)bytes, strlen(bytes)};
+}
+
+static const uint8_t *side_key(const struct side *side)
+{
+    return hw_core_identity(world_core(side, 0))->key;
+}
+
+/* A frame of the mux as it stands. */
+static void raw_frame(struct world *w, struct raw *raw, const void *bytes, size_t size)
+{
+    assert_peer_ok(
+        hw_stream_send(raw->stream, (struct hw_slice){(const uint8_t *)bytes, size}, &w->err));
+}
+
+/* Bytes that the process has from malloc now. */
+static size_t memory(void)
+{
+    return mallinfo2().uordblks;
+}
+
+/* -------------------------------------------------------------------- other kinds of peers */
+
+static void hypercore_peer_of_another_kind_is_plain(void **state)
+{
+    static const uint8_t id[HW_REPLICA_ID_SIZE] = {1};
+    struct hw_ack ack = {.received = 1};
+    struct world *w = *state;
+    struct raw raw;
+    uint64_t request;
+
+    assert_peer_ok(side_add_log(w, &w->a, 3));
+    raw_connect(w, &raw, &w->a);
+    raw.accepts_logs = true;
+    memcpy(raw.key, side_key(&w->a), HW_KEY_SIZE);
+    assert_peer_ok(hw_peer_link(w->a.peer, w->a.served[0], &w->err));
+    raw_run(w, &raw, &w->a);
+    assert_int_equal(w->a.linked, 1);
+    assert_true(raw.message_count > 0);
+
+    assert_peer_ok(hw_peer_acknowledge(w->a.peer, w->a.served[0], id, &ack, &w->err));
+    raw_run(w, &raw, &w->a);
+    assert_int_equal(w->a.plain, 1);
+    assert_int_equal(raw.asked, 2); /* it is not asked again and again */
+    assert_peer_ok(hw_peer_acknowledge(w->a.peer, w->a.served[0], id, &ack, &w->err));
+    assert_int_equal(hw_peer_lookup(w->a.peer, "x", &request, &w->err), HW_EPROTOCOL);
+    raw_run(w, &raw, &w->a);
+    assert_int_equal(raw.asked, 2);
+    assert_int_equal(w->a.status, HW_OK);
+    raw_release(&raw);
+}
+
+static void questions_to_a_plain_peer_end_in_is_plain(void **state)
+{
+    struct world *w = *state;
+    struct raw raw;
+    uint64_t request;
+
+    raw_connect(w, &raw, &w->a);
+    assert_peer_ok(hw_peer_lookup(w->a.peer, "x", &request, &w->err));
+    assert_peer_ok(hw_peer_ask(w->a.peer, "x", &request, &w->err));
+    raw_run(w, &raw, &w->a);
+    assert_int_equal(w->a.plain, 1);
+    assert_int_equal(w->a.found_count, 0);
+    raw_release(&raw);
+}
+
+static void log_is_found_under_the_alias_of_its_protocol(void **state)
+{
+    struct world *w = *state;
+    struct raw raw;
+
+    assert_peer_ok(side_add_log(w, &w->b, 3));
+    raw_connect(w, &raw, &w->b);
+    memcpy(raw.key, side_key(&w->b), HW_KEY_SIZE);
+    assert_peer_ok(raw_open_log(&raw, HW_CORE_PROTOCOL_ALIAS));
+    raw_run(w, &raw, &w->b);
+    assert_int_equal(w->b.linked, 1);
+    assert_true(raw.message_count > 0);
+    assert_peer_ok(raw_open_log(&raw, HW_CORE_PROTOCOL)); /* once is enough */
+    raw_run(w, &raw, &w->b);
+    assert_int_equal(w->b.linked, 1);
+    assert_int_equal(raw.rejected_count, 1);
+    assert_int_equal(w->b.status, HW_OK);
+    raw_release(&raw);
+}
+
+/* ------------------------------------------------------------------------------- liars */
+
+static void remote_without_the_key_gets_nothing(void **state)
+{
+    struct world *w = *state;
+    uint8_t id[HW_KEY_SIZE];
+    struct raw raw;
+
+    for (unsigned kind = 0; kind < 4; kind++) {
+        struct hw_slice handshake = {NULL, 0};
+        uint8_t bytes[33] = {0};
+
+        if (w->b.served_count == 0)
+            assert_peer_ok(side_add_log(w, &w->b, 3));
+        w->b.ready = 0;
+        raw_connect(w, &raw, &w->b);
+        memcpy(raw.key, side_key(&w->b), HW_KEY_SIZE);
+        hw_discovery_key(raw.key, id);
+        raw.reflects = true;
+        if (kind == 1)
+            handshake = (struct hw_slice){bytes, sizeof(bytes)}; /* zeros */
+        else if (kind == 2)
+            handshake = (struct hw_slice){bytes, 32}; /* too short; and 3: nothing */
+        if (kind == 0)
+            assert_peer_ok(raw_open_log(&raw, HW_CORE_PROTOCOL));
+        else
+            assert_peer_ok(
+                raw_open(&raw, HW_CORE_PROTOCOL, (struct hw_slice){id, sizeof(id)}, handshake));
+        raw_run(w, &raw, &w->b);
+        assert_int_equal(w->b.status, HW_EPROTOCOL);
+        assert_int_equal(w->b.linked, 0);
+        assert_int_equal(raw.message_count, 0);
+        side_disconnect(&w->b);
+        raw_release(&raw);
+    }
+}
+
+static void acknowledgements_need_the_log_channel_first(void **state)
+{
+    struct hw_buffer handshake = {0};
+    struct world *w = *state;
+    uint8_t id[HW_KEY_SIZE];
+    struct raw raw;
+
+    assert_peer_ok(side_add_log(w, &w->b, 3));
+    raw_connect(w, &raw, &w->b);
+    memcpy(raw.key, side_key(&w->b), HW_KEY_SIZE);
+    hw_discovery_key(raw.key, id);
+    hw_hyperwal_handshake_encode(&(struct hw_hyperwal_handshake){.version = 1}, &handshake);
+    for (unsigned i = 0; i < 2; i++) {
+        assert_peer_ok(raw_open(&raw, HW_HYPERWAL_PROTOCOL, (struct hw_slice){id, sizeof(id)},
+                                (struct hw_slice){handshake.bytes, handshake.size}));
+        raw_run(w, &raw, &w->b);
+        assert_int_equal(raw.rejected_count, 1);
+        assert_int_equal(raw.opened_count, i * 2);
+        if (i == 0)
+            assert_peer_ok(raw_open_log(&raw, HW_CORE_PROTOCOL));
+        raw_run(w, &raw, &w->b);
+    }
+    assert_int_equal(w->b.status, HW_OK);
+    hw_buffer_release(&handshake);
+    raw_release(&raw);
+}
+
+/* Whatever is sent on a channel that is not open changes nothing. */
+static void messages_of_channels_that_are_not_open_are_dropped(void **state)
+{
+    static const uint8_t frame[] = {1, 1, 1, 1, 0, 0}, far[] = {200, 0, 1, 2, 3};
+    struct world *w = *state;
+    struct raw raw;
+
+    assert_peer_ok(side_add_log(w, &w->b, 3));
+    raw_connect(w, &raw, &w->b);
+    memcpy(raw.key, side_key(&w->b), HW_KEY_SIZE);
+    for (unsigned i = 0; i < 1000; i++) {
+        raw_frame(w, &raw, frame, sizeof(frame));
+        raw_frame(w, &raw, far, sizeof(far));
+    }
+    raw_run(w, &raw, &w->b);
+    assert_int_equal(w->b.status, HW_OK);
+    assert_int_equal(hw_peer_output(w->b.peer).size, 0);
+    assert_peer_ok(raw_open_log(&raw, HW_CORE_PROTOCOL));
+    raw_run(w, &raw, &w->b);
+    assert_int_equal(w->b.linked, 1);
+    raw_release(&raw);
+}
+
+static void malformed_messages_drop_the_peer(void **state)
+{
+    static const struct {
+        bool is_hyperwal;
+        uint8_t bytes[8];
+        size_t size;
+    } cases[] = {
+        {false, {1}, 1},              /* ends before its type */
+        {false, {1, 0}, 2},           /* a Sync of nothing */
+        {false, {1, 1, 0xff}, 3},     /* a Request */
+        {false, {1, 5, 0}, 3},        /* a Want */
+        {false, {0, 1, 9}, 3},        /* an open */
+        {false, {0, 0, 1, 0xfd}, 4},  /* a batch */
+        {true, {1, 0}, 2},            /* a lookup without a request */
+        {true, {1, 0, 1, 200}, 4},    /* whose name is longer than it */
+        {true, {1, 1, 1, 0, 3}, 5},   /* an answer without a key */
+        {true, {1, 1, 1, 7}, 4},      /* a status that is none */
+        {true, {1, 3, 1, 250, 0}, 5}, /* names that are not there */
+        {true, {1, 5, 1, 0, 9}, 5},   /* a state likewise */
+    };
+    struct hw_buffer handshake = {0};
+    struct world *w = *state;
+    struct raw raw;
+
+    hw_hyperwal_handshake_encode(&(struct hw_hyperwal_handshake){.version = 1}, &handshake);
+    assert_peer_ok(side_add_log(w, &w->b, 3));
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        w->b.ready = 0;
+        raw_connect(w, &raw, &w->b);
+        memcpy(raw.key, side_key(&w->b), HW_KEY_SIZE);
+        if (cases[i].is_hyperwal)
+            assert_peer_ok(raw_open(&raw, HW_HYPERWAL_PROTOCOL, (struct hw_slice){NULL, 0},
+                                    (struct hw_slice){handshake.bytes, handshake.size}));
+        else
+            assert_peer_ok(raw_open_log(&raw, HW_CORE_PROTOCOL));
+        raw_run(w, &raw, &w->b);
+        assert_int_equal(raw.opened_count, 1);
+        raw_frame(w, &raw, cases[i].bytes, cases[i].size);
+        raw_run(w, &raw, &w->b);
+        if (w->b.status != HW_EPROTOCOL)
+            print_error("case %zu\n", i);
+        assert_int_equal(w->b.status, HW_EPROTOCOL);
+        side_disconnect(&w->b);
+        raw_release(&raw);
+    }
+    hw_buffer_release(&handshake);
+}
+
+/* ------------------------------------------------------------------------------- floods */
+
+static void thousands_of_channels_are_too_many(void **state)
+{
+    struct world *w = *state;
+    struct raw raw;
+    char id[16];
+    size_t before;
+
+    raw_connect(w, &raw, &w->b);
+    before = memory();
+    for (unsigned i = 0; i < 3000 && w->b.status == HW_OK; i++) {
+        (void)snprintf(id, sizeof(id), "%u", i);
+        if (raw_open(&raw, "no/such/protocol", text(id), text("")) != HW_OK)
+            break;
+        raw_run(w, &raw, &w->b);
+    }
+    assert_int_equal(w->b.status, HW_ELIMIT);
+    assert_int_equal(raw.rejected_count, HW_PEER_REJECTS_MAX);
+    assert_true(memory() < before + (256 << 10));
+    raw_release(&raw);
+}
+
+static void unknown_logs_are_too_many_some_time(void **state)
+{
+    struct world *w = *state;
+    struct raw raw;
+
+    assert_peer_ok(side_add_log(w, &w->b, 3));
+    raw_connect(w, &raw, &w->b);
+    for (unsigned i = 0; i < 1000 && w->b.status == HW_OK; i++) {
+        memset(raw.key, (int)i, sizeof(raw.key));
+        raw.key[0] = (uint8_t)(i >> 8);
+        assert_peer_ok(raw_open_log(&raw, HW_CORE_PROTOCOL));
+        raw_run(w, &raw, &w->b);
+    }
+    assert_int_equal(w->b.status, HW_ELIMIT);
+    assert_int_equal(w->b.linked, 0);
+    raw_release(&raw);
+}
+
+static void log_may_be_opened_and_closed_for_ever(void **state)
+{
+    struct world *w = *state;
+    size_t before = 0;
+    struct raw raw;
+
+    assert_peer_ok(side_add_log(w, &w->b, 3));
+    raw_connect(w, &raw, &w->b);
+    memcpy(raw.key, side_key(&w->b), HW_KEY_SIZE);
+    for (unsigned i = 0; i < 2000; i++) {
+        assert_peer_ok(raw_open_log(&raw, HW_CORE_PROTOCOL));
+        raw_run(w, &raw, &w->b);
+        assert_non_null(raw.opened);
+        hw_channel_close(raw.opened);
+        raw_run(w, &raw, &w->b);
+        before = i == 10 ? memory() : before;
+    }
+    assert_int_equal(w->b.linked, 2000);
+    assert_int_equal(w->b.unlinked, 2000);
+    assert_int_equal(w->b.status, HW_OK);
+    assert_true(memory() < before + 65536);
+    raw_release(&raw);
+}
+
+/* A log of large blocks at b, and its channel open with the raw remote. */
+static void raw_join_large_log(struct world *w, struct raw *raw, unsigned blocks, size_t size)
+{
+    uint8_t *block = malloc(size);
+    struct hw_core *core;
+
+    assert_non_null(block);
+    memset(block, 'b', size);
+    assert_peer_ok(hw_core_create(w->env, NULL, &core, &w->err));
+    assert_peer_ok(hw_core_batch_begin(core, &w->err));
+    for (unsigned i = 0; i < blocks; i++)
+        assert_peer_ok(hw_core_batch_add(core, block, size, &w->err));
+    assert_peer_ok(hw_core_batch_commit(core, "", 0, &w->err));
+    free(block);
+    assert_peer_ok(side_serve(w, &w->b, core, false));
+    raw_connect(w, raw, &w->b);
+    memcpy(raw->key, side_key(&w->b), HW_KEY_SIZE);
+    assert_peer_ok(raw_open_log(raw, HW_CORE_PROTOCOL));
+    raw_run(w, raw, &w->b);
+    assert_non_null(raw->opened);
+}
+
+/* Channel 1: type and payload, `count` times over in a batch, `batches` of them. */
+static void raw_flood(struct world *w, struct raw *raw, struct hw_slice message, unsigned count,
+                      unsigned batches)
+{
+    struct hw_buffer batch = {0};
+
+    hw_buffer_add(&batch, "\0\0\1", 3);
+    for (unsigned i = 0; i < count; i++) {
+        hw_buffer_add_uint(&batch, message.size);
+        hw_buffer_add(&batch, message.bytes, message.size);
+    }
+    while (batches-- > 0 && w->b.status == HW_OK) {
+        raw_frame(w, raw, batch.bytes, batch.size);
+        raw_run(w, raw, &w->b);
+    }
+    hw_buffer_release(&batch);
+}
+
+static void reader_that_never_reads_costs_little_and_is_dropped(void **state)
+{
+    struct world *w = *state;
+    struct hw_buffer frame = {0};
+    struct raw raw;
+    size_t before, output;
+    uint64_t deadline, now = 0;
+
+    raw_join_large_log(w, &raw, 64, 1 << 20);
+    before = memory();
+    raw.is_deaf = true;
+    for (unsigned i = 0; i < 1500 && w->b.status == HW_OK; i++) { /* requests of a block each */
+        hw_buffer_clear(&frame);
+        hw_buffer_add(&frame, "\1\1\1", 3);
+        hw_buffer_add_uint(&frame, i + 1);
+        hw_buffer_add(&frame, "\0", 1);
+        hw_buffer_add_uint(&frame, i % 64);
+        hw_buffer_add(&frame, "\0", 1);
+        raw_frame(w, &raw, frame.bytes, frame.size);
+        raw_run(w, &raw, &w->b);
+    }
+    hw_buffer_release(&frame);
+    output = hw_peer_output(w->b.peer).size;
+    assert_int_equal(w->b.status, HW_OK);
+    assert_true(output > (1 << 20) && output < (3 << 20));
+    assert_true(memory() < before + (6 << 20));
+    now = w->env->ops->monotonic_ns(w->env) + (uint64_t)HW_PEER_STUCK_MS * FIXTURE_MS;
+    assert_int_equal(hw_peer_tick(w->b.peer, now, &deadline, &w->err), HW_ETIMEOUT);
+    raw_release(&raw);
+}
+
+static void flood_of_requests_is_stopped(void **state)
+{
+    struct hw_buffer batch = {0};
+    struct world *w = *state;
+    struct raw raw;
+    size_t before;
+
+    raw_join_large_log(w, &raw, 64, 1 << 16);
+    before = memory();
+    raw.is_deaf = true;
+    hw_buffer_add(&batch, "\0\0\1", 3);
+    for (unsigned i = 0; i < 100000; i++) { /* each of its own, all in one frame */
+        hw_buffer_add(&batch, "\12\1\1\xfe", 4);
+        hw_buffer_add_le32(&batch, i + 1);
+        hw_buffer_add(&batch, "\0", 1);
+        hw_buffer_add_uint(&batch, i % 64);
+        hw_buffer_add(&batch, "\0", 1);
+    }
+    raw_frame(w, &raw, batch.bytes, batch.size);
+    hw_buffer_release(&batch);
+    raw_run(w, &raw, &w->b);
+    assert_int_equal(w->b.status, HW_ELIMIT);
+    assert_true(hw_peer_output(w->b.peer).size < (3 << 20));
+    assert_true(memory() < before + (10 << 20));
+    raw_release(&raw);
+}
+
+/* Small questions with large or many answers; the answers of a batch are all that may come. */
+static void flood_of_small_messages_is_stopped(void **state)
+{
+    static const struct {
+        uint8_t bytes[12];
+        size_t size;
+    } messages[] = {
+        {{0, 15, 0, 0, 0}, 5},                            /* Sync of a shorter log: answered */
+        {{5, 0, 0xfe, 0, 0, 0x20, 0}, 7},                 /* Want of everything */
+        {{1, 16, 1, 0}, 4},                               /* the manifest */
+        {{1, 8, 1, 0, 0, 40}, 6},                         /* an upgrade */
+        {{1, 1, 1, 0, 0xfe, 0xff, 0xff, 0xff, 0, 0}, 10}, /* a block far beyond the end */
+        {{2, 7}, 2},                                      /* Cancel of nothing */
+        {{8, 0, 0, 0xfe, 0xff, 0xff, 0xff, 0xff}, 8},     /* it has very much */
+    };
+    struct world *w = *state;
+
+    for (size_t i = 0; i < sizeof(messages) / sizeof(messages[0]); i++) {
+        struct raw raw;
+        size_t before;
+
+        w->b.ready = 0;
+        raw_join_large_log(w, &raw, 64, 100);
+        before = memory();
+        raw.is_deaf = true;
+        raw_flood(w, &raw, (struct hw_slice){messages[i].bytes, messages[i].size}, 300000, 20);
+        assert_true(hw_peer_output(w->b.peer).size <= HW_PEER_OUTPUT_MAX);
+        assert_true(memory() < before + (size_t)HW_PEER_OUTPUT_MAX * 2);
+        raw_release(&raw);
+        side_release(&w->b);
+        w->b.status = HW_OK;
+    }
+}
+
+static void flood_of_questions_is_stopped(void **state)
+{
+    static const uint8_t question[] = {4, 1, 5, 'l', 'o', 'g', ' ', '0'}; /* ask */
+    struct hw_buffer handshake = {0};
+    struct world *w = *state;
+    struct raw raw;
+    size_t before;
+
+    assert_peer_ok(side_add_log(w, &w->b, 1));
+    w->b.state_size = 200000;
+    raw_connect(w, &raw, &w->b);
+    hw_hyperwal_handshake_encode(&(struct hw_hyperwal_handshake){.version = 1}, &handshake);
+    assert_peer_ok(raw_open(&raw, HW_HYPERWAL_PROTOCOL, (struct hw_slice){NULL, 0},
+                            (struct hw_slice){handshake.bytes, handshake.size}));
+    hw_buffer_release(&handshake);
+    raw_run(w, &raw, &w->b);
+    before = memory();
+    raw_flood(w, &raw, (struct hw_slice){question, sizeof(question)}, 20, 1);
+    assert_int_equal(w->b.status, HW_OK); /* few may be asked at once, */
+    assert_int_equal(raw.message_count, 20);
+    raw.is_deaf = true;
+    raw_flood(w, &raw, (struct hw_slice){question, sizeof(question)}, 100000, 1);
+    assert_int_equal(w->b.status, HW_ELIMIT); /* not for ever */
+    assert_true(hw_peer_output(w->b.peer).size < (2 << 20));
+    assert_true(memory() < before + (8 << 20));
+    raw_release(&raw);
+}
+
+/* ------------------------------------------------------------------------- wrong bytes */
+
+static void bytes_of_others_are_no_handshake(void **state)
+{
+    static const char *const greetings[] = {
+        "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        "SSH-2.0-OpenSSH_9.2\r\n",
+        "\xff\xff\xff\xff\xff\xff\xff\xff",
+    };
+    struct world *w = *state;
+
+    for (size_t i = 0; i < sizeof(greetings) / sizeof(greetings[0]); i++) {
+        assert_peer_ok(side_connect(w, &w->b));
+        assert_int_equal(hw_peer_receive(w->b.peer, text(greetings[i]), &w->err), HW_EPROTOCOL);
+        assert_int_equal(hw_peer_output(w->b.peer).size, 0); /* and nothing is said */
+        side_disconnect(&w->b);
+    }
+    assert_int_equal(w->b.ready, 0);
+}
+
+static void stranger_makes_us_keep_little(void **state)
+{
+    struct world *w = *state;
+    uint8_t *bytes = calloc(1, HW_RECEIVE_SIZE);
+    size_t before;
+
+    assert_non_null(bytes);
+    bytes[0] = 0xff; /* a frame of 1023 bytes, that never comes as a handshake */
+    bytes[1] = 0x03;
+    assert_peer_ok(side_connect(w, &w->b));
+    before = memory();
+    for (unsigned i = 0; i < 1000; i++)
+        assert_peer_ok(hw_peer_receive(w->b.peer, (struct hw_slice){bytes + i, 1}, &w->err));
+    assert_true(memory() < before + 4096);
+    assert_int_equal(hw_peer_receive(w->b.peer, (struct hw_slice){bytes, HW_RECEIVE_SIZE}, &w->err),
+                     HW_EPROTOCOL);
+    assert_true(memory() < before + 8192);
+    free(bytes);
+}
+
+static void oversized_frame_is_refused_before_it_comes(void **state)
+{
+    static const uint8_t length[3] = {0xff, 0xff, 0xff};
+    struct world *w = *state;
+    struct raw raw;
+    size_t before;
+
+    raw_connect(w, &raw, &w->b);
+    before = memory();
+    assert_int_equal(hw_peer_receive(w->b.peer, (struct hw_slice){length, sizeof(length)}, &w->err),
+                     HW_ELIMIT);
+    assert_true(memory() < before + 4096);
+    raw_release(&raw);
+}
+
+/* Every byte of both directions, one at a time, is altered: nothing wrong is taken. */
+static void altered_byte_is_noticed(void **state)
+{
+    struct world *w = *state;
+    unsigned noticed = 0, runs = 0;
+    uint64_t total[2];
+
+    world_follow(w, 4);
+    world_run(w);
+    total[0] = w->ab.count;
+    total[1] = w->ba.count;
+    world_release(w);
+    for (unsigned direction = 0; direction < 2; direction++) {
+        for (uint64_t at = direction; at < total[direction]; at += at < 400 ? 1 : 7) {
+            uint64_t blocks;
+
+            world_follow(w, 4);
+            (direction == 0 ? &w->ab : &w->ba)->flip_at = at;
+            w->ab.flip_mask = w->ba.flip_mask = (uint8_t)(1U << at % 8);
+            world_run(w);
+            blocks = mirror_blocks(w, world_core(&w->a, 0), world_core(&w->b, 0));
+            assert_true(blocks <= 4);
+            noticed += !world_is_well(w) || blocks < 4;
+            runs++;
+            if (w->a.status != HW_OK && w->a.status != HW_EPROTOCOL)
+                assert_int_equal(w->a.status, HW_ELIMIT);
+            if (w->b.status != HW_OK && w->b.status != HW_EPROTOCOL)
+                assert_int_equal(w->b.status, HW_ELIMIT);
+            world_release(w);
+        }
+    }
+    /* What is not noticed yet waits for the rest of a frame that was made longer. */
+    assert_true(noticed >= runs - 8);
+}
+
+/* The connection is cut after every byte, and a second one goes on. */
+static void connection_may_be_cut_at_any_byte(void **state)
+{
+    struct world *w = *state;
+    uint64_t total;
+
+    world_follow(w, 6);
+    world_run(w);
+    total = w->ab.count + w->ba.count;
+    world_release(w);
+    for (uint64_t at = 0; at < total; at += at < 600 ? 1 : 5) {
+        world_follow(w, 6);
+        w->cut_at = at;
+        world_run(w);
+        assert_true(world_is_well(w));
+        world_disconnect(w);
+        w->cut_at = UINT64_MAX;
+        assert_peer_ok(world_connect(w));
+        assert_peer_ok(hw_peer_link(w->a.peer, w->a.served[0], &w->err));
+        world_run(w);
+        assert_int_equal(mirror_blocks(w, world_core(&w->a, 0), world_core(&w->b, 0)), 6);
+        world_release(w);
+    }
+}
+
+/* -------------------------------------------------------------------------- no memory */
+
+struct allocations {
+    uint64_t count, fail_at;
+};
+
+static bool allow(void *ctx, size_t size)
+{
+    struct allocations *allocations = ctx;
+
+    (void)size;
+    return ++allocations->count != allocations->fail_at;
+}
+
+/* Each allocation fails once: the peer ends or goes on, and nothing is lost or freed twice. */
+static void allocation_that_fails_is_borne(void **state)
+{
+    static const uint8_t id[HW_REPLICA_ID_SIZE] = {1};
+    struct hw_ack ack = {.received = 2};
+    struct allocations allocations = {.fail_at = 1};
+    struct world *w = *state;
+    bool reached = true;
+    uint64_t request;
+
+    for (; reached; allocations.fail_at++) {
+        enum hw_status status;
+
+        allocations.count = 0;
+        hw_alloc_set_hook(allow, &allocations);
+        status = side_add_log(w, &w->b, 3);
+        if (status == HW_OK)
+            status = side_add_mirror(w, &w->a, &w->b, 0);
+        if (status == HW_OK)
+            status = world_connect(w);
+        if (status == HW_OK)
+            status = hw_peer_link(w->a.peer, w->a.served[0], &w->err);
+        if (status == HW_OK)
+            status = hw_peer_lookup(w->a.peer, "log 0", &request, &w->err);
+        if (status == HW_OK)
+            status = hw_peer_acknowledge(w->a.peer, w->a.served[0], id, &ack, &w->err);
+        if (status == HW_OK)
+            world_run(w);
+        reached = allocations.count >= allocations.fail_at;
+        world_release(w);
+        assert_int_equal(hw_alloc_live(), 0);
+        hw_alloc_set_hook(NULL, NULL);
+        if (status != HW_OK)
+            assert_int_equal(status, HW_ENOMEM);
+    }
+    assert_true(allocations.fail_at > 20);
+}
+
+#define world_test(f) cmocka_unit_test_setup_teardown(f, world_setup, world_teardown)
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        world_test(hypercore_peer_of_another_kind_is_plain),
+        world_test(questions_to_a_plain_peer_end_in_is_plain),
+        world_test(log_is_found_under_the_alias_of_its_protocol),
+        world_test(remote_without_the_key_gets_nothing),
+        world_test(acknowledgements_need_the_log_channel_first),
+        world_test(messages_of_channels_that_are_not_open_are_dropped),
+        world_test(malformed_messages_drop_the_peer),
+        world_test(thousands_of_channels_are_too_many),
+        world_test(unknown_logs_are_too_many_some_time),
+        world_test(log_may_be_opened_and_closed_for_ever),
+        world_test(reader_that_never_reads_costs_little_and_is_dropped),
+        world_test(flood_of_requests_is_stopped),
+        world_test(flood_of_small_messages_is_stopped),
+        world_test(flood_of_questions_is_stopped),
+        world_test(bytes_of_others_are_no_handshake),
+        world_test(stranger_makes_us_keep_little),
+        world_test(oversized_frame_is_refused_before_it_comes),
+        world_test(altered_byte_is_noticed),
+        world_test(connection_may_be_cut_at_any_byte),
+        world_test(allocation_that_fails_is_borne),
+    };
+
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
