@@ -94,7 +94,7 @@ static void send_data(struct hw_link *link, const struct hw_proof *proof)
         hw_buffer_release(scratch);
 }
 
-/* It is given whatever else is asked: without it nothing can be checked.  False: we have none. */
+/* It is given whatever else is asked: nothing can be checked without it.  False: we have none. */
 static bool send_manifest(struct hw_link *link, const struct hw_proof_request *request)
 {
     struct hw_proof proof = {.id = request->id, .fork = request->fork, .has_manifest = true};
