@@ -23,14 +23,12 @@ unsigned hw_shim_generation(void)
 
 static void before_fork(void)
 {
-    hw_shim_listen_lock();
     hw_mutex_lock(&mutex);
 }
 
 static void after_fork_in_parent(void)
 {
     hw_mutex_unlock(&mutex);
-    hw_shim_listen_unlock();
 }
 
 /* The child must not hold its parent's claims, and its parent's databases are none of its own. */
@@ -44,7 +42,7 @@ static void after_fork_in_child(void)
     }
     databases = NULL; /* what they hold is lost to the child, and so are its connections */
     hw_mutex_unlock(&mutex);
-    hw_shim_listen_unlock();
+    hw_shim_listen_forked(); /* a fork does not wait for a network */
 }
 
 static void watch_forks(void)

@@ -14,6 +14,12 @@ struct hw_shim_listen {
 /* One start or stop at a time: who opens while the last one closes finds the address free again. */
 static struct hw_mutex listen_mutex = HW_MUTEX_INIT;
 
+/* Who held it is not in the child, and what it guards is lost to the child (database.c). */
+void hw_shim_listen_forked(void)
+{
+    hw_mutex_init(&listen_mutex);
+}
+
 void hw_shim_listen_lock(void)
 {
     hw_mutex_lock(&listen_mutex);

@@ -165,6 +165,7 @@ void hw_shim_listen_each(struct hw_shim_database *database,
 void hw_shim_listen_stop(struct hw_shim *shim, struct hw_shim_listen *listens);
 void hw_shim_listen_lock(void);
 void hw_shim_listen_unlock(void);
+void hw_shim_listen_forked(void); /* in a child: the lock is free */
 
 /* ------------------------------------------------------------------------------ file.c */
 
