@@ -23,14 +23,19 @@ uint64_t link_net_chance(struct link_net *net, uint64_t bound)
 
 /* ------------------------------------------------------------------------------------ pipes */
 
+void link_net_forget(struct link_message *message)
+{
+    hw_buffer_release(&message->payload);
+    free(message);
+}
+
 static void drop_queue(struct link_end *end)
 {
     while (end->first != NULL) {
         struct link_message *message = end->first;
 
         end->first = message->next;
-        hw_buffer_release(&message->payload);
-        free(message);
+        link_net_forget(message);
     }
     end->last = NULL;
     end->bytes = 0;
@@ -249,8 +254,7 @@ bool link_net_step(struct link_net *net)
         end->last = NULL;
     net->delivered++;
     status = deliver(net, end, message);
-    hw_buffer_release(&message->payload);
-    free(message);
+    link_net_forget(message);
     if (status != HW_OK)
         cut_for(net, end->pair, status);
     return true;

@@ -82,6 +82,8 @@ void link_net_advance(struct link_net *net, uint64_t ms);
 void link_net_inject(struct link_end *end, enum hw_message_type type, const void *bytes,
                      size_t size);
 
+void link_net_forget(struct link_message *message); /* free one that was taken out of a queue */
+
 /* Has `node` the tree of `primary`, and all blocks from `start` on, as they should be? asserts */
 void link_net_check(struct link_net *net, unsigned node, unsigned primary, uint64_t start);
 
