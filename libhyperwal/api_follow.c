@@ -1,24 +1,32 @@
 /*
- * Implements hyperwal_follow_* and hyperwal_replica_info of include/hyperwal.h.
+ * Implements hyperwal_follow_* of include/hyperwal.h.
  *
- * A follower sleeps on the log's shared page and nowhere else: the worker rings there when more of
- * the log is durable, and so does hyperwal_follow_interrupt().
+ * A follower sleeps on the shared page of its log's directory: the worker rings there when more of
+ * the log is durable, the hub when more of a remote one has come, and so does
+ * hyperwal_follow_interrupt().  While it reads it may also wait for a block that is under way.
  */
 #include <stdatomic.h>
 #include <string.h>
 
 #include "api_log.h"
+#include "api_remote.h"
 #include "base/alloc.h"
 
-enum { READERS_WAIT_NS = 2000000 }; /* until old readers are asked again to leave the WAL */
+enum {
+    READERS_WAIT_NS = 2000000,   /* until old readers are asked again to leave the WAL */
+    ABSENT_WAIT_NS = 1000000000, /* until sources that lack a block are asked again */
+    ABSENT_MAX = 10,             /* so often, before it is an error */
+};
 
 struct hyperwal_follower {
     struct hyperwal_log *log;   /* owned */
     struct hw_replica *replica; /* owned; NULL: the log has no snapshot to begin with yet */
     char *path;                 /* owned */
+    char *source;               /* owned: what the replica is to remember */
+    struct hw_mirror *mirror;   /* borrowed from the log; NULL: a log of this machine */
     hyperwal_progress progress;
     void *progress_ctx;
-    uint64_t applied_length; /* blocks of the log that are applied, as of the last HW_END */
+    unsigned absent; /* times in a row that no source had a block */
     _Atomic int is_interrupted;
     struct hw_error err;
 };
@@ -33,21 +41,60 @@ static bool follow_progress(void *ctx, uint64_t done, uint64_t total)
            follower->progress(follower->progress_ctx, done, total) != 0;
 }
 
-/* The replica remembers where its log is, by the full path. */
-static enum hw_status source_note(struct hyperwal_follower *follower, struct hw_error *err)
+static bool follow_goes_on(void *ctx)
+{
+    return follow_progress(ctx, 0, 0);
+}
+
+static enum hw_status full_path(const char *path, char **out, struct hw_error *err)
 {
     sqlite3_vfs *vfs = hw_api_base_vfs();
     char *full = hw_zalloc((size_t)vfs->mxPathname + 1);
-    enum hw_status status;
 
     if (full == NULL)
         return hw_fail(err, HW_ENOMEM, "no memory for a path");
-    if ((vfs->xFullPathname(vfs, follower->log->dir, vfs->mxPathname + 1, full) & 0xff) !=
-        SQLITE_OK)
-        status = hw_fail(err, HW_EIO, "%s: its full path cannot be had", follower->log->dir);
-    else
-        status = hw_replica_set_source(follower->replica, full, err);
-    hw_free(full);
+    if ((vfs->xFullPathname(vfs, path, vfs->mxPathname + 1, full) & 0xff) != SQLITE_OK) {
+        hw_free(full);
+        return hw_fail(err, HW_EIO, "%s: its full path cannot be had", path);
+    }
+    *out = full;
+    return HW_OK;
+}
+
+/* What has to be fetched for a replica as it is. */
+static enum hw_status want_blocks(struct hyperwal_follower *follower, struct hw_error *err)
+{
+    struct hyperwal_log *log = follower->log;
+    struct hw_replica_info info;
+    struct hw_file_stat stat;
+
+    if (follower->mirror == NULL)
+        return HW_OK;
+    if (hw_replica_info(log->env, follower->path, &info, NULL) != HW_OK || info.seq == UINT64_MAX ||
+        log->env->ops->stat(log->env, follower->path, &stat, NULL) != HW_OK)
+        return hw_api_remote_want_live(log->remote, log->core, err);
+    hw_mirror_want_tail(follower->mirror, info.seq + 1);
+    return hw_mirror_want(follower->mirror, 0, 1, err);
+}
+
+/* HW_OK: the replica is there already, or the log has a snapshot to make it from. */
+static enum hw_status can_begin(struct hyperwal_follower *follower, struct hw_error *err)
+{
+    struct hw_replica_info info;
+    struct hw_file_stat stat;
+    struct hyperwal_log *log = follower->log;
+    uint64_t snapshot;
+    enum hw_status status;
+
+    /* What is there opens without a look at the end of the log, which may be out of reach. */
+    if (hw_replica_info(log->env, follower->path, &info, NULL) == HW_OK &&
+        log->env->ops->stat(log->env, follower->path, &stat, NULL) == HW_OK)
+        return HW_OK;
+    status = hw_api_log_snapshot(log, &snapshot, err);
+    if (status == HW_OK && snapshot == UINT64_MAX)
+        status = HW_END;
+    if (status == HW_END && follower->mirror != NULL)
+        hw_mirror_want_tail(follower->mirror, 0);
     return status;
 }
 
@@ -55,21 +102,20 @@ static enum hw_status source_note(struct hyperwal_follower *follower, struct hw_
 static enum hw_status replica_begin(struct hyperwal_follower *follower, struct hw_error *err)
 {
     struct hyperwal_log *log = follower->log;
-    uint64_t snapshot;
     enum hw_status status;
 
     if (follower->replica != NULL)
         return HW_OK;
-    status = hw_api_log_snapshot(log, &snapshot, err);
+    status = can_begin(follower, err);
+    if (status == HW_OK)
+        status = want_blocks(follower, err);
     if (status != HW_OK)
         return status;
-    if (snapshot == UINT64_MAX)
-        return HW_END;
     status = hw_replica_open(log->env, hw_api_base_vfs(), log->core, follower->path,
                              follow_progress, follower, &follower->replica, err);
     if (status != HW_OK)
         return status;
-    status = source_note(follower, err);
+    status = hw_replica_set_source(follower->replica, follower->source, err);
     if (status != HW_OK) {
         hw_replica_close(follower->replica);
         follower->replica = NULL;
@@ -85,50 +131,225 @@ static int follow_result(struct hyperwal_follower *follower, enum hw_status stat
     return hw_api_code(status);
 }
 
-int hyperwal_follow_open(const char *src, const char *path, hyperwal_progress progress, void *ctx,
-                         hyperwal_follower **out, char **error)
+/* --------------------------------------------------------------------------------- opening */
+
+static enum hw_status open_local(struct hyperwal_follower *follower, const char *src,
+                                 struct hw_error *err)
+{
+    char *dir = NULL;
+    enum hw_status status = hw_api_log_dir(hw_env_posix(), src, &dir, err);
+
+    if (status == HW_OK)
+        status = full_path(dir, &follower->source, err);
+    if (status != HW_OK) {
+        hw_free(dir);
+        return status;
+    }
+    return hw_api_log_attach(dir, NULL, &follower->log, err);
+}
+
+/* All URLs, as one line for the replica to remember. */
+static char *sources_join(const char *const *sources, unsigned count)
+{
+    char *all = hw_strdup(sources[0]);
+
+    for (unsigned i = 1; i < count && all != NULL; i++) {
+        char *longer = hw_format("%s %s", all, sources[i]);
+
+        hw_free(all);
+        all = longer;
+    }
+    return all;
+}
+
+/* The id by which servers know this replica again, kept in its directory. */
+static enum hw_status replica_id_read(struct hw_env *env, const char *dir, uint8_t id[16],
+                                      struct hw_error *err)
+{
+    char *path = hw_format("%s/id", dir);
+    size_t size = 0;
+    enum hw_status status;
+
+    if (path == NULL)
+        return hw_fail(err, HW_ENOMEM, "no memory for a path");
+    status = hw_env_read_file(env, path, id, 16, &size, NULL);
+    hw_free(path);
+    if (status != HW_OK || size != 16)
+        env->ops->random(env, id, 16);
+    return HW_OK;
+}
+
+static enum hw_status replica_id_write(struct hw_env *env, const char *dir, const uint8_t id[16],
+                                       struct hw_error *err)
+{
+    char *path = hw_format("%s/id", dir);
+    uint8_t old[17];
+    size_t size = 0;
+    enum hw_status status = HW_OK;
+
+    if (path == NULL)
+        return hw_fail(err, HW_ENOMEM, "no memory for a path");
+    if (hw_env_read_file(env, path, old, sizeof(old), &size, NULL) != HW_OK || size != 16 ||
+        memcmp(old, id, 16) != 0)
+        status = hw_env_replace_file(env, path, id, 16, 0, err);
+    hw_free(path);
+    return status;
+}
+
+/*
+ * What is at `path` already?  *has_key and the key of its log, if it is a replica or has a mirror;
+ * *is_same: it was fed from these sources before.
+ */
+static enum hw_status look_at(struct hyperwal_follower *follower, const char *dir, uint8_t key[],
+                              bool *has_key, bool *is_same, struct hw_error *err)
+{
+    struct hw_env *env = hw_env_posix();
+    struct hw_replica_info info;
+    struct hw_file_stat stat;
+    uint8_t mirror_key[HW_KEY_SIZE];
+    enum hw_status status = hw_replica_info(env, follower->path, &info, err);
+
+    *has_key = *is_same = false;
+    if (status == HW_OK) {
+        memcpy(key, info.key, HW_KEY_SIZE);
+        *has_key = true;
+        *is_same = strcmp(info.source, follower->source) == 0;
+    } else if (status != HW_ENOTFOUND) {
+        return status;
+    } else if (hw_api_has_file(env, dir, "log")) {
+        return hw_fail(err, HW_EEXIST, "%s: a database with a log of its own, not a replica",
+                       follower->path);
+    } else if (env->ops->stat(env, follower->path, &stat, NULL) == HW_OK) {
+        return hw_fail(err, HW_EEXIST,
+                       "%s: a database, but not a replica: choose another name or remove it",
+                       follower->path);
+    }
+    if (!hw_api_has_file(env, dir, "mirror")) {
+        *is_same = false;
+        return HW_OK;
+    }
+    status = hw_api_mirror_key(env, dir, mirror_key, err);
+    if (status == HW_OK && *has_key && memcmp(mirror_key, key, HW_KEY_SIZE) != 0)
+        status = hw_fail(err, HW_EFORK, "%s: the replica and %s are of different logs",
+                         follower->path, dir);
+    memcpy(key, mirror_key, HW_KEY_SIZE);
+    *has_key = true;
+    return status;
+}
+
+static enum hw_status open_mirror(struct hyperwal_follower *follower,
+                                  struct hw_api_remote_options *options, struct hw_error *err)
+{
+    struct hw_env *env = hw_env_posix();
+    struct hw_api_remote *remote = NULL;
+    uint8_t key[HW_KEY_SIZE], id[16];
+    bool has_key;
+    char *dir = hw_strdup(options->dir);
+    enum hw_status status;
+
+    if (dir == NULL)
+        return hw_fail(err, HW_ENOMEM, "no memory to follow a log");
+    status = look_at(follower, dir, key, &has_key, &options->is_known, err);
+    if (status == HW_OK)
+        status = replica_id_read(env, dir, id, err);
+    options->key = has_key ? key : NULL;
+    options->replica_id = id;
+    if (status == HW_OK)
+        status = hw_api_remote_open(options, &remote, err);
+    if (status == HW_OK)
+        status = replica_id_write(env, dir, id, err);
+    if (status != HW_OK) {
+        hw_api_remote_close(remote);
+        hw_free(dir);
+        return status;
+    }
+    status = hw_api_log_attach(dir, remote, &follower->log, err);
+    if (status == HW_OK)
+        follower->mirror = hw_api_remote_mirror(remote);
+    return status;
+}
+
+static enum hw_status open_remote(struct hyperwal_follower *follower, hyperwal_node *node,
+                                  const char *const *sources, unsigned count, struct hw_error *err)
+{
+    struct hw_api_remote_options options = {.node = node,
+                                            .sources = sources,
+                                            .source_count = count,
+                                            .go_on = follow_goes_on,
+                                            .ctx = follower};
+    char *full = NULL, *dir = NULL;
+    enum hw_status status = HW_OK;
+
+    for (unsigned i = 0; i < count && status == HW_OK; i++)
+        if (!hw_address_is_remote(sources[i]))
+            status =
+                hw_fail(err, HW_EMISUSE, "%s: of several sources each has to be a URL", sources[i]);
+    if (status == HW_OK)
+        status = full_path(follower->path, &full, err);
+    if (status != HW_OK)
+        return status;
+    follower->source = sources_join(sources, count);
+    dir = hw_format("%s-hyper", full);
+    options.dir = dir;
+    if (follower->source == NULL || dir == NULL)
+        status = hw_fail(err, HW_ENOMEM, "no memory to follow a log");
+    else
+        status = open_mirror(follower, &options, err);
+    hw_free(full);
+    hw_free(dir);
+    return status;
+}
+
+int hyperwal_follow_sources(hyperwal_node *node, const char *const *sources, unsigned source_count,
+                            const char *path, hyperwal_progress progress, void *ctx,
+                            hyperwal_follower **out, char **error)
 {
     struct hyperwal_follower *follower = NULL;
     struct hw_error err = {0};
-    int code;
     enum hw_status status;
 
     if (error != NULL)
         *error = NULL;
-    if (src == NULL || path == NULL || out == NULL)
+    if (sources == NULL || source_count == 0 || sources[0] == NULL || path == NULL || out == NULL)
         return SQLITE_MISUSE;
     follower = hw_zalloc(sizeof(*follower));
     if (follower == NULL) {
-        hw_fail(&err, HW_ENOMEM, "no memory to follow a log");
-        hw_api_tell(error, &err);
-        return SQLITE_NOMEM;
+        status = hw_fail(&err, HW_ENOMEM, "no memory to follow a log");
+        goto fail;
     }
     follower->progress = progress;
     follower->progress_ctx = ctx;
-    code = hyperwal_log_open(src, &follower->log, error);
-    if (code != SQLITE_OK)
-        goto fail;
     follower->path = hw_strdup(path);
     if (follower->path == NULL) {
         status = hw_fail(&err, HW_ENOMEM, "no memory to follow a log");
-        goto fail_status;
+        goto fail;
     }
-    status = hw_api_log_listen(follower->log, &err);
+    if (source_count == 1 && !hw_address_is_remote(sources[0]))
+        status = open_local(follower, sources[0], &err);
+    else
+        status = open_remote(follower, node, sources, source_count, &err);
+    if (status == HW_OK)
+        status = hw_api_log_listen(follower->log, &err);
     if (status == HW_OK)
         status = hw_api_log_refresh(follower->log, &err);
     if (status == HW_OK)
         status = replica_begin(follower, &err);
     if (status != HW_OK && status != HW_END)
-        goto fail_status;
+        goto fail;
     *out = follower;
     return SQLITE_OK;
 
-fail_status:
-    hw_api_tell(error, &err);
-    code = hw_api_code(status);
 fail:
+    hw_api_tell(error, &err);
     hyperwal_follow_close(follower);
-    return code;
+    /* A file or a server that is missing is no target that somebody asked for. */
+    return status == HW_EIO || status == HW_ENOTFOUND ? SQLITE_CANTOPEN : hw_api_code(status);
+}
+
+int hyperwal_follow_open(const char *src, const char *path, hyperwal_progress progress, void *ctx,
+                         hyperwal_follower **out, char **error)
+{
+    return hyperwal_follow_sources(NULL, &src, 1, path, progress, ctx, out, error);
 }
 
 void hyperwal_follow_close(hyperwal_follower *follower)
@@ -137,15 +358,42 @@ void hyperwal_follow_close(hyperwal_follower *follower)
         return;
     hw_replica_close(follower->replica);
     hyperwal_log_close(follower->log);
+    hw_free(follower->source);
     hw_free(follower->path);
     hw_free(follower);
+}
+
+/* --------------------------------------------------------------------------------- applying */
+
+static void tell_applied(struct hyperwal_follower *follower)
+{
+    uint64_t seq = follower->replica != NULL ? hw_replica_seq(follower->replica) : UINT64_MAX;
+
+    if (follower->mirror != NULL && seq != UINT64_MAX)
+        hw_mirror_applied(follower->mirror, seq + 1);
+}
+
+/*
+ * Not an end: a block is not here yet.  *wait_ns: when to look again, if nothing comes.  A block
+ * that no source has may come with another source; one that is late, any time.
+ */
+static enum hw_status absent(struct hyperwal_follower *follower, enum hw_status status,
+                             uint64_t *wait_ns)
+{
+    if (status == HW_EMISSING || (status == HW_ETIMEOUT && follower->mirror != NULL))
+        return HW_END;
+    if (status != HW_EPRUNED || follower->mirror == NULL || ++follower->absent > ABSENT_MAX)
+        return status;
+    *wait_ns = ABSENT_WAIT_NS;
+    return HW_AGAIN;
 }
 
 /*
  * Apply all that is durable now.  HW_OK: something was applied.  HW_END: there was nothing.
  * HW_AGAIN: readers are in the way, or the caller was interrupted.
  */
-static enum hw_status follow_apply(struct hyperwal_follower *follower, struct hw_error *err)
+static enum hw_status follow_apply(struct hyperwal_follower *follower, uint64_t *wait_ns,
+                                   struct hw_error *err)
 {
     struct hyperwal_log *log = follower->log;
     uint64_t before;
@@ -153,14 +401,16 @@ static enum hw_status follow_apply(struct hyperwal_follower *follower, struct hw
 
     if (status != HW_OK)
         return status;
+    *wait_ns = READERS_WAIT_NS;
     before = follower->replica != NULL ? hw_replica_seq(follower->replica) : UINT64_MAX;
     status = replica_begin(follower, err);
     while (status == HW_OK && atomic_load(&follower->is_interrupted) == 0)
         status = hw_replica_step(follower->replica, err);
-    if (status == HW_END && follower->replica != NULL)
-        follower->applied_length = hw_core_length(log->core);
+    if (status >= 0)
+        tell_applied(follower);
     if (status < 0)
-        return status;
+        return absent(follower, status, wait_ns);
+    follower->absent = 0;
     if (follower->replica != NULL && hw_replica_seq(follower->replica) != before)
         return HW_OK;
     return status == HW_END ? HW_END : HW_AGAIN;
@@ -176,11 +426,11 @@ int hyperwal_follow_step(hyperwal_follower *follower, unsigned timeout_ms)
     for (;;) {
         uint32_t seen = hw_shared_wake_count(log->page);
         enum hw_status status;
-        uint64_t now, wait_ns;
+        uint64_t now, wait_ns, again_ns = 0;
 
         if (atomic_exchange(&follower->is_interrupted, 0) != 0)
             return SQLITE_INTERRUPT;
-        status = follow_apply(follower, &err);
+        status = follow_apply(follower, &again_ns, &err);
         if (status == HW_OK || status < 0)
             return follow_result(follower, status, &err);
         now = env->ops->monotonic_ns(env);
@@ -196,8 +446,8 @@ int hyperwal_follow_step(hyperwal_follower *follower, unsigned timeout_ms)
             return follow_result(follower, status, &err);
         }
         wait_ns = deadline - now;
-        if (status == HW_AGAIN && wait_ns > READERS_WAIT_NS)
-            wait_ns = READERS_WAIT_NS;
+        if (status == HW_AGAIN && wait_ns > again_ns)
+            wait_ns = again_ns;
         hw_shared_want_length(log->page, hw_core_length(log->core));
         hw_shared_wait(log->page, seen, wait_ns);
     }
@@ -206,6 +456,8 @@ int hyperwal_follow_step(hyperwal_follower *follower, unsigned timeout_ms)
 void hyperwal_follow_interrupt(hyperwal_follower *follower)
 {
     atomic_store(&follower->is_interrupted, 1);
+    if (follower->mirror != NULL)
+        hw_mirror_interrupt(follower->mirror);
     hw_shared_wake(follower->log->page);
 }
 
@@ -221,9 +473,6 @@ uint64_t hyperwal_follow_lag(hyperwal_follower *follower)
     uint64_t seq = hyperwal_follow_seq(follower);
     uint64_t applied = seq != HYPERWAL_SEQ_NONE ? seq + 1 : 0;
 
-    /* Snapshots and labels change nothing in a replica, so its seq stays behind them. */
-    if (applied < follower->applied_length)
-        applied = follower->applied_length;
     if (published > length)
         length = published;
     return length > applied ? length - applied : 0;
@@ -234,79 +483,7 @@ const char *hyperwal_follow_errmsg(hyperwal_follower *follower)
     return follower->err.message;
 }
 
-/* ----------------------------------------------------------------------- replica's info */
-
-/* Is `sum` the state after one of the entries that a live follower may just be at? */
-static bool log_has_sum(const char *path, uint64_t from, uint64_t to, uint64_t sum)
+const char *hyperwal_follow_log_dir(hyperwal_follower *follower)
 {
-    hyperwal_log *log = NULL;
-    hyperwal_entry entry;
-    bool found = false;
-
-    if (hyperwal_log_open(path, &log, NULL) != SQLITE_OK)
-        return false;
-    for (uint64_t seq = from; !found && seq <= to;) {
-        if (hyperwal_log_next(log, &seq, &entry) != SQLITE_OK)
-            break;
-        found = entry.db_pages != 0 && entry.sum == sum;
-    }
-    hyperwal_log_close(log);
-    return found;
-}
-
-/* The sum of the file is that of the record, or of an entry applied while we were looking. */
-static enum hw_status replica_verify(struct hw_env *env, const char *path,
-                                     struct hw_replica_info *info, struct hw_error *err)
-{
-    struct hw_replica_info after;
-    uint32_t page_size, page_count;
-    uint64_t sum = 0;
-    enum hw_status status;
-
-    status = hw_database_sum(hw_api_base_vfs(), path, &page_size, &page_count, &sum, err);
-    if (status != HW_OK)
-        return status;
-    if (sum == info->sum)
-        return HW_OK;
-    status = hw_replica_info(env, path, &after, err);
-    if (status != HW_OK)
-        return status;
-    /* The record comes before the pages: what is visible may be one batch behind it. */
-    if (sum == after.sum ||
-        log_has_sum(path, info->seq > 4096 ? info->seq - 4096 : 0, after.seq, sum)) {
-        info->sum = sum;
-        return HW_OK;
-    }
-    return hw_fail(
-        err, HW_ECORRUPT,
-        "%s: state sum %016llx, and the log says %016llx at seq %llu: not the state that "
-        "was committed; remove the file and follow again",
-        path, (unsigned long long)sum, (unsigned long long)after.sum,
-        (unsigned long long)after.seq);
-}
-
-int hyperwal_replica_info(const char *path, int verify, unsigned char key[32],
-                          uint64_t *applied_seq, uint64_t *sum, char **error)
-{
-    struct hw_env *env = hw_env_posix();
-    struct hw_replica_info info;
-    struct hw_error err = {0};
-    enum hw_status status;
-
-    if (error != NULL)
-        *error = NULL;
-    status = hw_replica_info(env, path, &info, &err);
-    if (status == HW_OK && verify != 0)
-        status = replica_verify(env, path, &info, &err);
-    if (status != HW_OK) {
-        hw_api_tell(error, &err);
-        return status == HW_ENOTFOUND ? SQLITE_NOTFOUND : hw_api_code(status);
-    }
-    if (key != NULL)
-        memcpy(key, info.key, HW_KEY_SIZE);
-    if (applied_seq != NULL)
-        *applied_seq = info.seq;
-    if (sum != NULL)
-        *sum = info.sum;
-    return SQLITE_OK;
+    return follower->log->dir;
 }

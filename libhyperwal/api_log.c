@@ -4,10 +4,9 @@
 #include <assert.h>
 #include <string.h>
 
+#include "api_remote.h"
 #include "base/alloc.h"
 #include "entry/entry.h"
-
-enum { HEADER_BYTES_MAX = 64 }; /* an entry header, and with a block 0 the genesis */
 
 /* ------------------------------------------------------------------------------- errors */
 
@@ -79,8 +78,7 @@ sqlite3_vfs *hw_api_base_vfs(void)
 
 /* ------------------------------------------------------------------------- where is it? */
 
-/* Is there a file `dir`/`name`? */
-static bool has_file(struct hw_env *env, const char *dir, const char *name)
+bool hw_api_has_file(struct hw_env *env, const char *dir, const char *name)
 {
     char *path = hw_format("%s/%s", dir, name);
     struct hw_file_stat stat;
@@ -93,52 +91,54 @@ static bool has_file(struct hw_env *env, const char *dir, const char *name)
     return found;
 }
 
-/* The path that a SRC names, borrowed from it.  HW_EMISUSE: it names a host. */
-static enum hw_status source_path(const char *src, const char **path, struct hw_error *err)
+/* A log of ours, or a mirror of somebody else's. */
+static bool has_log(struct hw_env *env, const char *dir)
 {
-    if (strncmp(src, "hyper:", 6) != 0) {
-        *path = src;
-        return HW_OK;
-    }
-    src += 6;
-    if (strncmp(src, "//", 2) == 0 && src[2] != '/')
-        return hw_fail(err, HW_EMISUSE,
-                       "hyper:%s: names a host, and this build has no network; name a database, a "
-                       "log directory or hyper:///full/path",
-                       src);
-    *path = strncmp(src, "//", 2) == 0 ? src + 2 : src;
-    return HW_OK;
+    return hw_api_has_file(env, dir, "log") || hw_api_has_file(env, dir, "mirror");
 }
 
-/* The log that a replica was fed from, if it is still there. */
-static enum hw_status replica_source(struct hw_env *env, const char *path, char **dir,
-                                     struct hw_error *err)
+/* The path that a local SRC names, borrowed from it. */
+static const char *source_path(const char *src)
+{
+    if (strncmp(src, "hyper:", 6) != 0)
+        return src;
+    src += 6;
+    return strncmp(src, "//", 2) == 0 ? src + 2 : src;
+}
+
+/*
+ * The log of a replica: what it mirrors, or where it was fed from if that is on this machine and
+ * still there.  `beside` is its directory.
+ */
+static enum hw_status replica_source(struct hw_env *env, const char *path, const char *beside,
+                                     char **dir, struct hw_error *err)
 {
     struct hw_replica_info info;
     enum hw_status status = hw_replica_info(env, path, &info, err);
+    bool has_mirror = hw_api_has_file(env, beside, "mirror");
 
     if (status != HW_OK)
         return status;
-    if (!has_file(env, info.source, "log"))
+    if (has_mirror && (hw_address_is_remote(info.source) || !has_log(env, info.source)))
+        *dir = hw_strdup(beside);
+    else if (has_log(env, info.source))
+        *dir = hw_strdup(info.source);
+    else
         return hw_fail(err, HW_EIO,
                        "%s: a replica, whose log was in %s and is not there now; name the log's "
                        "directory instead",
                        path, info.source);
-    *dir = hw_strdup(info.source);
     return *dir != NULL ? HW_OK : hw_fail(err, HW_ENOMEM, "no memory to open a log");
 }
 
-static enum hw_status log_dir_find(struct hw_env *env, const char *src, char **out,
-                                   struct hw_error *err)
+enum hw_status hw_api_log_dir(struct hw_env *env, const char *src, char **out, struct hw_error *err)
 {
-    const char *path = NULL;
+    const char *path = source_path(src);
     char *beside = NULL; /* the log's directory beside a database, owned */
     size_t size;
-    enum hw_status status = source_path(src, &path, err);
+    enum hw_status status = HW_OK;
 
-    if (status != HW_OK)
-        return status;
-    if (has_file(env, path, "log")) {
+    if (has_log(env, path)) {
         *out = hw_strdup(path);
         if (*out == NULL)
             return hw_fail(err, HW_ENOMEM, "no memory to open a log");
@@ -150,32 +150,32 @@ static enum hw_status log_dir_find(struct hw_env *env, const char *src, char **o
     beside = hw_format("%s-hyper", path);
     if (beside == NULL)
         return hw_fail(err, HW_ENOMEM, "no memory to open a log");
-    if (has_file(env, beside, "log")) {
+    if (!hw_api_has_file(env, beside, "log") && hw_api_has_file(env, beside, "replica")) {
+        status = replica_source(env, path, beside, out, err);
+    } else if (has_log(env, beside)) {
         *out = beside;
         return HW_OK;
-    }
-    if (has_file(env, beside, "replica"))
-        status = replica_source(env, path, out, err);
-    else
+    } else {
         status = hw_fail(err, HW_EIO,
                          "%s: no log here: neither this nor %s is a log directory; `hyperwal init` "
                          "makes one",
                          path, beside);
+    }
     hw_free(beside);
     return status;
 }
 
 /* ----------------------------------------------------------------------------- refresh */
 
-/* How far may be read; see the header. */
-static uint64_t durable_limit(struct hw_shared_page *page)
+/* How far may be read; see the header.  What a mirror has was signed, and is checked. */
+static uint64_t durable_limit(const struct hyperwal_log *log)
 {
     uint64_t durable;
 
-    if (page == NULL)
+    if (log->page == NULL || log->is_mirror)
         return UINT64_MAX;
-    durable = hw_shared_durable_length(page);
-    return durable == 0 && hw_shared_worker(page) == 0 ? UINT64_MAX : durable;
+    durable = hw_shared_durable_length(log->page);
+    return durable == 0 && hw_shared_worker(log->page) == 0 ? UINT64_MAX : durable;
 }
 
 /* A worker that started after us made the page: from then on its word counts. */
@@ -198,7 +198,7 @@ enum hw_status hw_api_log_refresh(struct hyperwal_log *log, struct hw_error *err
 
     if (status != HW_OK)
         return status;
-    return hw_core_refresh(log->core, durable_limit(log->page), err);
+    return hw_core_refresh(log->core, durable_limit(log), err);
 }
 
 enum hw_status hw_api_log_listen(struct hyperwal_log *log, struct hw_error *err)
@@ -213,38 +213,72 @@ enum hw_status hw_api_log_listen(struct hyperwal_log *log, struct hw_error *err)
 
 /* -------------------------------------------------------------------------- open, close */
 
+enum hw_status hw_api_log_attach(char *dir, struct hw_api_remote *remote, struct hyperwal_log **out,
+                                 struct hw_error *err)
+{
+    struct hyperwal_log *log = hw_zalloc(sizeof(*log));
+    enum hw_status status;
+
+    if (log == NULL) {
+        hw_free(dir);
+        hw_api_remote_close(remote);
+        return hw_fail(err, HW_ENOMEM, "no memory to open a log");
+    }
+    log->env = hw_env_posix();
+    log->dir = dir;
+    log->remote = remote;
+    log->is_mirror = !hw_api_has_file(log->env, dir, "log");
+    status = page_look(log, err);
+    if (status == HW_OK)
+        status = hw_core_open(log->env, dir, HW_CORE_READ, durable_limit(log), &log->core, err);
+    if (status != HW_OK) {
+        hyperwal_log_close(log);
+        return status;
+    }
+    if (remote != NULL)
+        hw_api_remote_attach(remote, log->core);
+    *out = log;
+    return HW_OK;
+}
+
+/* A log that is served elsewhere, through a temporary mirror. */
+static enum hw_status open_remote(const char *src, struct hyperwal_log **out, struct hw_error *err)
+{
+    struct hw_api_remote_options options = {.sources = &src, .source_count = 1};
+    struct hw_api_remote *remote = NULL;
+    char *dir;
+    enum hw_status status = hw_api_remote_open(&options, &remote, err);
+
+    if (status != HW_OK)
+        return status;
+    dir = hw_strdup(hw_api_remote_dir(remote));
+    if (dir == NULL) {
+        hw_api_remote_close(remote);
+        return hw_fail(err, HW_ENOMEM, "no memory to open a log");
+    }
+    return hw_api_log_attach(dir, remote, out, err);
+}
+
 int hyperwal_log_open(const char *src, hyperwal_log **out, char **error)
 {
-    struct hyperwal_log *log = NULL;
     struct hw_error err = {0};
+    char *dir = NULL;
     enum hw_status status;
 
     if (error != NULL)
         *error = NULL;
     if (src == NULL || out == NULL)
         return SQLITE_MISUSE;
-    log = hw_zalloc(sizeof(*log));
-    if (log == NULL) {
-        status = hw_fail(&err, HW_ENOMEM, "no memory to open a log");
-        goto fail;
+    if (hw_address_is_remote(src)) {
+        status = open_remote(src, out, &err);
+    } else {
+        status = hw_api_log_dir(hw_env_posix(), src, &dir, &err);
+        if (status == HW_OK)
+            status = hw_api_log_attach(dir, NULL, out, &err);
     }
-    log->env = hw_env_posix();
-    status = log_dir_find(log->env, src, &log->dir, &err);
-    if (status != HW_OK)
-        goto fail;
-    status = page_look(log, &err);
-    if (status != HW_OK)
-        goto fail;
-    status =
-        hw_core_open(log->env, log->dir, HW_CORE_READ, durable_limit(log->page), &log->core, &err);
-    if (status != HW_OK)
-        goto fail;
-    *out = log;
-    return SQLITE_OK;
-
-fail:
+    if (status == HW_OK)
+        return SQLITE_OK;
     hw_api_tell(error, &err);
-    hyperwal_log_close(log);
     /* A file that is missing is no target that somebody asked for. */
     return status == HW_EIO || status == HW_ENOTFOUND ? SQLITE_CANTOPEN : hw_api_code(status);
 }
@@ -254,7 +288,9 @@ void hyperwal_log_close(hyperwal_log *log)
     if (log == NULL)
         return;
     hw_core_close(log->core);
+    hw_peer_table_close(log->peers);
     hw_shared_page_close(log->page);
+    hw_api_remote_close(log->remote);
     hw_free(log->dir);
     hw_free(log);
 }
@@ -262,6 +298,11 @@ void hyperwal_log_close(hyperwal_log *log)
 const char *hyperwal_log_errmsg(hyperwal_log *log)
 {
     return log->err.message;
+}
+
+void hyperwal_log_key(hyperwal_log *log, unsigned char key[32])
+{
+    memcpy(key, hw_core_identity(log->core)->key, HW_KEY_SIZE);
 }
 
 const char *hyperwal_log_dir(hyperwal_log *log)
@@ -298,7 +339,7 @@ int hyperwal_log_adopt(const char *src, char **error)
         *error = NULL;
     if (src == NULL)
         return SQLITE_MISUSE;
-    status = log_dir_find(env, src, &dir, &err);
+    status = hw_api_log_dir(env, src, &dir, &err);
     if (status != HW_OK)
         goto done;
     path = hw_format("%s/worker.lock", dir);
@@ -323,140 +364,6 @@ done:
     hw_free(path);
     hw_free(dir);
     return hw_api_code(status);
-}
-
-/* --------------------------------------------------------------------------------- head */
-
-/* Header of block `seq`, and for block 0 the genesis (may be NULL). */
-static enum hw_status block_peek(struct hyperwal_log *log, uint64_t seq,
-                                 struct hw_entry_header *header, struct hw_genesis *genesis,
-                                 struct hw_error *err)
-{
-    struct hw_buffer bytes = {0};
-    struct hw_cursor cursor;
-    enum hw_status status;
-
-    status = hw_core_read_head(log->core, seq, HEADER_BYTES_MAX + sizeof(*genesis), &bytes, err);
-    if (status != HW_OK)
-        goto done;
-    cursor = hw_cursor(bytes.bytes, bytes.size);
-    status = hw_entry_header_decode(&cursor, seq, header);
-    if (status == HW_OK && genesis != NULL)
-        status = hw_genesis_decode(&cursor, genesis);
-    if (status == HW_EVERSION)
-        (void)hw_fail(err, status, "%s: block %llu: written by a newer version: upgrade", log->dir,
-                      (unsigned long long)seq);
-    else if (status != HW_OK)
-        (void)hw_fail(err, status, "%s: block %llu: not an entry of hyperwal", log->dir,
-                      (unsigned long long)seq);
-done:
-    hw_buffer_release(&bytes);
-    return status;
-}
-
-enum hw_status hw_api_log_snapshot(struct hyperwal_log *log, uint64_t *seq, struct hw_error *err)
-{
-    uint64_t length = hw_core_length(log->core);
-    struct hw_entry_header header;
-    struct hw_entry_summary entry;
-    uint64_t last;
-    enum hw_status status;
-
-    *seq = UINT64_MAX;
-    if (length == 0)
-        return HW_OK;
-    last = length - 1;
-    status = block_peek(log, last, &header, NULL, err);
-    if (status != HW_OK)
-        return status;
-    *seq = header.snapshot_seq;
-    if (header.type != HW_ENTRY_SNAPSHOT || !header.ends)
-        return HW_OK;
-    status = hw_entry_next(log->core, &last, &entry, err); /* it is the newest one itself */
-    if (status == HW_OK)
-        *seq = entry.first_seq;
-    return status < 0 ? status : HW_OK;
-}
-
-/* The newest entry that says what the database is, from the end backwards. */
-static enum hw_status head_state(struct hyperwal_log *log, hyperwal_head *head,
-                                 struct hw_error *err)
-{
-    struct hw_entry_summary entry;
-    enum hw_status status;
-
-    head->seq = HYPERWAL_SEQ_NONE;
-    for (uint64_t end = head->length; end > 0;) {
-        uint64_t seq = end - 1;
-
-        status = hw_entry_next(log->core, &seq, &entry, err);
-        if (status == HW_EPRUNED || status == HW_END) {
-            end--;
-            continue;
-        }
-        if (status != HW_OK)
-            return status;
-        if (entry.header.type == HW_ENTRY_TRANSACTION || entry.header.type == HW_ENTRY_GENESIS ||
-            entry.header.type == HW_ENTRY_GAP) {
-            head->seq = entry.seq;
-            head->time_ms = entry.header.time_ms;
-            head->page_count = entry.page_count;
-            head->sum = entry.sum;
-            return HW_OK;
-        }
-        end = entry.first_seq < end ? entry.first_seq : end - 1;
-    }
-    return HW_OK;
-}
-
-static void head_page(struct hyperwal_log *log, hyperwal_head *head)
-{
-    char alarm[HW_SHARED_TEXT_SIZE];
-
-    head->has_key = has_file(log->env, log->dir, "key");
-    if (log->page == NULL)
-        return;
-    head->worker_pid = hw_shared_worker(log->page);
-    hw_shared_alarm(log->page, alarm);
-    alarm[sizeof(alarm) - 1] = '\0';
-    memcpy(head->alarm, alarm, sizeof(head->alarm));
-}
-
-int hyperwal_log_head(hyperwal_log *log, hyperwal_head *out)
-{
-    hyperwal_head head = {0};
-    struct hw_entry_header header;
-    struct hw_genesis genesis = {0};
-    struct hw_core_head core;
-    struct hw_error err = {0};
-    enum hw_status status = hw_api_log_refresh(log, &err);
-
-    if (status != HW_OK)
-        return hw_api_log_result(log, status, &err);
-    core = hw_core_head(log->core);
-    memcpy(head.key, hw_core_identity(log->core)->key, sizeof(head.key));
-    memcpy(head.discovery_key, hw_core_identity(log->core)->discovery_key,
-           sizeof(head.discovery_key));
-    memcpy(head.tree_hash, core.tree_hash, sizeof(head.tree_hash));
-    head.length = core.length;
-    head.byte_length = core.byte_length;
-    head.fork = core.fork;
-    head.first_kept = hw_core_first_kept(log->core);
-    head.stored_bytes = hw_core_stored_bytes(log->core);
-    head.seq = head.snapshot_seq = HYPERWAL_SEQ_NONE;
-    if (head.length > 0) {
-        status = block_peek(log, 0, &header, &genesis, &err);
-        if (status == HW_OK)
-            status = hw_api_log_snapshot(log, &head.snapshot_seq, &err);
-        if (status == HW_OK)
-            status = head_state(log, &head, &err);
-        if (status < 0)
-            return hw_api_log_result(log, status, &err);
-        head.page_size = genesis.page_size;
-    }
-    head_page(log, &head);
-    *out = head;
-    return SQLITE_OK;
 }
 
 /* ------------------------------------------------------------------------------ entries */
@@ -502,22 +409,26 @@ static void entry_fill(hyperwal_entry *out, const struct hw_entry_summary *in)
     out->text[sizeof(in->text) - 1] = '\0';
 }
 
-/* Blocks that were given up, from `first` on, as one line. */
-static enum hw_status pruned_run(struct hyperwal_log *log, uint64_t first, uint64_t *seq,
-                                 hyperwal_entry *entry, struct hw_error *err)
+static bool is_absent(enum hw_status status)
+{
+    return status == HW_EPRUNED || status == HW_EMISSING;
+}
+
+/* Blocks that were given up, or that a mirror has not got, from `first` on, as one line. */
+static enum hw_status absent_run(struct hyperwal_log *log, uint64_t first, enum hw_status why,
+                                 uint64_t *seq, hyperwal_entry *entry)
 {
     struct hw_entry_summary summary;
-    enum hw_status status = HW_OK;
 
     while (*seq < hw_core_length(log->core)) {
         uint64_t next = *seq;
 
-        status = hw_entry_next(log->core, &next, &summary, err);
-        if (status != HW_EPRUNED || next <= *seq)
+        if (hw_entry_next(log->core, &next, &summary, NULL) != why || next <= *seq)
             break;
         *seq = next;
     }
-    *entry = (hyperwal_entry){.seq = *seq - 1, .blocks = *seq - first, .type = "pruned"};
+    *entry = (hyperwal_entry){
+        .seq = *seq - 1, .blocks = *seq - first, .type = why == HW_EPRUNED ? "pruned" : "missing"};
     return HW_OK; /* what ended the run, be it a failure, is met again by the next call */
 }
 
@@ -529,8 +440,8 @@ int hyperwal_log_next(hyperwal_log *log, uint64_t *seq, hyperwal_entry *entry)
     enum hw_status status;
 
     status = hw_entry_next(log->core, seq, &summary, &err);
-    if (status == HW_EPRUNED && *seq > first)
-        status = pruned_run(log, first, seq, entry, &err);
+    if (is_absent(status) && *seq > first)
+        status = absent_run(log, first, status, seq, entry);
     else if (status == HW_OK)
         entry_fill(entry, &summary);
     return hw_api_log_result(log, status, &err);
@@ -588,7 +499,7 @@ static enum hw_status verify_entries(struct hyperwal_log *log, struct hw_error *
 
         if (status == HW_END)
             return HW_OK;
-        if (status == HW_EPRUNED && seq > first)
+        if (is_absent(status) && seq > first)
             continue;
         if (status != HW_OK)
             return status;
@@ -608,6 +519,11 @@ int hyperwal_log_verify(hyperwal_log *log, unsigned flags, hyperwal_progress pro
     struct hw_error err = {0};
     enum hw_status status = hw_api_log_refresh(log, &err);
 
+    /* What is not here yet is fetched by reading it. */
+    if (status == HW_OK && log->remote != NULL) {
+        hw_api_remote_want_all(log->remote);
+        status = verify_entries(log, &err);
+    }
     if (status == HW_OK)
         status = hw_core_verify(log->core, progress_pass, &pass, &err);
     if (status == HW_OK)
@@ -653,6 +569,8 @@ int hyperwal_restore(hyperwal_log *log, const hyperwal_target *target, const cha
     struct hw_error err = {0};
     enum hw_status status = hw_api_log_refresh(log, &err);
 
+    if (status == HW_OK && log->remote != NULL)
+        hw_api_remote_want(log->remote, log->core, &wanted);
     if (status == HW_OK)
         status =
             hw_restore(log->env, hw_api_base_vfs(), log->core, &wanted, out,

@@ -11,17 +11,22 @@
 #include <stdbool.h>
 
 #include "apply/apply.h"
+#include "env/peer_table.h"
 #include "env/shared_page.h"
 #include "hypercore/hypercore.h"
 #include "hyperwal.h"
 
+struct hw_api_remote;
 struct hyperwal_log {
     struct hw_env *env;
-    char *dir;                   /* owned */
-    struct hw_core *core;        /* owned */
-    struct hw_shared_page *page; /* owned; NULL: nobody made it yet */
-    bool is_deaf;                /* the page is our own memory: the directory may not be written */
-    struct hw_error err;         /* of the last call that failed */
+    char *dir;                    /* owned */
+    struct hw_core *core;         /* owned */
+    struct hw_shared_page *page;  /* owned; NULL: nobody made it yet */
+    struct hw_api_remote *remote; /* owned; NULL: `dir` is all there is */
+    struct hw_peer_table *peers;  /* owned; NULL: not looked at yet */
+    bool is_mirror;               /* of somebody else's log */
+    bool is_deaf;                 /* the page is our own memory: the directory may not be written */
+    struct hw_error err;          /* of the last call that failed */
 };
 
 /* The VFS that reads and writes plain files, even where ours is the default one. */
@@ -35,6 +40,18 @@ int hw_api_log_result(struct hyperwal_log *log, enum hw_status status, const str
 
 /* A copy of the message of `err` for the caller of an open function; `error` may be NULL. */
 void hw_api_tell(char **error, const struct hw_error *err);
+
+/* The directory with the log that a local SRC names, from hw_format(). */
+enum hw_status hw_api_log_dir(struct hw_env *env, const char *src, char **out,
+                              struct hw_error *err) HW_MUST_CHECK;
+/* Is there a file `dir`/`name`? */
+bool hw_api_has_file(struct hw_env *env, const char *dir, const char *name);
+
+/*
+ * Open the log in `dir` (moved), filled by `remote` (moved; NULL: a local one).
+ */
+enum hw_status hw_api_log_attach(char *dir, struct hw_api_remote *remote, struct hyperwal_log **out,
+                                 struct hw_error *err) HW_MUST_CHECK;
 
 /* Learn what was appended and published since. */
 enum hw_status hw_api_log_refresh(struct hyperwal_log *log, struct hw_error *err) HW_MUST_CHECK;

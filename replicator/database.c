@@ -56,6 +56,18 @@ bool database_has_log(const char *path)
     return is_beside(path, "-hyper/log");
 }
 
+bool source_is_remote(const char *src)
+{
+    static const char *const schemes[] = {"tcp://", "ws://", "ipc://"};
+
+    if (strncmp(src, "hyper://", 8) == 0)
+        return src[8] != '/';
+    for (size_t i = 0; i < sizeof(schemes) / sizeof(schemes[0]); i++)
+        if (strncmp(src, schemes[i], strlen(schemes[i])) == 0)
+            return true;
+    return false;
+}
+
 bool database_is_replica(const char *path)
 {
     return hyperwal_replica_info(path, 0, NULL, NULL, NULL, NULL) == SQLITE_OK;

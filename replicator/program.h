@@ -64,6 +64,8 @@ void stop_interrupts(hyperwal_follower *follower); /* NULL: nobody */
 int database_check(const char *path);
 /* Is there a log beside `path`? */
 bool database_has_log(const char *path);
+/* Does SRC name a log that is served, and not a path? */
+bool source_is_remote(const char *src);
 /* Is `path` a replica? */
 bool database_is_replica(const char *path);
 /* Open a database that has a log, through the VFS.  Says why not; returns an exit code. */

@@ -96,14 +96,35 @@ void json_raw(struct json *json, const char *name, const char *value)
     fputs(value, stdout);
 }
 
-void json_end(struct json *json)
+void json_close(struct json *json)
 {
     (void)json;
-    fputs("}\n", stdout);
+    putchar('}');
+}
+
+void json_end(struct json *json)
+{
+    json_close(json);
+    putchar('\n');
     fflush(stdout); /* whoever reads a pipe wants the line now */
 }
 
 /* -------------------------------------------------------------------------------- texts */
+
+const char *key_short(const unsigned char key[32], char out[KEY_TEXT])
+{
+    static const char digits[] = "ybndrfg8ejkmcpqxot1uwisza345h769";
+    size_t size = 0;
+
+    for (unsigned bit = 0; bit < 256; bit += 5) { /* the last digit has one bit of the key */
+        unsigned byte = bit / 8;
+        unsigned two = (unsigned)key[byte] << 8 | (byte + 1 < 32 ? key[byte + 1] : 0U);
+
+        out[size++] = digits[two >> (11 - bit % 8) & 31];
+    }
+    out[size] = '\0';
+    return out;
+}
 
 const char *time_text(int64_t time_ms, char out[TIME_TEXT])
 {

@@ -21,9 +21,12 @@ void json_time(struct json *json, const char *name, int64_t time_ms); /* 0: null
 void json_sum(struct json *json, const char *name, uint64_t sum);     /* 16 hex digits */
 void json_key(struct json *json, const char *name, const unsigned char key[32]);
 void json_raw(struct json *json, const char *name, const char *value);
+void json_close(struct json *json); /* of an object within another one */
 void json_end(struct json *json);
 
 enum { TIME_TEXT = 32, SIZE_TEXT = 24, KEY_TEXT = 65 };
+/* A key as people tell it to each other: 52 characters of z-base-32. */
+const char *key_short(const unsigned char key[32], char out[KEY_TEXT]);
 /* "2026-11-22T10:00:00.123Z" */
 const char *time_text(int64_t time_ms, char out[TIME_TEXT]);
 /* "1.4 MiB" */

@@ -49,19 +49,15 @@ static bool is_database(const char *path)
     return found;
 }
 
-/* File name without its ending, one word, unlike any other. */
+/* The file's name, one word, unlike any other. */
 static void name_make(const struct served_list *list, const char *path, char out[64])
 {
     const char *slash = strrchr(path, '/');
     const char *file = slash != NULL ? slash + 1 : path;
     char base[48];
     size_t size;
-    char *dot;
 
     snprintf(base, sizeof(base), "%s", file);
-    dot = strrchr(base, '.');
-    if (dot != NULL && dot != base)
-        *dot = '\0';
     for (size = 0; base[size] != '\0'; size++)
         if (base[size] == ' ' || (unsigned char)base[size] < 0x20)
             base[size] = '_';
@@ -74,11 +70,13 @@ static void name_make(const struct served_list *list, const char *path, char out
     }
 }
 
-static void print_line(const struct served *served, const unsigned char key[32], bool is_json)
+static void print_line(const struct served_list *list, const struct served *served,
+                       const unsigned char key[32], bool is_json)
 {
     char text[KEY_TEXT];
     struct json json;
-    char *url = sqlite3_mprintf("hyper://%s", served->path);
+    char *url = list->node != NULL ? hyperwal_node_url(list->node, served->name)
+                                   : sqlite3_mprintf("hyper://%s", served->path);
 
     if (!is_json) {
         printf("%s %s %s\n", served->name, key_text(key, text), url != NULL ? url : served->path);
@@ -141,21 +139,17 @@ static bool is_again(int code)
     return (code & 0xff) == SQLITE_BUSY || (code & 0xff) == SQLITE_LOCKED;
 }
 
-/* Open it and take the list's next place; *served has everything but that. */
-static enum served_result served_open(struct served_list *list, struct served *served, bool is_json,
-                                      int *result)
+/* The database, through the VFS: from now on its log grows. */
+static int database_serve(struct served *served, unsigned char key[32], char **error)
 {
-    unsigned char key[32];
-    char *error = NULL;
-    struct served *grown;
-    int code = hyperwal_open(served->path, 0, &served->db, &error);
+    int code = hyperwal_open(served->path, 0, &served->db, error);
 
     if (code == SQLITE_OK) {
         code = database_begin(served->db);
         if (code == SQLITE_OK)
             code = sidecar_open(&served->sidecar, served->path);
         if (code != SQLITE_OK)
-            error = sqlite3_mprintf("%s: %s", served->path, sqlite3_errmsg(served->db));
+            *error = sqlite3_mprintf("%s: %s", served->path, sqlite3_errmsg(served->db));
     }
     if (code == SQLITE_OK) {
         uint64_t seq;
@@ -163,8 +157,23 @@ static enum served_result served_open(struct served_list *list, struct served *s
         /* If the log is slow to start, the first mark is planted later. */
         if (hyperwal_seq(served->db, NULL, &seq) == SQLITE_OK)
             (void)sidecar_move(&served->sidecar, served->db);
-        code = log_key(served->path, key, &error);
+        code = log_key(served->path, key, error);
     }
+    return code;
+}
+
+/* Open it and take the list's next place; *served has everything but that. */
+static enum served_result served_open(struct served_list *list, struct served *served,
+                                      bool is_replica, bool is_json, int *result)
+{
+    unsigned char key[32];
+    char *error = NULL;
+    struct served *grown;
+    int code = is_replica ? hyperwal_replica_info(served->path, 0, key, NULL, NULL, &error)
+                          : database_serve(served, key, &error);
+
+    if (code == SQLITE_OK && list->node != NULL)
+        code = hyperwal_node_serve(list->node, served->name, served->path, &error);
     if (code == SQLITE_OK) {
         grown = realloc(list->items, (list->count + 1) * sizeof(*grown));
         if (grown == NULL)
@@ -174,7 +183,7 @@ static enum served_result served_open(struct served_list *list, struct served *s
     }
     if (code == SQLITE_OK) {
         list->items[list->count++] = *served;
-        print_line(served, key, is_json);
+        print_line(list, served, key, is_json);
     } else if (!is_again(code)) {
         *result = failure_code(code, error);
     }
@@ -187,6 +196,7 @@ enum served_result served_add(struct served_list *list, const char *path, bool i
 {
     struct served served = {.sidecar = {.lock = -1}};
     enum served_result added = SERVED_FAILED;
+    bool is_replica;
     struct stat stat_;
 
     *result = FAILED;
@@ -203,17 +213,21 @@ enum served_result served_add(struct served_list *list, const char *path, bool i
         added = SERVED_IGNORE;
         goto done;
     }
-    if (database_is_replica(served.path)) {
-        (void)failure("%s: a replica; serve its primary's database", path);
+    is_replica = database_is_replica(served.path);
+    if (is_replica && list->node == NULL) {
+        (void)failure(
+            "%s: a replica; serve its primary's database, or --listen to serve its log to "
+            "others",
+            path);
         goto done;
     }
-    *result = database_check(served.path);
+    *result = is_replica ? DONE : database_check(served.path);
     if (*result != DONE || stat(served.path, &stat_) != 0)
         goto done;
     served.device = stat_.st_dev;
     served.inode = stat_.st_ino;
     name_make(list, served.path, served.name);
-    added = served_open(list, &served, is_json, result);
+    added = served_open(list, &served, is_replica, is_json, result);
 done:
     if (added != SERVED_ADDED) {
         sidecar_close(&served.sidecar);
@@ -273,6 +287,8 @@ void served_work(struct served_list *list)
         struct served *served = &list->items[i];
         double now = seconds_now();
 
+        if (served->db == NULL)
+            continue;
         if (served->is_written || (served->delay_ms != 0 && now >= served->look_after))
             look(served);
         if (served->sidecar.is_due && now >= move_after(&served->sidecar))
@@ -288,6 +304,8 @@ int served_wait(const struct served_list *list)
         const struct served *served = &list->items[i];
         double look_in = served->look_after - now, move_in = move_after(&served->sidecar) - now;
 
+        if (served->db == NULL)
+            continue;
         if (served->is_written)
             return 0;
         if (served->delay_ms != 0 && (least < 0 || look_in < least))
@@ -304,6 +322,8 @@ void served_remove(struct served_list *list, struct served *served)
 {
     size_t at = (size_t)(served - list->items);
 
+    if (list->node != NULL)
+        hyperwal_node_unserve(list->node, served->name);
     sidecar_close(&served->sidecar);
     sqlite3_close_v2(served->db);
     free(served->path);

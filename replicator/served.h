@@ -19,7 +19,7 @@
 struct served {
     char *path; /* full, owned */
     char name[64];
-    sqlite3 *db; /* owned */
+    sqlite3 *db; /* owned; NULL: a replica, whose log is served to others */
     struct sidecar sidecar;
     bool is_written;   /* somebody wrote to the WAL: not looked at yet */
     int64_t version;   /* data_version when we looked after the last write to the WAL */
@@ -32,6 +32,7 @@ struct served {
 struct served_list {
     struct served *items; /* owned */
     size_t count;
+    hyperwal_node *node; /* borrowed; serves them to others; NULL: no network */
 };
 
 /* What became of served_add(). */
@@ -44,7 +45,8 @@ enum served_result {
 
 /*
  * Open `path` and print its line (NAME KEY URL, or an object).  With `is_guess` a file that is no
- * database, or none yet, is ignored.  *result: the exit code of a failure.
+ * database, or none yet, is ignored.  A replica that is named is served too if there is a network.
+ * *result: the exit code of a failure.
  */
 enum served_result served_add(struct served_list *list, const char *path, bool is_guess,
                               bool is_json, int *result);

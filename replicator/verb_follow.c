@@ -1,19 +1,34 @@
 /* hyperwal follow: keep a replica. */
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 
+#include "network.h"
 #include "program.h"
 #include "report.h"
 
-enum { OPTION_ONCE = 1, OPTION_LISTEN, OPTION_JSON };
+enum { OPTION_ONCE = 1, OPTION_ALSO, OPTION_LISTEN, OPTION_ALLOW, OPTION_NAME, OPTION_JSON };
 enum { STEP_MS = 3600 * 1000, CATCH_UP_MS = 200 };
+enum { SOURCES_MAX = 16 };
 
 static const struct option options[] = {
     {"once", no_argument, NULL, OPTION_ONCE},
+    {"also", required_argument, NULL, OPTION_ALSO},
     {"listen", required_argument, NULL, OPTION_LISTEN},
+    {"allow", required_argument, NULL, OPTION_ALLOW},
+    {"name", required_argument, NULL, OPTION_NAME},
     {"json", no_argument, NULL, OPTION_JSON},
     {"help", no_argument, NULL, 'h'},
     {NULL, 0, NULL, 0},
+};
+
+struct follow_wishes {
+    const char *sources[SOURCES_MAX];
+    unsigned source_count;
+    const char *path; /* the replica */
+    const char *name; /* under which its log is served */
+    struct network_wishes network;
+    bool is_once, is_json;
 };
 
 static void print_event(const char *event, const char *path, uint64_t seq, bool is_json)
@@ -32,9 +47,16 @@ static void print_event(const char *event, const char *path, uint64_t seq, bool 
     json_end(&json);
 }
 
-/* A damaged replica is rebuilt by the next step; everything else ends the verb. */
-static int step_failed(hyperwal_follower *follower, int code)
+/*
+ * A damaged replica is rebuilt by the next step.  A block that no source has now may come with
+ * another one.  Everything else ends the verb.
+ */
+static int step_failed(hyperwal_follower *follower, int code, const struct follow_wishes *wishes)
 {
+    if (code == HYPERWAL_NOTARGET && source_is_remote(wishes->sources[0]) && !wishes->is_once) {
+        (void)failure("%s; waiting for a source that has it", hyperwal_follow_errmsg(follower));
+        return DONE;
+    }
     if (code != HYPERWAL_CORRUPT)
         return failure_code(code, hyperwal_follow_errmsg(follower));
     (void)failure("%s; repairing", hyperwal_follow_errmsg(follower));
@@ -46,7 +68,7 @@ static bool is_failure(int code)
     return code != SQLITE_OK && code != SQLITE_DONE && code != SQLITE_INTERRUPT;
 }
 
-static int follow_live(hyperwal_follower *follower, const char *path, bool is_json)
+static int follow_live(hyperwal_follower *follower, const struct follow_wishes *wishes)
 {
     bool was_live = false, was_corrupt = false;
     int code = hyperwal_follow_step(follower, 0);
@@ -55,25 +77,26 @@ static int follow_live(hyperwal_follower *follower, const char *path, bool is_js
         if (stop_asked())
             return DONE;
         if (is_failure(code)) {
-            int result = step_failed(follower, code);
+            int result = step_failed(follower, code, wishes);
 
-            if (result != DONE || was_corrupt) /* the repair did not help: the log itself is bad */
-                return result != DONE ? result : CORRUPT;
-            was_corrupt = true;
+            if (result != DONE || (was_corrupt && code == HYPERWAL_CORRUPT))
+                return result != DONE ? result : CORRUPT; /* no repair helps: the log is bad */
+            was_corrupt = code == HYPERWAL_CORRUPT;
         } else if (code == SQLITE_OK) {
             was_corrupt = false;
         }
         if (!was_live && !was_corrupt && hyperwal_follow_lag(follower) == 0 &&
             hyperwal_follow_seq(follower) != HYPERWAL_SEQ_NONE) {
             was_live = true;
-            print_event("live", path, hyperwal_follow_seq(follower), is_json);
+            print_event("live", wishes->path, hyperwal_follow_seq(follower), wishes->is_json);
         }
         code = hyperwal_follow_step(follower, STEP_MS);
     }
 }
 
 /* Up to the head as of the start, which is `target`. */
-static int follow_once(hyperwal_follower *follower, const char *path, uint64_t target, bool is_json)
+static int follow_once(hyperwal_follower *follower, const struct follow_wishes *wishes,
+                       uint64_t target)
 {
     bool was_corrupt = false;
     int code = hyperwal_follow_step(follower, 0);
@@ -82,30 +105,36 @@ static int follow_once(hyperwal_follower *follower, const char *path, uint64_t t
         uint64_t seq = hyperwal_follow_seq(follower);
 
         if (is_failure(code)) {
-            int result = step_failed(follower, code);
+            int result = step_failed(follower, code, wishes);
 
             if (result != DONE || was_corrupt)
                 return result != DONE ? result : CORRUPT;
             was_corrupt = true;
         } else if (seq != HYPERWAL_SEQ_NONE && seq >= target) {
-            print_event("done", path, seq, is_json);
+            print_event("done", wishes->path, seq, wishes->is_json);
             return DONE;
         }
         if (stop_asked())
-            return failure("%s: stopped before the head", path);
+            return failure("%s: stopped before the head", wishes->path);
         code = hyperwal_follow_step(follower, CATCH_UP_MS); /* readers may be in the way */
     }
 }
 
-/* The state that --once stops at. */
-static int head_seq(const char *src, uint64_t *seq)
+/* The state that --once stops at, by the first source that tells. */
+static int head_seq(const struct follow_wishes *wishes, uint64_t *seq)
 {
     hyperwal_log *log = NULL;
     hyperwal_head head;
+    const char *src = wishes->sources[0];
     char *error = NULL;
     int code = hyperwal_log_open(src, &log, &error);
     int result = DONE;
 
+    for (unsigned i = 1; code != SQLITE_OK && i < wishes->source_count; i++) {
+        sqlite3_free(error);
+        src = wishes->sources[i];
+        code = hyperwal_log_open(src, &log, &error);
+    }
     if (code != SQLITE_OK) {
         result = failure_code(code, error);
         sqlite3_free(error);
@@ -125,21 +154,64 @@ static int head_seq(const char *src, uint64_t *seq)
     return result;
 }
 
-static int follow(const char *src, const char *path, bool is_once, bool is_json)
+/* Others may follow from here: print where. */
+static int serve_further(hyperwal_node *node, hyperwal_follower *follower,
+                         const struct follow_wishes *wishes)
+{
+    const char *slash = strrchr(wishes->path, '/');
+    const char *name = wishes->name != NULL ? wishes->name
+                       : slash != NULL      ? slash + 1
+                                            : wishes->path;
+    unsigned char key[32] = {0};
+    hyperwal_log *log = NULL;
+    char *error = NULL, *url = NULL, text[KEY_TEXT];
+    struct json json;
+    int code, result = DONE;
+
+    code = hyperwal_node_serve(node, name, hyperwal_follow_log_dir(follower), &error);
+    if (code == SQLITE_OK)
+        code = hyperwal_log_open(hyperwal_follow_log_dir(follower), &log, &error);
+    if (code != SQLITE_OK) {
+        result = failure_code(code, error);
+        goto done;
+    }
+    hyperwal_log_key(log, key);
+    url = hyperwal_node_url(node, name);
+    if (wishes->is_json) {
+        json_begin(&json);
+        json_text(&json, "event", "serving");
+        json_text(&json, "name", name);
+        json_key(&json, "key", key);
+        json_text(&json, "url", url);
+        json_text(&json, "path", wishes->path);
+        json_end(&json);
+    } else {
+        printf("%s %s %s\n", name, key_text(key, text), url != NULL ? url : "");
+        fflush(stdout);
+    }
+done:
+    sqlite3_free(url);
+    sqlite3_free(error);
+    hyperwal_log_close(log);
+    return result;
+}
+
+static int follow_with(hyperwal_node *node, const struct follow_wishes *wishes)
 {
     hyperwal_follower *follower = NULL;
     struct progress progress;
     uint64_t target = 0;
     char *error = NULL;
-    int code, result;
+    int code, result = DONE;
 
-    if (is_once) {
-        result = head_seq(src, &target);
+    if (wishes->is_once) {
+        result = head_seq(wishes, &target);
         if (result != DONE)
             return result;
     }
     progress_begin(&progress, "making the replica", true);
-    code = hyperwal_follow_open(src, path, report_progress, &progress, &follower, &error);
+    code = hyperwal_follow_sources(node, wishes->sources, wishes->source_count, wishes->path,
+                                   report_progress, &progress, &follower, &error);
     progress_end(&progress);
     if (code != SQLITE_OK) {
         result = stop_asked() ? DONE : failure_code(code, error);
@@ -147,44 +219,99 @@ static int follow(const char *src, const char *path, bool is_once, bool is_json)
         return result;
     }
     stop_interrupts(follower);
-    result = is_once ? follow_once(follower, path, target, is_json)
-                     : follow_live(follower, path, is_json);
+    if (node != NULL)
+        result = serve_further(node, follower, wishes);
+    if (result == DONE)
+        result =
+            wishes->is_once ? follow_once(follower, wishes, target) : follow_live(follower, wishes);
     stop_interrupts(NULL);
     hyperwal_follow_close(follower);
     return result;
 }
 
+static int follow(const struct follow_wishes *wishes)
+{
+    hyperwal_node *node = NULL;
+    int result = network_open(&wishes->network, &node);
+
+    if (result == DONE)
+        result = follow_with(node, wishes);
+    hyperwal_node_close(node);
+    return result;
+}
+
+/* DONE, or what usage_error() gave. */
+static int take_option(int c, struct follow_wishes *wishes)
+{
+    bool fits = true;
+
+    switch (c) {
+    case OPTION_ONCE:
+        wishes->is_once = true;
+        break;
+    case OPTION_ALSO:
+        fits = wishes->source_count < SOURCES_MAX;
+        if (fits)
+            wishes->sources[wishes->source_count++] = optarg;
+        break;
+    case OPTION_LISTEN:
+        fits = network_add_listen(&wishes->network, optarg);
+        break;
+    case OPTION_ALLOW:
+        fits = network_add_allow(&wishes->network, optarg);
+        break;
+    case OPTION_NAME:
+        wishes->name = optarg;
+        break;
+    default:
+        wishes->is_json = true;
+    }
+    return fits ? DONE : usage_error(&verb_follow, "too many --also, --listen or --allow");
+}
+
 static int run(int argc, char **argv)
 {
-    bool is_once = false, is_json = false;
+    struct follow_wishes wishes = {.source_count = 1};
     int c;
 
     while ((c = option_next(&verb_follow, argc, argv, options)) != -1) {
+        int result = c == OPTION_HELP || c == OPTION_BAD ? DONE : take_option(c, &wishes);
+
         if (c == OPTION_HELP || c == OPTION_BAD)
             return option_exit(c);
-        if (c == OPTION_LISTEN)
-            return usage_error(&verb_follow, "--listen: this build has no network");
-        if (c == OPTION_ONCE)
-            is_once = true;
-        else
-            is_json = true;
+        if (result != DONE)
+            return result;
     }
     if (argc - optind != 2)
         return usage_error(&verb_follow, "needs SRC and REPLICA");
+    if ((wishes.network.allow_count > 0 || wishes.name != NULL) && wishes.network.listen_count == 0)
+        return usage_error(&verb_follow, "--allow and --name need --listen");
+    wishes.sources[0] = argv[optind];
+    wishes.path = argv[optind + 1];
     stop_watch();
-    return follow(argv[optind], argv[optind + 1], is_once, is_json);
+    return follow(&wishes);
 }
 
 const struct verb verb_follow = {
     .name = "follow",
-    .synopsis = "SRC REPLICA [--once] [--json]",
+    .synopsis = "SRC REPLICA [--also SRC]... [--once] [--listen URL]... [--allow KEY|any]... "
+                "[--name NAME] [--json]",
     .summary = "keep a read-only replica that is always up to date",
     .help =
         "Makes the database REPLICA from the log of SRC, or goes on where it stopped, and applies\n"
         "every transaction as soon as it is durable in the log, until SIGINT or SIGTERM.  Any\n"
         "SQLite may read REPLICA meanwhile, and nobody can write to it.\n\n"
-        "  --once  stop at the head that the log has at the start\n"
-        "  --json  one object an event: event (live, or done with --once), path, seq\n\n"
-        "SRC is on this machine: this build has no network.\n",
+        "SRC is a database or log of this machine, or a URL: hyper://HOST[:PORT]/NAME (also\n"
+        "tcp://), ws://HOST:PORT/PATH/NAME or ipc://SOCKET/NAME, where NAME is what the server\n"
+        "calls it or the log's key.  What comes is checked against the key before it is used.\n\n"
+        "  --also SRC       another URL of the same log; the best is used, and the others if it "
+        "fails\n"
+        "  --once           stop at the head that the log has at the start\n"
+        "  --listen URL     serve the log further, as far as it is here, as `hyperwal serve` does\n"
+        "  --allow KEY|any  who may come in there\n"
+        "  --name NAME      what it is called there; the file name of REPLICA\n"
+        "  --json           one object an event: event (live, or done with --once), path, seq; "
+        "with\n"
+        "                   --listen first event (serving), name, key, url, path\n",
     .run = run,
 };

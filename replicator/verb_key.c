@@ -1,4 +1,4 @@
-/* hyperwal key: the public key of a log. */
+/* hyperwal key: the public key of a log, or one's own among peers. */
 #include <stdio.h>
 
 #include "program.h"
@@ -53,6 +53,29 @@ done:
     return result;
 }
 
+/* The key by which servers know us, for their --allow. */
+static int print_identity(bool is_json)
+{
+    char text[KEY_TEXT], brief[KEY_TEXT];
+    unsigned char key[32];
+    char *error = NULL;
+    struct json json;
+    int code = hyperwal_identity(NULL, key, &error), result = DONE;
+
+    if (code != SQLITE_OK) {
+        result = failure_code(code, error);
+    } else if (!is_json) {
+        printf("%s\n%s\n", key_text(key, text), key_short(key, brief));
+    } else {
+        json_begin(&json);
+        json_key(&json, "key", key);
+        json_text(&json, "short", key_short(key, brief));
+        json_end(&json);
+    }
+    sqlite3_free(error);
+    return result;
+}
+
 static int run(int argc, char **argv)
 {
     bool is_json = false;
@@ -63,21 +86,25 @@ static int run(int argc, char **argv)
             return option_exit(c);
         is_json = true;
     }
+    if (argc == optind)
+        return print_identity(is_json);
     if (argc - optind != 1)
-        return usage_error(
-            &verb_key, "needs one SRC; a key of one's own is for peers of a network, which this "
-                       "build does not have");
+        return usage_error(&verb_key, "takes one SRC at most");
     return print_key(argv[optind], is_json);
 }
 
 const struct verb verb_key = {
     .name = "key",
-    .synopsis = "SRC [--json]",
-    .summary = "print the public key of a log",
+    .synopsis = "[SRC] [--json]",
+    .summary = "print the public key of a log, or one's own",
     .help =
         "The key names the log, and proves every entry of it.  The secret half never leaves the\n"
         "file `key` in the log's directory; a copy of the directory without that file is a\n"
         "read-only mirror.\n\n"
-        "  --json  one object: path, key, discovery_key\n",
+        "Without SRC: the key by which servers know this user, for their --allow, in hexadecimal\n"
+        "and in z-base-32; made if there is none.  It is in $HYPERWAL_IDENTITY, or in "
+        "hyperwal/identity\n"
+        "below $XDG_CONFIG_HOME or ~/.config.\n\n"
+        "  --json  one object: path, key, discovery_key; without SRC key, short\n",
     .run = run,
 };

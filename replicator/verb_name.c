@@ -1,4 +1,4 @@
-/* hyperwal name: petnames, which need a network. */
+/* hyperwal name: petnames, which this version does not have. */
 #include <stddef.h>
 
 #include "program.h"
@@ -14,15 +14,15 @@ static int run(int argc, char **argv)
 
     if (c == OPTION_HELP || c == OPTION_BAD)
         return option_exit(c);
-    return usage_error(&verb_name, "petnames are for peers, and this build has no network");
+    return usage_error(&verb_name, "this version has no petnames: name a log by its URL");
 }
 
 const struct verb verb_name = {
     .name = "name",
     .synopsis = "add|list|remove ...",
-    .summary = "(needs a network, which this build does not have)",
+    .summary = "(not in this version)",
     .help =
-        "Local names for the keys of peers.  This build has no network: databases are named by\n"
-        "their paths.\n",
+        "Local names for the keys of logs.  This version does not have them: databases are named\n"
+        "by their paths or URLs.\n",
     .run = run,
 };

@@ -18,19 +18,20 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "network.h"
 #include "program.h"
 #include "report.h"
 #include "served.h"
 
-enum { OPTION_JSON = 1, OPTION_NETWORK };
+enum { OPTION_JSON = 1, OPTION_LISTEN, OPTION_ALLOW, OPTION_HTTP };
 enum { REST_MS = 1 };    /* after events, until the next ones are read */
 enum { RETRY_MS = 500 }; /* while a database could not be opened because it was busy */
 enum { EVENT_BUFFER = 16 * (sizeof(struct inotify_event) + NAME_MAX + 1) };
 
 static const struct option options[] = {
-    {"listen", required_argument, NULL, OPTION_NETWORK},
-    {"http", required_argument, NULL, OPTION_NETWORK},
-    {"allow", required_argument, NULL, OPTION_NETWORK},
+    {"listen", required_argument, NULL, OPTION_LISTEN},
+    {"http", required_argument, NULL, OPTION_HTTP},
+    {"allow", required_argument, NULL, OPTION_ALLOW},
     {"json", no_argument, NULL, OPTION_JSON},
     {"help", no_argument, NULL, 'h'},
     {NULL, 0, NULL, 0},
@@ -289,7 +290,8 @@ static void print_ready(const struct server *server)
     json_end(&json);
 }
 
-static int serve(struct server *server, char **paths, int count)
+static int serve(struct server *server, const struct network_wishes *wishes, char **paths,
+                 int count)
 {
     sigset_t set;
     int result;
@@ -304,12 +306,15 @@ static int serve(struct server *server, char **paths, int count)
         result = failure("cannot watch for signals and files: %s%s", strerror(errno),
                          errno == EMFILE ? "; raise fs.inotify.max_user_instances" : "");
     else
+        result = network_open(wishes, &server->served.node); /* with the signals blocked */
+    if (result == DONE)
         result = add_all(server, paths, count);
     if (result == DONE) {
         print_ready(server);
         result = serve_until_signal(server);
     }
     served_release(&server->served);
+    hyperwal_node_close(server->served.node);
     for (size_t i = 0; i < server->directory_count; i++)
         free(server->directories[i].path);
     free(server->directories);
@@ -323,30 +328,45 @@ static int serve(struct server *server, char **paths, int count)
 static int run(int argc, char **argv)
 {
     struct server server = {.inotify = -1, .signals = -1};
+    struct network_wishes wishes = {0};
     int c;
 
     while ((c = option_next(&verb_serve, argc, argv, options)) != -1) {
         if (c == OPTION_HELP || c == OPTION_BAD)
             return option_exit(c);
-        if (c == OPTION_NETWORK)
-            return usage_error(&verb_serve,
-                               "--listen, --http and --allow: this build has no network");
-        server.is_json = true;
+        if (c == OPTION_HTTP)
+            return usage_error(&verb_serve, "--http: this build has no status page");
+        if (c == OPTION_JSON)
+            server.is_json = true;
+        else if (!(c == OPTION_LISTEN ? network_add_listen(&wishes, optarg)
+                                      : network_add_allow(&wishes, optarg)))
+            return usage_error(&verb_serve, "at most %d --listen and %d --allow",
+                               (int)NETWORK_URLS_MAX, (int)NETWORK_ALLOW_MAX);
     }
     if (optind == argc)
         return usage_error(&verb_serve, "needs a DB or a DIR");
-    return serve(&server, argv + optind, argc - optind);
+    if (wishes.allow_count > 0 && wishes.listen_count == 0)
+        return usage_error(&verb_serve, "--allow needs --listen");
+    return serve(&server, &wishes, argv + optind, argc - optind);
 }
 
 const struct verb verb_serve = {
     .name = "serve",
-    .synopsis = "DB|DIR... [--json]",
+    .synopsis = "[--listen URL]... [--allow KEY|any]... DB|DIR... [--json]",
     .summary = "write the logs of databases, or stand by for it",
     .help =
         "Opens every DB, and every database in DIR, also those that appear there later, and keeps\n"
         "it open: its commits go into its log, which is made if it is missing.  Prints a line\n"
         "`NAME KEY URL` for each and then `ready`; SIGTERM and SIGINT end it.\n\n"
-        "  --json  the same as objects: name, key, url, path; then ready\n\n"
-        "Followers on this machine read the log's files: this build has no network.\n",
+        "  --listen URL     serve the logs to others: tcp://HOST[:PORT], ws://HOST:PORT/PATH or\n"
+        "                   ipc://PATH; port 0 takes a free one, which the printed URLs have.  A "
+        "DB\n"
+        "                   may then be a replica, whose log is served as far as it is there\n"
+        "  --allow KEY|any  let in who has this identity key (`hyperwal key` prints one's own), "
+        "or\n"
+        "                   anybody; without it a listener that only this machine can reach lets\n"
+        "                   everybody in, and another one is refused\n"
+        "  --json           the same as objects: name, key, url, path; then ready\n\n"
+        "Without --listen there is no network; followers on this machine read the log's files.\n",
     .run = run,
 };

@@ -2,6 +2,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "program.h"
 #include "report.h"
@@ -14,6 +15,11 @@ static const struct option options[] = {
     {NULL, 0, NULL, 0},
 };
 
+struct lag {
+    uint64_t blocks, entries, bytes;
+    int64_t since_ms; /* when the first entry that is behind was committed; 0: nothing is */
+};
+
 struct facts {
     const char *path; /* as named */
     const char *role;
@@ -22,16 +28,73 @@ struct facts {
     uint64_t applied_seq, applied_sum;
     unsigned char key[32];
     hyperwal_head head;
+    hyperwal_log *log; /* owned; NULL: not in reach */
+    struct lag lag;    /* of a replica */
+    char *remote;      /* owned: what the server says, JSON; NULL: nothing */
 };
 
-/* Blocks of the log that carry states and are not in the replica. */
-static uint64_t lag_of(const struct facts *facts)
+enum { PEER_ROWS = 256 };
+
+/* What somebody who applied `seq` lacks. */
+static struct lag lag_of(const struct facts *facts, uint64_t seq)
 {
-    if (!facts->is_replica || !facts->has_head || facts->head.seq == HYPERWAL_SEQ_NONE)
-        return 0;
-    if (facts->applied_seq == HYPERWAL_SEQ_NONE)
-        return facts->head.seq + 1;
-    return facts->head.seq > facts->applied_seq ? facts->head.seq - facts->applied_seq : 0;
+    const hyperwal_head *head = &facts->head;
+    struct lag lag = {0};
+
+    if (!facts->has_head || head->seq == HYPERWAL_SEQ_NONE)
+        return lag;
+    if (seq == HYPERWAL_SEQ_NONE)
+        lag.blocks = head->seq + 1;
+    else
+        lag.blocks = head->seq > seq ? head->seq - seq : 0;
+    if (lag.blocks > 0)
+        (void)hyperwal_log_after(facts->log, seq, &lag.entries, &lag.bytes, &lag.since_ms);
+    return lag;
+}
+
+static int64_t now_ms(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* How long ago the first entry that is behind was committed. */
+static uint64_t lag_ms(const struct lag *lag)
+{
+    int64_t passed = lag->since_ms == 0 ? 0 : now_ms() - lag->since_ms;
+
+    return passed > 0 ? (uint64_t)passed : 0;
+}
+
+static void print_peers_json(const struct facts *facts)
+{
+    hyperwal_peer peer;
+    struct json json;
+    unsigned row = 0;
+    const char *comma = "";
+
+    while (facts->log != NULL && hyperwal_log_peer(facts->log, &row, &peer) == SQLITE_OK) {
+        struct lag lag = lag_of(facts, peer.applied_seq);
+
+        fputs(comma, stdout);
+        comma = ", ";
+        json_begin(&json);
+        json_text(&json, "address", peer.address);
+        json_key(&json, "key", peer.key);
+        json_bool(&json, "connected", peer.is_connected != 0);
+        json_time(&json, "since", peer.since_ms);
+        json_number(&json, "length", peer.length);
+        json_seq(&json, "received_seq", peer.received_seq);
+        json_seq(&json, "durable_seq", peer.durable_seq);
+        json_seq(&json, "applied_seq", peer.applied_seq);
+        json_number(&json, "lag", lag.blocks);
+        json_number(&json, "lag_entries", lag.entries);
+        json_number(&json, "lag_bytes", lag.bytes);
+        json_number(&json, "lag_ms", lag_ms(&lag));
+        json_close(&json);
+    }
 }
 
 static void print_json(const struct facts *facts)
@@ -66,9 +129,16 @@ static void print_json(const struct facts *facts)
     }
     if (facts->is_replica && facts->has_head) {
         json_seq(&json, "head_seq", head->seq);
-        json_number(&json, "lag", lag_of(facts));
+        json_number(&json, "lag", facts->lag.blocks);
+        json_number(&json, "lag_entries", facts->lag.entries);
+        json_number(&json, "lag_bytes", facts->lag.bytes);
+        json_number(&json, "lag_ms", lag_ms(&facts->lag));
     }
-    json_raw(&json, "peers", "[]");
+    if (facts->remote != NULL)
+        json_raw(&json, "server", facts->remote);
+    json_raw(&json, "peers", "[");
+    print_peers_json(facts);
+    putchar(']');
     json_end(&json);
 }
 
@@ -104,6 +174,35 @@ static void print_head(const struct facts *facts)
         printf("%-13s %s\n", "ALARM", head->alarm);
 }
 
+static void print_lag(const char *name, const struct lag *lag)
+{
+    char size[SIZE_TEXT];
+
+    printf("%-13s %" PRIu64 " blocks", name, lag->blocks);
+    if (lag->entries > 0)
+        printf(", %" PRIu64 " entries, %s, %.1f s", lag->entries, size_text(lag->bytes, size),
+               (double)lag_ms(lag) / 1000);
+    putchar('\n');
+}
+
+static void print_peers(const struct facts *facts)
+{
+    hyperwal_peer peer;
+    unsigned row = 0;
+
+    while (facts->log != NULL && hyperwal_log_peer(facts->log, &row, &peer) == SQLITE_OK) {
+        struct lag lag = lag_of(facts, peer.applied_seq);
+        char text[KEY_TEXT];
+
+        printf("%-13s %s %s%s\n", "peer", key_text(peer.key, text), peer.address,
+               peer.is_connected != 0 ? "" : " (left)");
+        print_seq("  received", peer.received_seq);
+        print_seq("  durable", peer.durable_seq);
+        print_seq("  applied", peer.applied_seq);
+        print_lag("  lag", &lag);
+    }
+}
+
 static void print_text(const struct facts *facts)
 {
     char text[KEY_TEXT];
@@ -118,16 +217,47 @@ static void print_text(const struct facts *facts)
     if (facts->has_head)
         print_head(facts);
     if (facts->is_replica && facts->has_head)
-        printf("%-13s %" PRIu64 " blocks\n", "lag", lag_of(facts));
+        print_lag("lag", &facts->lag);
     else if (facts->is_replica)
         printf("%-13s unknown: its log is not where it was\n", "lag");
+    print_peers(facts);
+}
+
+static const char *role_of(const struct facts *facts)
+{
+    if (facts->is_replica)
+        return "replica";
+    if (source_is_remote(facts->path))
+        return "remote";
+    return facts->head.has_key != 0 ? "primary" : "mirror";
+}
+
+static int look_at_log(struct facts *facts)
+{
+    char *error = NULL;
+    int code = hyperwal_log_open(facts->path, &facts->log, &error);
+    int result = DONE;
+
+    if (code == SQLITE_OK) {
+        code = hyperwal_log_head(facts->log, &facts->head);
+        if (code != SQLITE_OK) {
+            result = failure_code(code, hyperwal_log_errmsg(facts->log));
+        } else {
+            facts->has_head = true;
+            if (!facts->is_replica)
+                memcpy(facts->key, facts->head.key, sizeof(facts->key));
+        }
+    } else if (!facts->is_replica) {
+        result = failure_code(code, error);
+    }
+    sqlite3_free(error);
+    return result;
 }
 
 static int look(const char *src, struct facts *facts)
 {
-    hyperwal_log *log = NULL;
     char *error = NULL;
-    int code, result = DONE;
+    int code, result;
 
     *facts = (struct facts){.path = src};
     code =
@@ -135,27 +265,17 @@ static int look(const char *src, struct facts *facts)
     facts->is_replica = code == SQLITE_OK;
     if (code != SQLITE_OK && code != SQLITE_NOTFOUND) {
         result = failure_code(code, error);
-        goto done;
+        sqlite3_free(error);
+        return result;
     }
     sqlite3_free(error);
-    error = NULL;
-    code = hyperwal_log_open(src, &log, &error);
-    if (code == SQLITE_OK) {
-        code = hyperwal_log_head(log, &facts->head);
-        if (code != SQLITE_OK) {
-            result = failure_code(code, hyperwal_log_errmsg(log));
-            goto done;
-        }
-        facts->has_head = true;
-        if (!facts->is_replica)
-            memcpy(facts->key, facts->head.key, sizeof(facts->key));
-    } else if (!facts->is_replica) {
-        result = failure_code(code, error);
-    }
-    facts->role = facts->is_replica ? "replica" : facts->head.has_key != 0 ? "primary" : "mirror";
-done:
-    sqlite3_free(error);
-    hyperwal_log_close(log);
+    result = look_at_log(facts);
+    if (result == DONE && facts->is_replica)
+        facts->lag = lag_of(facts, facts->applied_seq);
+    /* A peer of another kind says nothing: its log tells all the same. */
+    if (result == DONE && source_is_remote(src))
+        (void)hyperwal_remote_status(src, &facts->remote, NULL);
+    facts->role = role_of(facts);
     return result;
 }
 
@@ -173,13 +293,13 @@ static int run(int argc, char **argv)
     if (argc - optind != 1)
         return usage_error(&verb_status, "needs one SRC");
     result = look(argv[optind], &facts);
-    if (result != DONE)
-        return result;
-    if (is_json)
+    if (result == DONE && is_json)
         print_json(&facts);
-    else
+    else if (result == DONE)
         print_text(&facts);
-    return DONE;
+    sqlite3_free(facts.remote);
+    hyperwal_log_close(facts.log);
+    return result;
 }
 
 const struct verb verb_status = {
@@ -187,12 +307,18 @@ const struct verb verb_status = {
     .synopsis = "SRC [--json]",
     .summary = "what a log or replica is, and how far",
     .help =
-        "SRC is a database with a log, a log directory, or a replica; nothing is changed.\n"
-        "The role is primary, mirror (a log without its secret key) or replica.\n\n"
+        "SRC is a database with a log, a log directory, a replica, or a URL; nothing is changed.\n"
+        "The role is primary, mirror (a log without its secret key), replica, or remote.  Of a\n"
+        "primary, and of what is served from here, every follower is told with its lag.\n\n"
         "  --json  one object: path, role, key, discovery_key, length, byte_length, fork,\n"
         "          tree_hash, seq, page_size, pages, sum, time, snapshot_seq, first_kept,\n"
         "          log_bytes, worker_pid, alarm, peers; of a replica seq and sum are what it has\n"
-        "          applied, and there are head_seq and lag (in blocks).  Without the log in reach\n"
-        "          a replica gives only path, role, key, seq, sum and peers\n",
+        "          applied, and there are head_seq, lag (in blocks), lag_entries, lag_bytes and\n"
+        "          lag_ms (age of the first entry not applied).  Without the log in reach a "
+        "replica\n"
+        "          gives only path, role, key, seq, sum and peers.  Of a URL there is server, "
+        "what\n"
+        "          the server says of it.  peers: address, key, connected, since, length,\n"
+        "          received_seq, durable_seq, applied_seq, lag, lag_entries, lag_bytes, lag_ms\n",
     .run = run,
 };

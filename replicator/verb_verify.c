@@ -14,7 +14,7 @@ static const struct option options[] = {
     {NULL, 0, NULL, 0},
 };
 
-static int print_log(hyperwal_log *log, bool is_deep, bool is_json, double seconds)
+static int print_log(hyperwal_log *log, const char *src, bool is_deep, bool is_json, double seconds)
 {
     char key[KEY_TEXT], size[SIZE_TEXT];
     hyperwal_head head;
@@ -30,7 +30,7 @@ static int print_log(hyperwal_log *log, bool is_deep, bool is_json, double secon
         return DONE;
     }
     json_begin(&json);
-    json_text(&json, "path", hyperwal_log_dir(log));
+    json_text(&json, "path", source_is_remote(src) ? src : hyperwal_log_dir(log));
     json_bool(&json, "ok", true);
     json_text(&json, "what", "log");
     json_bool(&json, "deep", is_deep);
@@ -60,7 +60,7 @@ static int verify_log(const char *src, bool is_deep, bool is_json)
     code = hyperwal_log_verify(log, is_deep ? HYPERWAL_VERIFY_DEEP : 0, report_progress, &progress);
     progress_end(&progress);
     if (code == SQLITE_OK)
-        result = print_log(log, is_deep, is_json, seconds_now() - progress.started);
+        result = print_log(log, src, is_deep, is_json, seconds_now() - progress.started);
     else
         result = failure_code(code, stop_asked() ? "stopped" : hyperwal_log_errmsg(log));
     hyperwal_log_close(log);

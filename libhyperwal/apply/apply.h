@@ -79,8 +79,8 @@ enum hw_status hw_entry_next(struct hw_core *core, uint64_t *seq, struct hw_entr
                              struct hw_error *err) HW_MUST_CHECK;
 
 /*
- * The last block that is held, or that a fetcher can get: for a mirror that nobody fills now, the end
- * of the log may be known while its blocks are not.  UINT64_MAX: there is none.
+ * The last block that is held, or that a fetcher can get: for a mirror that nobody fills now, the
+ * end of the log may be known while its blocks are not.  UINT64_MAX: there is none.
  */
 uint64_t hw_entry_last(struct hw_core *core);
 

@@ -16,8 +16,8 @@
  * threads.
  *
  * SRC, where a log is read, is the path of a database, of its log directory, hyper:PATH or
- * hyper:///full/path, or the URL of a log that somebody serves: hyper://HOST[:PORT]/NAME, where NAME
- * is what the server calls it or the log's key; ws://HOST:PORT/PATH/NAME; ipc://SOCKET/NAME.
+ * hyper:///full/path, or the URL of a log that somebody serves: hyper://HOST[:PORT]/NAME, where
+ * NAME is what the server calls it or the log's key; ws://HOST:PORT/PATH/NAME; ipc://SOCKET/NAME.
  */
 #ifndef HYPERWAL_H
 #define HYPERWAL_H
@@ -103,6 +103,7 @@ HYPERWAL_API int hyperwal_log_open(const char *src, hyperwal_log **log, char **e
 HYPERWAL_API void hyperwal_log_close(hyperwal_log *log);
 HYPERWAL_API const char *hyperwal_log_errmsg(hyperwal_log *log); /* of the last failed call */
 HYPERWAL_API const char *hyperwal_log_dir(hyperwal_log *log);
+HYPERWAL_API void hyperwal_log_key(hyperwal_log *log, unsigned char key[32]);
 
 typedef struct hyperwal_head {
     unsigned char key[32], discovery_key[32];
@@ -141,6 +142,26 @@ HYPERWAL_API int hyperwal_log_next(hyperwal_log *log, uint64_t *seq, hyperwal_en
 
 /* Wait until the log is longer than `length` blocks; SQLITE_BUSY after timeout_ms. */
 HYPERWAL_API int hyperwal_log_wait(hyperwal_log *log, uint64_t length, unsigned timeout_ms);
+
+/*
+ * Who follows the log of SRC, a primary or something that is served on this machine: one follower a
+ * call, *row from 0.  SQLITE_DONE: that was all.  Followers that left stay listed for a while.
+ */
+typedef struct hyperwal_peer {
+    unsigned char key[32]; /* its identity */
+    char address[64];
+    int is_connected;
+    uint64_t length;                                 /* of its log, in blocks */
+    uint64_t received_seq, durable_seq, applied_seq; /* HYPERWAL_SEQ_NONE: none */
+    int64_t since_ms;                                /* connected since */
+} hyperwal_peer;
+HYPERWAL_API int hyperwal_log_peer(hyperwal_log *log, unsigned *row, hyperwal_peer *peer);
+/*
+ * What is in the log after block `seq`: entries with a state, bytes of blocks, and the time of the
+ * first such entry, 0 if there is none.  Counts no more than 100,000 blocks.
+ */
+HYPERWAL_API int hyperwal_log_after(hyperwal_log *log, uint64_t seq, uint64_t *entries,
+                                    uint64_t *bytes, int64_t *first_time_ms);
 
 /*
  * A log's directory that was copied, or came back from a backup, is not written to, lest one key
@@ -238,6 +259,11 @@ HYPERWAL_API int hyperwal_node_listen(hyperwal_node *node, const char *url, char
 HYPERWAL_API int hyperwal_node_serve(hyperwal_node *node, const char *name, const char *src,
                                      char **error);
 HYPERWAL_API void hyperwal_node_unserve(hyperwal_node *node, const char *name);
+/*
+ * The URL under which others find what is served as `name`, at the first listener; sqlite3_free().
+ * NULL: the node does not listen.
+ */
+HYPERWAL_API char *hyperwal_node_url(hyperwal_node *node, const char *name);
 
 /* The public key of an identity file (NULL: the user's), made if it is missing. */
 HYPERWAL_API int hyperwal_identity(const char *identity_file, unsigned char key[32], char **error);

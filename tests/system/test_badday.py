@@ -861,7 +861,7 @@ def a_follower_waits_out_a_full_disk(dir):
 def a_parameter_with_an_unknown_value_is_refused(dir):
     logged("app.db")
     with unchanged("app.db", "app.db-hyper"):
-        for name, value in (("storage", "tape"), ("durability", "sometimes"), ("durability", "remote"),
+        for name, value in (("storage", "tape"), ("durability", "sometimes"), ("replicas", "257"),
                             ("timeout", "soon"), ("timeout", "-1"), ("timeout", "99999999999"),
                             ("replicas", "x"), ("on_timeout", "panic"), ("listen", "tcp://:1"),
                             ("seq", "x"), ("seq", "-1"), ("time", "noon"), ("label", ""), ("log", "")):

@@ -1,0 +1,185 @@
+/* Implements the network's part of include/hyperwal.h: nodes, identities, what a server says. */
+#include <string.h>
+
+#include "api_log.h"
+#include "api_remote.h"
+#include "base/alloc.h"
+#include "hypercore/manifest.h"
+
+enum { ASK_MS = 10000 };
+
+static int told(char **error, enum hw_status status, const struct hw_error *err)
+{
+    if (status == HW_OK)
+        return SQLITE_OK;
+    hw_api_tell(error, err);
+    return status == HW_EIO || status == HW_ENOTFOUND ? SQLITE_CANTOPEN : hw_api_code(status);
+}
+
+enum hw_status hw_api_node_open(const char *identity_file, struct hyperwal_node **out,
+                                struct hw_error *err)
+{
+    struct hw_hub_options options = {.env = hw_env_posix(), .threaded = true};
+    struct hyperwal_node *node = NULL;
+    enum hw_status status = HW_OK;
+
+    if (sqlite3_threadsafe() == 0)
+        return hw_fail(err, HW_EMISUSE, "this SQLite is built without threads: no network");
+    node = hw_zalloc(sizeof(*node));
+    if (node == NULL)
+        return hw_fail(err, HW_ENOMEM, "no memory for a node");
+    node->env = options.env;
+    status = hw_identity_load(node->env, identity_file, &options.identity, err);
+    if (status == HW_OK)
+        status = hw_hub_open(&options, &node->hub, err);
+    memset(&options.identity, 0, sizeof(options.identity));
+    if (status != HW_OK) {
+        hw_free(node);
+        return status;
+    }
+    *out = node;
+    return HW_OK;
+}
+
+int hyperwal_node_open(const char *identity_file, hyperwal_node **node, char **error)
+{
+    struct hw_error err = {0};
+
+    if (error != NULL)
+        *error = NULL;
+    if (node == NULL)
+        return SQLITE_MISUSE;
+    return told(error, hw_api_node_open(identity_file, node, &err), &err);
+}
+
+void hyperwal_node_close(hyperwal_node *node)
+{
+    if (node == NULL)
+        return;
+    hw_hub_close(node->hub);
+    hw_free(node);
+}
+
+int hyperwal_node_allow(hyperwal_node *node, const char *who, char **error)
+{
+    struct hw_error err = {0};
+    uint8_t key[HW_KEY_SIZE];
+    enum hw_status status = HW_OK;
+
+    if (error != NULL)
+        *error = NULL;
+    if (node == NULL || who == NULL)
+        return SQLITE_MISUSE;
+    if (strcmp(who, "any") == 0)
+        return told(error, hw_hub_allow(node->hub, NULL, &err), &err);
+    if (!hw_key_parse(who, key))
+        status = hw_fail(&err, HW_EMISUSE,
+                         "%s: neither `any' nor a key (64 hex digits, or 52 of z-base-32); "
+                         "`hyperwal key' prints one's own",
+                         who);
+    if (status == HW_OK)
+        status = hw_hub_allow(node->hub, key, &err);
+    return told(error, status, &err);
+}
+
+int hyperwal_node_listen(hyperwal_node *node, const char *url, char **bound, char **error)
+{
+    struct hw_error err = {0};
+    char listen[HW_URL_MAX], at[HW_URL_MAX] = "";
+    enum hw_status status;
+
+    if (error != NULL)
+        *error = NULL;
+    if (bound != NULL)
+        *bound = NULL;
+    if (node == NULL || url == NULL)
+        return SQLITE_MISUSE;
+    status = hw_address_parse_listen(url, listen, &err);
+    if (status == HW_OK)
+        status = hw_hub_listen(node->hub, listen, at, &err);
+    if (status == HW_OK && node->bound[0] == '\0')
+        memcpy(node->bound, at, sizeof(node->bound));
+    if (status == HW_OK && bound != NULL) {
+        *bound = sqlite3_mprintf("%s", at);
+        if (*bound == NULL)
+            status = hw_fail(&err, HW_ENOMEM, "no memory for a URL");
+    }
+    return told(error, status, &err);
+}
+
+int hyperwal_node_serve(hyperwal_node *node, const char *name, const char *src, char **error)
+{
+    struct hw_error err = {0};
+    char *dir = NULL;
+    enum hw_status status;
+
+    if (error != NULL)
+        *error = NULL;
+    if (node == NULL || name == NULL || src == NULL)
+        return SQLITE_MISUSE;
+    if (name[0] == '\0' || strlen(name) > HW_NAME_MAX)
+        status = hw_fail(&err, HW_EMISUSE, "a name has 1 to %d bytes", (int)HW_NAME_MAX);
+    else
+        status = hw_api_log_dir(node->env, src, &dir, &err);
+    if (status == HW_OK)
+        status = hw_hub_serve(node->hub, name, dir, &err);
+    hw_free(dir);
+    return told(error, status, &err);
+}
+
+char *hyperwal_node_url(hyperwal_node *node, const char *name)
+{
+    char url[HW_URL_MAX] = "";
+
+    if (node != NULL && name != NULL && node->bound[0] != '\0')
+        hw_address_format(node->bound, name, url);
+    return url[0] != '\0' ? sqlite3_mprintf("%s", url) : NULL;
+}
+
+void hyperwal_node_unserve(hyperwal_node *node, const char *name)
+{
+    hw_hub_unserve(node->hub, name);
+}
+
+int hyperwal_identity(const char *identity_file, unsigned char key[32], char **error)
+{
+    struct hw_error err = {0};
+    struct hw_identity identity;
+    enum hw_status status = hw_identity_load(hw_env_posix(), identity_file, &identity, &err);
+
+    if (error != NULL)
+        *error = NULL;
+    if (status == HW_OK) {
+        memcpy(key, identity.public_key, 32);
+        memset(&identity, 0, sizeof(identity));
+    }
+    return told(error, status, &err);
+}
+
+int hyperwal_remote_status(const char *url, char **json, char **error)
+{
+    struct hw_error err = {0};
+    struct hw_buffer text = {0};
+    struct hyperwal_node *node = NULL;
+    struct hw_address address;
+    enum hw_status status;
+
+    if (error != NULL)
+        *error = NULL;
+    if (url == NULL || json == NULL)
+        return SQLITE_MISUSE;
+    *json = NULL;
+    status = hw_address_parse(url, &address, &err);
+    if (status == HW_OK)
+        status = hw_api_node_open(NULL, &node, &err);
+    if (status == HW_OK)
+        status = hw_hub_ask(node->hub, &address, ASK_MS, &text, &err);
+    if (status == HW_OK) {
+        *json = sqlite3_mprintf("%.*s", (int)text.size, (const char *)text.bytes);
+        if (*json == NULL)
+            status = hw_fail(&err, HW_ENOMEM, "no memory for a status");
+    }
+    hw_buffer_release(&text);
+    hyperwal_node_close(node);
+    return told(error, status, &err);
+}

@@ -1,0 +1,528 @@
+#!/usr/bin/python3
+"""The program `hyperwal` over a network of one machine: servers, followers, real sockets.
+
+One line a test: "ok NAME", "not ok NAME: why" or "skip NAME: why" (docs/TESTING.md).  HW_BUILD names the
+build directory.  Names given as arguments run only those tests.
+"""
+
+import contextlib
+import json
+import os
+import re
+import select
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+
+BUILD = os.path.abspath(os.environ.get("HW_BUILD", "build/dev"))
+PROGRAM = os.path.join(BUILD, "hyperwal")
+EXTENSION = os.path.join(BUILD, "hyperwal.so")
+LONG = 40  # seconds: nothing here takes so long unless it hangs
+
+
+class Skip(Exception):
+    pass
+
+
+def check(condition, *facts):
+    if not condition:
+        raise AssertionError("; ".join(str(fact) for fact in facts))
+
+
+def run(*args, code=0, **options):
+    """Run the program; the result has stdout and stderr.  Another exit code than `code` is a failure."""
+    done = subprocess.run([PROGRAM, *map(str, args)], capture_output=True, text=True, timeout=LONG,
+                          stdin=subprocess.DEVNULL, **options)
+    check(done.returncode == code, f"hyperwal {args}: exit {done.returncode}, expected {code}",
+          done.stdout[-300:], done.stderr[-600:])
+    return done
+
+
+def facts(*args):
+    """The objects that a verb prints with --json."""
+    return [json.loads(line) for line in run(*args, "--json").stdout.splitlines()]
+
+
+def fact(*args):
+    lines = facts(*args)
+    check(len(lines) == 1, lines)
+    return lines[0]
+
+
+class Process:
+    """The program in the background."""
+
+    def __init__(self, *args, environment=None):
+        self.args = args
+        self.errors = tempfile.TemporaryFile()
+        self.process = subprocess.Popen([PROGRAM, *map(str, args)], stdout=subprocess.PIPE,
+                                        stderr=self.errors, stdin=subprocess.DEVNULL,
+                                        env={**os.environ, **(environment or {})})
+        self.pending = b""
+
+    def said(self):
+        self.errors.seek(0)
+        return self.errors.read().decode()
+
+    def line(self, start):
+        """The next line of output that begins with `start`."""
+        deadline = time.monotonic() + LONG
+        while True:
+            while b"\n" in self.pending:
+                line, self.pending = self.pending.split(b"\n", 1)
+                if line.decode().startswith(start):
+                    return line.decode()
+            left = deadline - time.monotonic()
+            ready, _, _ = select.select([self.process.stdout], [], [], max(left, 0))
+            more = os.read(self.process.stdout.fileno(), 65536) if ready else b""
+            check(more, f"{self.args}: no line {start!r}", self.said()[-900:])
+            self.pending += more
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+    def end(self):
+        """Ask it to end; it must end with 0."""
+        self.process.send_signal(signal.SIGTERM)
+        check(self.process.wait(timeout=LONG) == 0, f"{self.args} ended with {self.process.returncode}",
+              self.said()[-600:])
+
+
+@contextlib.contextmanager
+def background(*args, **options):
+    process = Process(*args, **options)
+    try:
+        yield process
+        if process.process.poll() is None:
+            process.end()
+    finally:
+        if process.process.poll() is None:
+            process.kill()
+        process.process.stdout.close()
+        process.errors.close()
+
+
+@contextlib.contextmanager
+def server(*args, listen="tcp://127.0.0.1:0", **options):
+    """`hyperwal serve --listen`, ready; .urls has the URL of each name."""
+    with background("serve", "--listen", listen, *args, "--json", **options) as process:
+        process.urls = {}
+        while True:
+            told = json.loads(process.line("{"))
+            if "ready" in told:
+                break
+            process.urls[told["name"]] = told["url"]
+        yield process
+
+
+@contextlib.contextmanager
+def follower(*args, **options):
+    with background("follow", *args, **options) as process:
+        yield process
+
+
+def load_extension():
+    connection = sqlite3.connect(":memory:")
+    connection.enable_load_extension(True)
+    connection.load_extension(EXTENSION)
+    return connection
+
+
+def through_vfs(path, **parameters):
+    extra = "".join(f"&{name}={value}" for name, value in parameters.items())
+    return sqlite3.connect(f"file:{path}?vfs=hyperwal{extra}", uri=True, isolation_level=None,
+                           timeout=20)
+
+
+def stock(path):
+    return sqlite3.connect(f"file:{path}?mode=rw", uri=True, isolation_level=None, timeout=20)
+
+
+def dump(path):
+    with contextlib.closing(stock(path)) as db:
+        check(db.execute("PRAGMA integrity_check").fetchone() == ("ok",), path, "integrity")
+        return list(db.iterdump())
+
+
+def make(path, rows=100):
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("CREATE TABLE t(a INTEGER PRIMARY KEY, b TEXT)")
+        with db:
+            db.execute("BEGIN")
+            db.executemany("INSERT INTO t(b) VALUES(?)", ((f"row {i}" * 5,) for i in range(rows)))
+    run("init", path)
+
+
+def add(path, *texts):
+    """One transaction a text, through the VFS; the seq of the last."""
+    with contextlib.closing(through_vfs(path)) as db:
+        for text in texts:
+            db.execute("INSERT INTO t(b) VALUES(?)", (text,))
+        return int(db.execute("PRAGMA hyperwal_seq").fetchone()[0])
+
+
+def wait_for(path, seq):
+    """Until the replica has applied `seq`: the library's own wait."""
+    with contextlib.closing(through_vfs(path)) as db:
+        db.execute(f"PRAGMA hyperwal_wait = {seq}").fetchall()
+
+
+def caught_up(replica, primary="app.db"):
+    wait_for(replica, add(primary, "mark"))
+    check(dump(replica) == dump(primary), replica, "differs")
+
+
+def until(condition, what):
+    deadline = time.monotonic() + LONG
+    while not condition():
+        check(time.monotonic() < deadline, "never:", what)
+        select.select([], [], [], 0.02)
+
+
+# ---------------------------------------------------------------------------- the tests
+
+
+def follows(listen):
+    make("app.db")
+    with server("app.db", listen=listen) as primary:
+        url = primary.urls["app.db"]
+        with follower(url, "r.db") as live:
+            live.line("r.db: live")
+            check(dump("r.db") == dump("app.db"), "first")
+            for i in range(20):
+                wait_for("r.db", add("app.db", f"live {i}"))
+                check(dump("r.db") == dump("app.db"), i)
+            try:
+                with contextlib.closing(sqlite3.connect("r.db", timeout=0)) as db:
+                    db.execute("DELETE FROM t")
+                raise AssertionError("somebody else wrote into the replica")
+            except sqlite3.OperationalError:
+                pass
+        return url
+
+
+def a_follower_is_live_over_tcp(dir):
+    url = follows("tcp://127.0.0.1:0")
+    check(re.fullmatch(r"hyper://127\.0\.0\.1:\d+/app\.db", url), url)
+
+
+def a_follower_is_live_over_ipc(dir):
+    check(follows(f"ipc://{dir}/socket") == f"ipc://{dir}/socket/app.db", "url")
+
+
+def a_follower_is_live_over_websocket(dir):
+    url = follows("ws://127.0.0.1:0/hyperwal")
+    check(re.fullmatch(r"ws://127\.0\.0\.1:\d+/hyperwal/app\.db", url), url)
+
+
+def a_server_can_be_asked_by_key(dir):
+    make("app.db")
+    with server("app.db") as primary:
+        base = primary.urls["app.db"].rsplit("/", 1)[0]
+        key = run("key", "app.db").stdout.strip()
+        run("follow", f"{base}/{key}", "r.db", "--once")
+        check(dump("r.db") == dump("app.db"), "by key")
+
+
+def a_server_that_is_killed_is_found_again(dir):
+    make("app.db")
+    with server("app.db") as primary:
+        url = primary.urls["app.db"]
+        with follower(url, "r.db") as live:
+            live.line("r.db: live")
+            primary.kill()
+            seq = add("app.db", "while it was down")
+            with server("app.db", listen="tcp://" + url.split("/")[2]):
+                wait_for("r.db", seq)
+                caught_up("r.db")
+
+
+def a_follower_that_is_killed_goes_on_where_it_was(dir):
+    make("app.db", 2000)
+    with server("app.db") as primary:
+        url = primary.urls["app.db"]
+        for i in range(5):
+            with follower(url, "r.db") as live:
+                live.line("r.db: live")
+                wait_for("r.db", add("app.db", f"before kill {i}"))
+                live.kill()
+            add("app.db", f"after kill {i}")
+        with follower(url, "r.db") as live:
+            live.line("r.db: live")
+            caught_up("r.db")
+        run("verify", "r.db")
+
+
+def a_follower_starts_while_its_source_is_down(dir):
+    make("app.db")
+    with server("app.db") as primary:
+        url = primary.urls["app.db"]
+        run("follow", url, "r.db", "--once")
+        seq = add("app.db", "before the server went")
+        run("follow", url, "r.db", "--once")
+    with follower(url, "r.db") as live:
+        live.line("r.db: live")
+        check(dump("r.db") == dump("app.db"), "offline")
+        seq = add("app.db", "meanwhile")
+        with server("app.db", listen="tcp://" + url.split("/")[2]):
+            wait_for("r.db", seq)
+
+
+def a_follower_feeds_another(dir):
+    make("app.db", 1000)
+    with server("app.db") as primary:
+        with follower(primary.urls["app.db"], "one.db", "--listen", "tcp://127.0.0.1:0", "--name",
+                      "copy") as one:
+            name, key, url = one.line("copy ").split(" ")
+            check(key == run("key", "app.db").stdout.strip(), key)
+            one.line("one.db: live")
+            with follower(url, "two.db", "--listen", f"ipc://{dir}/two") as two:
+                two.line("two.db: live")
+                with follower(f"ipc://{dir}/two/two.db", "three.db") as three:
+                    three.line("three.db: live")
+                    for i in range(5):
+                        seq = add("app.db", f"chain {i}")
+                        for path in ("one.db", "two.db", "three.db"):
+                            wait_for(path, seq)
+                            check(dump(path) == dump("app.db"), path)
+
+
+def a_follower_of_a_local_log_serves_it(dir):
+    make("app.db")
+    with follower("app.db", "one.db", "--listen", "tcp://127.0.0.1:0") as one:
+        url = one.line("one.db ").split(" ")[2]
+        one.line("one.db: live")
+        with follower(url, "two.db") as two:
+            two.line("two.db: live")
+            caught_up("two.db")
+
+
+def a_replica_is_served_as_far_as_it_is_there(dir):
+    make("app.db", 500)
+    with server("app.db") as primary:
+        run("follow", primary.urls["app.db"], "r.db", "--once")
+    with server("r.db") as second:
+        run("follow", second.urls["r.db"], "s.db", "--once")
+    check(dump("s.db") == dump("app.db"), "from a replica")
+    check("replica" in run("serve", "r.db", code=1).stderr, "without --listen")
+
+
+def a_late_follower_fetches_what_it_needs_alone(dir):
+    make("app.db", 3000)
+    add("app.db", *(f"early {i}" * 40 for i in range(300)))
+    run("snapshot", "app.db")
+    add("app.db", "late")
+    with server("app.db") as primary:
+        run("follow", primary.urls["app.db"], "r.db", "--once")
+    check(dump("r.db") == dump("app.db"), "late follower")
+    types = [entry["type"] for entry in facts("log", "r.db")]
+    check("missing" in types and "snapshot" in types, types[:5], types[-5:])
+    whole, here = fact("status", "app.db"), fact("status", "r.db")
+    check(here["seq"] == whole["seq"] and here["lag"] == 0, here)
+    held = sum(entry["blocks"] for entry in facts("log", "r.db") if entry["type"] != "missing")
+    check(held < whole["length"] - 250, held, whole["length"])
+
+
+def a_follower_uses_the_source_that_is_left(dir):
+    make("app.db", 500)
+    with server("app.db") as first, server("app.db") as second:
+        with follower(first.urls["app.db"], "r.db", "--also", second.urls["app.db"]) as live:
+            live.line("r.db: live")
+            caught_up("r.db")
+            first.kill()
+            caught_up("r.db")
+            with server("app.db", listen="tcp://" + first.urls["app.db"].split("/")[2]):
+                second.kill()
+                caught_up("r.db")
+
+
+def a_follower_behind_the_pruned_part_starts_over(dir):
+    make("app.db", 500)
+    with server("app.db") as primary:
+        url = primary.urls["app.db"]
+        run("follow", url, "r.db", "--once")
+        add("app.db", *(f"unseen {i}" for i in range(200)))
+        run("snapshot", "app.db")
+        seq = add("app.db", "newest")
+        run("prune", "app.db", "--keep", seq)
+        check(fact("status", "app.db")["first_kept"] > 100, "nothing was pruned")
+        with follower(url, "r.db") as live:
+            wait_for("r.db", seq)
+            check(dump("r.db") == dump("app.db"), "after the prune")
+            caught_up("r.db")
+        run("follow", url, "new.db", "--once")
+        check(dump("new.db") == dump("app.db"), "a new one")
+    run("verify", "r.db")
+
+
+def only_who_is_allowed_comes_in(dir):
+    make("app.db")
+    one = {"HYPERWAL_IDENTITY": os.path.join(dir, "one")}
+    two = {"HYPERWAL_IDENTITY": os.path.join(dir, "two")}
+    lines = run("key", env={**os.environ, **one}).stdout.split()
+    check(re.fullmatch("[0-9a-f]{64}", lines[0]) and re.fullmatch("[a-z1-9]{52}", lines[1]), lines)
+    check(os.stat("one").st_mode & 0o777 == 0o600, "mode")
+    for key in lines:
+        with server("--allow", key, "app.db") as primary:
+            url = primary.urls["app.db"]
+            run("follow", url, "r.db", "--once", env={**os.environ, **one})
+            error = run("follow", url, "s.db", "--once", code=1, env={**os.environ, **two}).stderr
+            check("refuse" in error or "allow" in error, error)
+            check(not os.path.exists("s.db-hyper"), "something was left")
+            check("refused" in primary.said(), primary.said())
+    check("allow" in run("serve", "--listen", "tcp://0.0.0.0:0", "app.db", code=1).stderr, "wide open")
+    with server("--allow", "any", "app.db", listen="tcp://0.0.0.0:0") as primary:
+        run("status", primary.urls["app.db"].replace("0.0.0.0", "127.0.0.1"))
+    check("--listen" in run("serve", "--allow", "any", "app.db", code=2).stderr, "allow alone")
+    check("key" in run("serve", "--listen", "tcp://127.0.0.1:0", "--allow", "x", "app.db",
+                       code=2).stderr, "bad key")
+
+
+def errors_say_what_is_wrong(dir):
+    make("app.db")
+    make("other.db")
+    with server("app.db", "other.db") as primary:
+        base = primary.urls["app.db"].rsplit("/", 1)[0]
+        for args in (["follow", f"{base}/ap.db", "r.db"], ["status", f"{base}/ap.db"],
+                     ["log", f"{base}/ap.db"], ["restore", f"{base}/ap.db", "o.db"]):
+            error = run(*args, code=1).stderr
+            check("ap.db" in error and "app.db" in error and "other.db" in error, args, error)
+        wrong = "0" * 64
+        error = run("status", f"{base}/{wrong}", code=1).stderr
+        check("127.0.0.1" in error or wrong in error, error)
+        run("follow", f"{base}/app.db", "r.db", "--once")
+        error = run("follow", f"{base}/other.db", "r.db", "--once", code=1).stderr
+        check("another log" in error or "the log" in error, error)
+        check("not a replica" in run("follow", f"{base}/app.db", "other.db", code=1).stderr, "a log")
+    for args in (["follow", f"{base}/app.db", "new.db"], ["log", f"{base}/app.db"],
+                 ["status", "ipc:///nowhere/socket/app.db"]):
+        start = time.monotonic()
+        error = run(*args, code=1).stderr
+        check("127.0.0.1" in error or "nowhere" in error, args, error)
+        check(time.monotonic() - start < 15, args, "took long")
+    check(not os.path.exists("new.db-hyper"), "something was left")
+    for url in ("hyper://", "hyper://host", "hyper://host:x/app.db", "hyper://host:99999/app.db",
+                "ws://host/app.db", "ipc://app.db"):
+        check(run("status", url, code=2).stderr, url)
+    check(run("serve", "--listen", "udp://127.0.0.1:1", "app.db", code=2).stderr, "scheme")
+    with server("app.db") as primary:
+        taken = "tcp://" + primary.urls["app.db"].split("/")[2]
+        check("in use" in run("serve", "--listen", taken, "other.db", code=1).stderr, "taken")
+
+
+def status_names_the_followers(dir):
+    make("app.db")
+    with server("app.db") as primary:
+        url = primary.urls["app.db"]
+        check(fact("status", "app.db")["peers"] == [], "nobody")
+        with follower(url, "r.db") as live:
+            live.line("r.db: live")
+            seq = add("app.db", "one")
+            wait_for("r.db", seq)
+            until(lambda: any(peer["applied_seq"] == seq for peer in fact("status", "app.db")["peers"]),
+                  "acknowledged")
+            peer, = fact("status", "app.db")["peers"]
+            check(peer["key"] == run("key").stdout.split()[0] and peer["connected"], peer)
+            check(peer["address"] and peer["lag"] == 0, peer)
+            until(lambda: fact("status", "app.db")["peers"][0]["durable_seq"] == seq, "durable")
+            check("applied" in run("status", "app.db").stdout, "text")
+            remote = fact("status", url)
+            here = fact("status", "app.db")
+            for name in ("key", "discovery_key", "length", "seq", "sum", "tree_hash", "pages"):
+                check(remote[name] == here[name], name, remote, here)
+            check(remote["role"] == "remote" and remote["server"]["role"] == "primary", remote)
+            mine = fact("status", "r.db")
+            check(mine["role"] == "replica" and mine["lag"] == 0 and mine["seq"] == seq, mine)
+        until(lambda: not fact("status", "app.db")["peers"][0]["connected"], "left")
+
+
+def a_log_is_read_by_its_url(dir):
+    make("app.db", 800)
+    run("label", "app.db", "before")
+    before = dump("app.db")
+    seq = add("app.db", *(f"row {i}" for i in range(100)))
+    with server("app.db") as primary:
+        url = primary.urls["app.db"]
+        check(run("log", url).stdout == run("log", "app.db").stdout, "log")
+        run("restore", url, "head.db")
+        check(dump("head.db") == dump("app.db"), "head")
+        run("restore", url, "before.db", "--label", "before")
+        check(dump("before.db") == before, "label")
+        run("restore", url, "some.db", "--seq", seq - 50)
+        run("restore", "app.db", "same.db", "--seq", seq - 50)
+        check(dump("some.db") == dump("same.db"), "seq")
+        check(run("restore", url, "none.db", "--seq", seq + 1000, code=4).stderr, "beyond")
+        told = fact("verify", url, "--deep")
+        check(told["ok"] and told["path"] == url and told["length"] == fact("status", "app.db")["length"],
+              told)
+        check(run("key", url).stdout == run("key", "app.db").stdout, "key")
+    left = [name for name in os.listdir(os.environ["TMPDIR"]) if name.startswith("hyperwal-")]
+    check(left == [], left)
+
+
+def once_ends_at_the_head(dir):
+    make("app.db")
+    with server("app.db") as primary:
+        told = fact("follow", primary.urls["app.db"], "r.db", "--once")
+        check(told["event"] == "done" and told["seq"] == fact("status", "app.db")["seq"], told)
+        told = fact("follow", primary.urls["app.db"], "r.db", "--once")
+        check(told["event"] == "done", told)
+
+
+def a_large_database_comes_in_pieces(dir):
+    make("app.db", 10)
+    with contextlib.closing(through_vfs("app.db")) as db:
+        db.execute("CREATE TABLE big(a INTEGER PRIMARY KEY, b BLOB)")
+        db.execute("WITH n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<3000) "
+                   "INSERT INTO big(b) SELECT randomblob(8000) FROM n")
+        db.execute("PRAGMA hyperwal_seq").fetchone()
+    with server("app.db") as primary:
+        run("follow", primary.urls["app.db"], "r.db", "--once")
+        check(dump("r.db") == dump("app.db"), "large")
+        run("snapshot", "app.db")
+        run("follow", primary.urls["app.db"], "s.db", "--once")
+    run("verify", "s.db")
+
+
+TESTS = (a_follower_is_live_over_tcp, a_follower_is_live_over_ipc, a_follower_is_live_over_websocket,
+         a_server_can_be_asked_by_key, a_server_that_is_killed_is_found_again,
+         a_follower_that_is_killed_goes_on_where_it_was, a_follower_starts_while_its_source_is_down,
+         a_follower_feeds_another, a_follower_of_a_local_log_serves_it,
+         a_replica_is_served_as_far_as_it_is_there, a_late_follower_fetches_what_it_needs_alone,
+         a_follower_uses_the_source_that_is_left, a_follower_behind_the_pruned_part_starts_over,
+         only_who_is_allowed_comes_in, errors_say_what_is_wrong, status_names_the_followers,
+         a_log_is_read_by_its_url, once_ends_at_the_head, a_large_database_comes_in_pieces)
+
+
+def main(names):
+    loaded = load_extension()  # the VFS lives as long as the process
+    failed, start = False, os.getcwd()
+    for test in TESTS:
+        if names and test.__name__ not in names:
+            continue
+        with tempfile.TemporaryDirectory() as directory:
+            os.chdir(directory)
+            os.environ["HYPERWAL_IDENTITY"] = os.path.join(directory, "identity")
+            os.environ["TMPDIR"] = directory
+            try:
+                test(directory)
+                print(f"ok {test.__name__}", flush=True)
+            except Skip as reason:
+                print(f"skip {test.__name__}: {reason}", flush=True)
+            except Exception as error:  # every test is told of, whatever happens in it
+                failed = True
+                traceback.print_exc(file=sys.stdout)
+                print(f"not ok {test.__name__}: {error}", flush=True)
+            finally:
+                os.chdir(start)
+    loaded.close()
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
