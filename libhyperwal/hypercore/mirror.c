@@ -296,6 +296,31 @@ void hw_mirror_free(struct hw_core *core)
     core->mirror = NULL;
 }
 
+/* Another writer was here before us, and may not have synced what it wrote. */
+static enum hw_status take_over(struct hw_core *core, struct hw_error *err)
+{
+    struct hw_mirror *mirror = core->mirror;
+    struct hw_slice signature = {mirror->signature.bytes, mirror->signature.size};
+    enum hw_status status;
+
+    mirror->nodes_dirty = mirror->have_dirty = mirror->names_dirty = mirror->dats_dirty = true;
+    if (mirror->generation == 0)
+        return HW_OK;
+    /*
+     * What it stands on must be on the disk before another slot is written, and nodes of a fork
+     * before which an older head would lie.  Written anew, for what a failed sync left in the page
+     * cache, no later sync writes.
+     */
+    status = hw_mirror_write_head(core, core->fork, &core->roots, signature, err);
+    if (status == HW_OK)
+        status = core->env->ops->sync(mirror->head, err);
+    if (status != HW_OK)
+        return status;
+    mirror->head_dirty = false;
+    mirror->pinned = mirror->slot;
+    return HW_OK;
+}
+
 enum hw_status hw_mirror_open(struct hw_core *core, struct hw_error *err)
 {
     enum hw_status status = mirror_new(core, err);
@@ -308,9 +333,7 @@ enum hw_status hw_mirror_open(struct hw_core *core, struct hw_error *err)
         status = load_head(core, err);
     if (status != HW_OK || core->mode != HW_CORE_MIRROR)
         return status;
-    /* What it stands on must be on the disk before another slot is written. */
-    core->mirror->head_dirty = core->mirror->generation > 0;
-    return hw_mirror_sync_files(core, err);
+    return take_over(core, err);
 }
 
 enum hw_status hw_mirror_refresh(struct hw_core *core, struct hw_error *err)

@@ -8,13 +8,13 @@
  *
  *      directory:  mirror         key, manifest once it is known
  *                  head           three checked slots in turn: the newest tree, those before it
- *                  nodes          48 bytes a node of the flat tree: size, hash, checksum; holes
+ *                  nodes          48 bytes a node of the flat tree: size, hash, sum; holes
  *                  have           one bit a block
- *                  NNNNNNNN.dat   bytes of the log, 64 MiB of it each, at their place; holes
+ *                  NNNNNNNN.dat   bytes of the log, 64 MiB each, at their place; holes
  *
  * Nothing is synced but by hw_core_sync(): what a crash takes was held by somebody else and is
- * fetched again.  So every byte is checked when it is read (nodes by their checksum, blocks by their
- * leaf), and what does not check is simply not held.
+ * fetched again.  So every byte is checked when it is read (nodes by their checksum, blocks by
+ * their leaf), and what does not check is simply not held.
  *
  * Invariants: 1. Nothing is stored that does not hash to a tree that the log's signers signed.
  *             2. What hw_core_sync() covered is there after a crash.
@@ -65,7 +65,11 @@ enum hw_status hw_core_reorg(struct hw_core *core, const struct hw_reorg *reorg,
 enum hw_status hw_core_missing_nodes(struct hw_core *core, uint64_t index, uint64_t *out,
                                      struct hw_error *err) HW_MUST_CHECK;
 
-/* Make durable what was accepted so far; its length. */
+/*
+ * Make durable what was accepted so far; its length.  If it fails, nobody can tell what of it is on
+ * the disk: the mirror is poisoned (HW_EBROKEN), and once it was opened again, what was accepted
+ * since the last good sync may still be lost in a crash, and is fetched again then.
+ */
 enum hw_status hw_core_sync(struct hw_core *core, uint64_t *length,
                             struct hw_error *err) HW_MUST_CHECK;
 

@@ -193,6 +193,21 @@ static enum hw_status store(struct hw_core *core, const struct hw_proof *proof,
     return status;
 }
 
+/*
+ * Roots are known from the head, and after a crash perhaps from there alone.  Those that a longer
+ * tree has below its own are needed in their place from now on.
+ */
+static enum hw_status keep_roots(const struct hw_core *core, struct hw_proof_outcome *outcome,
+                                 struct hw_error *err)
+{
+    for (unsigned i = 0; i < core->roots.count && outcome->is_upgrade; i++)
+        if (!is_root(&outcome->roots, core->roots.nodes[i].index))
+            hw_nodes_add(&outcome->nodes, &core->roots.nodes[i]);
+    if (outcome->nodes.buffer.failed)
+        return hw_fail(err, HW_ENOMEM, "%s: no memory for the nodes of an upgrade", core->dir);
+    return HW_OK;
+}
+
 enum hw_status hw_core_accept(struct hw_core *core, const struct hw_proof *proof,
                               struct hw_accepted *out, struct hw_error *err)
 {
@@ -209,6 +224,8 @@ enum hw_status hw_core_accept(struct hw_core *core, const struct hw_proof *proof
         return HW_OK;
     }
     status = hw_proof_check(&reader, proof, &outcome, err);
+    if (status == HW_OK)
+        status = keep_roots(core, &outcome, err);
     if (status == HW_OK)
         status = store(core, proof, &outcome, out, err);
     hw_proof_outcome_release(&outcome);

@@ -10,7 +10,7 @@
  *   mirror_verify.c  checking everything
  *
  * A struct hw_core with a `mirror` is one: roots, fork and tree hash are those of the newest head,
- * segments and tree file are not used.  Order of writing: data, nodes, bits, head; so whoever sees a
+ * segments and tree file are not used.  Order of writing: nodes, data, bits, head; whoever sees a
  * length finds what came with it, and what a crash leaves out is not held.
  */
 #ifndef HW_HYPERCORE_MIRROR_INTERNAL_H
@@ -53,6 +53,7 @@ struct hw_mirror {
 
     struct hw_file *head, *nodes, *have; /* owned */
     bool head_dirty, nodes_dirty, have_dirty, names_dirty;
+    bool dats_dirty; /* those of a writer before us: any of them */
     struct hw_mirror_dat dats[HW_MIRROR_DATS_OPEN];
     uint64_t ticks;
 
@@ -113,6 +114,9 @@ enum hw_status hw_mirror_punch_data(struct hw_core *core, uint64_t offset, uint6
 char *hw_mirror_dat_path(const struct hw_core *core, uint64_t number);
 /* Close what is open of the data: files may have been removed or made anew. */
 void hw_mirror_drop_dats(struct hw_core *core);
+/* The numbers of all data files, u64 each, in no order, added to *out. */
+enum hw_status hw_mirror_list_dats(struct hw_core *core, struct hw_buffer *out,
+                                   struct hw_error *err) HW_MUST_CHECK;
 /* Make what was written so far durable, data and nodes before the head. */
 enum hw_status hw_mirror_sync_files(struct hw_core *core, struct hw_error *err) HW_MUST_CHECK;
 

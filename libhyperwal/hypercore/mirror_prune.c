@@ -141,26 +141,6 @@ static enum hw_status prune_window(struct prune *prune, uint64_t offset, struct 
 
 /* --------------------------------------------------------------------------- whole files */
 
-struct names {
-    struct hw_buffer numbers; /* u64 each */
-};
-
-static bool add_name(void *ctx, const char *name)
-{
-    struct names *names = ctx;
-    uint64_t number = 0;
-
-    if (strlen(name) != 12 || strcmp(name + 8, ".dat") != 0)
-        return true;
-    for (unsigned i = 0; i < 8; i++) {
-        if (name[i] < '0' || name[i] > '9')
-            return true;
-        number = 10 * number + (uint64_t)(name[i] - '0');
-    }
-    hw_buffer_add(&names->numbers, &number, sizeof(number));
-    return true;
-}
-
 static int compare_numbers(const void *one, const void *other)
 {
     uint64_t a, b;
@@ -173,27 +153,25 @@ static int compare_numbers(const void *one, const void *other)
 static enum hw_status remove_dead(struct prune *prune, struct hw_error *err)
 {
     struct hw_core *core = prune->core;
-    struct names names = {.numbers = {.size = 0}};
-    enum hw_status status = core->env->ops->list(core->env, core->dir, add_name, &names, err);
+    struct hw_buffer numbers = {0};
+    enum hw_status status = hw_mirror_list_dats(core, &numbers, err);
 
-    if (status == HW_OK && names.numbers.failed)
-        status = hw_fail(err, HW_ENOMEM, "%s: no memory for pruning", core->dir);
     hw_mirror_drop_dats(core);
-    for (size_t at = 0; status == HW_OK && at < names.numbers.size; at += sizeof(uint64_t)) {
+    for (size_t at = 0; status == HW_OK && at < numbers.size; at += sizeof(uint64_t)) {
         char *path = NULL;
         uint64_t number;
 
         if (prune->live.size > 0 &&
-            bsearch(names.numbers.bytes + at, prune->live.bytes,
-                    prune->live.size / sizeof(uint64_t), sizeof(uint64_t), compare_numbers) != NULL)
+            bsearch(numbers.bytes + at, prune->live.bytes, prune->live.size / sizeof(uint64_t),
+                    sizeof(uint64_t), compare_numbers) != NULL)
             continue;
-        memcpy(&number, names.numbers.bytes + at, sizeof(number));
+        memcpy(&number, numbers.bytes + at, sizeof(number));
         path = hw_mirror_dat_path(core, number);
         status = path == NULL ? hw_fail(err, HW_ENOMEM, "%s: no memory for pruning", core->dir)
                               : core->env->ops->remove(core->env, path, err);
         hw_free(path);
     }
-    hw_buffer_release(&names.numbers);
+    hw_buffer_release(&numbers);
     return status;
 }
 

@@ -304,9 +304,26 @@ enum hw_status hw_mirror_cut_nodes(struct hw_core *core, uint64_t length, struct
 enum hw_status hw_mirror_read_bits(struct hw_core *core, uint64_t offset, size_t size, uint8_t *out,
                                    struct hw_error *err)
 {
-    enum hw_status status = core->env->ops->read_at(core->mirror->have, offset, out, size, err);
+    const struct hw_env_ops *ops = core->env->ops;
+    struct hw_file *file = core->mirror->have;
+    enum hw_status status = ops->read_at(file, offset, out, size, err);
+    struct hw_file_stat stat;
+    uint64_t there;
 
-    return status < 0 ? status : HW_OK;
+    if (status != HW_END)
+        return status;
+    /* Bits are written back with their neighbours: is this really where the file ends? */
+    status = ops->stat_file(file, &stat, err);
+    if (status != HW_OK)
+        return status;
+    memset(out, 0, size);
+    there = stat.size > offset ? stat.size - offset : 0;
+    if (there == 0)
+        return HW_OK;
+    status = ops->read_at(file, offset, out, there < size ? (size_t)there : size, err);
+    if (status == HW_END)
+        status = hw_fail(err, HW_EIO, "%s/have: shrank while it was read", core->dir);
+    return status;
 }
 
 enum hw_status hw_mirror_bit(struct hw_core *core, uint64_t block, bool *out, struct hw_error *err)
@@ -348,10 +365,11 @@ enum hw_status hw_mirror_cut_bits(struct hw_core *core, uint64_t length, struct 
     if (status != HW_OK)
         return status;
     core->mirror->have_dirty = true;
-    status = core->env->ops->truncate(core->mirror->have, length / 8, err);
     byte = (uint8_t)(byte & ((1U << length % 8) - 1));
-    if (status == HW_OK && byte != 0)
+    if (length % 8 != 0) /* first: the other bits of this byte are to stay wherever this ends */
         status = core->env->ops->write_at(core->mirror->have, length / 8, &byte, 1, err);
+    if (status == HW_OK)
+        status = core->env->ops->truncate(core->mirror->have, (length + 7) / 8, err);
     return status;
 }
 
@@ -491,6 +509,51 @@ enum hw_status hw_mirror_punch_data(struct hw_core *core, uint64_t offset, uint6
 
 /* ----------------------------------------------------------------------------------- sync */
 
+static bool add_number(void *ctx, const char *name)
+{
+    uint64_t number = 0;
+
+    if (strlen(name) != 12 || strcmp(name + 8, ".dat") != 0)
+        return true;
+    for (unsigned i = 0; i < 8; i++) {
+        if (name[i] < '0' || name[i] > '9')
+            return true;
+        number = 10 * number + (uint64_t)(name[i] - '0');
+    }
+    hw_buffer_add(ctx, &number, sizeof(number));
+    return true;
+}
+
+enum hw_status hw_mirror_list_dats(struct hw_core *core, struct hw_buffer *out,
+                                   struct hw_error *err)
+{
+    enum hw_status status = core->env->ops->list(core->env, core->dir, add_number, out, err);
+
+    if (status == HW_OK && out->failed)
+        status = hw_fail(err, HW_ENOMEM, "%s: no memory for the names of files", core->dir);
+    return status;
+}
+
+/* What a writer left that was killed is in the page cache, and nobody knows where. */
+static enum hw_status sync_inherited(struct hw_core *core, struct hw_error *err)
+{
+    struct hw_buffer numbers = {0};
+    enum hw_status status = hw_mirror_list_dats(core, &numbers, err);
+
+    for (size_t at = 0; status == HW_OK && at < numbers.size; at += sizeof(uint64_t)) {
+        struct hw_mirror_dat *dat = NULL;
+        uint64_t number;
+
+        memcpy(&number, numbers.bytes + at, sizeof(number));
+        status = find_dat(core, number, false, &dat, err);
+        if (status == HW_OK)
+            status = core->env->ops->sync(dat->file, err);
+    }
+    hw_buffer_release(&numbers);
+    core->mirror->dats_dirty = status != HW_OK;
+    return status;
+}
+
 static enum hw_status sync_one(struct hw_core *core, struct hw_file *file, bool *dirty,
                                struct hw_error *err)
 {
@@ -507,7 +570,7 @@ static enum hw_status sync_one(struct hw_core *core, struct hw_file *file, bool 
 enum hw_status hw_mirror_sync_files(struct hw_core *core, struct hw_error *err)
 {
     struct hw_mirror *mirror = core->mirror;
-    enum hw_status status = HW_OK;
+    enum hw_status status = mirror->dats_dirty ? sync_inherited(core, err) : HW_OK;
 
     for (unsigned i = 0; i < HW_MIRROR_DATS_OPEN && status == HW_OK; i++)
         status = sync_one(core, mirror->dats[i].file, &mirror->dats[i].is_dirty, err);

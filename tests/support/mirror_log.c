@@ -58,3 +58,50 @@ enum hw_status mirror_log_push(struct hw_core *from, struct hw_core *to,
     request_upgrade(from, to, &request);
     return ask(from, to, &request, accepted, err);
 }
+
+/* Ask for hashes until it is known where the forks differ. */
+static enum hw_status find_common(struct hw_core *from, const struct hw_proof_reader *reader,
+                                  struct hw_reorg *reorg, struct hw_error *err)
+{
+    enum hw_status status = HW_OK;
+
+    while (status == HW_OK && !reorg->is_done) {
+        struct hw_proof_request request = {.fork = reorg->fork,
+                                           .has_hash = true,
+                                           .hash_index = 2 * reorg->want_start,
+                                           .hash_nodes = reorg->want_nodes};
+        struct hw_proof proof = {0};
+
+        status = hw_core_prove(from, &request, &proof, err);
+        if (status == HW_OK)
+            status = hw_reorg_feed(reader, reorg, &proof, err);
+        hw_proof_release(&proof);
+    }
+    return status;
+}
+
+enum hw_status mirror_log_reorg(struct hw_core *from, struct hw_core *to, struct hw_error *err)
+{
+    struct hw_proof_request request = {.fork = hw_core_head(from).fork,
+                                       .has_upgrade = true,
+                                       .upgrade_length = hw_core_length(from),
+                                       .wants_manifest = true};
+    struct hw_proof_reader reader;
+    struct hw_proof proof = {0};
+    struct hw_reorg reorg = {.fork = 0};
+    enum hw_status status = hw_core_reader(to, &reader, err);
+
+    if (status == HW_OK)
+        status = hw_core_prove(from, &request, &proof, err);
+    if (status == HW_OK)
+        status = hw_reorg_begin(&reader, &proof, &reorg, err);
+    if (status == HW_OK)
+        status = find_common(from, &reader, &reorg, err);
+    if (status == HW_OK)
+        status = hw_core_reorg(to, &reorg,
+                               (struct hw_slice){proof.signature.bytes, proof.signature.size},
+                               (struct hw_slice){proof.manifest.bytes, proof.manifest.size}, err);
+    hw_reorg_release(&reorg);
+    hw_proof_release(&proof);
+    return status;
+}

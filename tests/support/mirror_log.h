@@ -15,6 +15,8 @@ enum hw_status mirror_log_block(struct hw_core *from, struct hw_core *to, uint64
 /* Block `index`, the next of `to`, with the upgrade that brings it: as it is pushed. */
 enum hw_status mirror_log_push(struct hw_core *from, struct hw_core *to,
                                struct hw_accepted *accepted, struct hw_error *err);
+/* Take over the fork of `from`, which is above ours. */
+enum hw_status mirror_log_reorg(struct hw_core *from, struct hw_core *to, struct hw_error *err);
 /* The request for a block, with as many nodes as `to` wants. */
 enum hw_status mirror_log_request(struct hw_core *to, uint64_t index, struct hw_proof_request *out,
                                   struct hw_error *err);
