@@ -352,8 +352,8 @@ static bool is_urgent(const struct hw_replication *replication, uint64_t block)
 /* How long it may wait for its answer, if another link can be asked. */
 static uint64_t patience_ns(const struct hw_link *link, const struct hw_link_request *request)
 {
-    if (request->kind == HW_ASKED_BLOCK && is_urgent(link->replication, request->block))
-        return HW_URGENT_MS * HW_MS;
+    if (request->kind == HW_ASKED_UPGRADE || is_urgent(link->replication, request->block))
+        return HW_URGENT_MS * HW_MS; /* somebody waits, or all do */
     return HW_REQUEST_MS * HW_MS;
 }
 

@@ -85,9 +85,10 @@ static enum hw_status adopt(struct hw_link *link, struct hw_error *err)
     struct hw_slice manifest = {work->first.manifest.bytes, work->first.manifest.size};
     uint64_t before = replication->length;
     struct hw_error why = {.status = HW_OK};
-    enum hw_status status =
-        hw_core_reorg(replication->options.core, &work->reorg, signature, manifest, &why);
+    enum hw_status status;
 
+    work->reorg.is_done = true; /* if not, fewer blocks are kept than both forks have: no harm */
+    status = hw_core_reorg(replication->options.core, &work->reorg, signature, manifest, &why);
     if (status == HW_OK) {
         move_to(replication, before);
         hw_replication_reorg_end(replication);

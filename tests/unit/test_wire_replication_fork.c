@@ -1,0 +1,179 @@
+/* Logs that were adopted, and go on under a higher fork. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "hypercore/mirror.h"
+#include "support/link_net.h"
+
+static const uint8_t *key_of(struct link_net *net, unsigned node)
+{
+    return hw_core_identity(net->nodes[node].core)->key;
+}
+
+struct copy {
+    struct link_net *net;
+    const char *from, *to;
+};
+
+static bool copy_file(void *ctx, const char *name)
+{
+    struct copy *copy = ctx;
+    char from[64], to[64];
+    const uint8_t *bytes;
+    uint8_t *own;
+    size_t size;
+
+    (void)snprintf(from, sizeof(from), "%s/%s", copy->from, name);
+    (void)snprintf(to, sizeof(to), "%s/%s", copy->to, name);
+    bytes = sim_file_bytes(copy->net->sim, from, &size);
+    own = test_malloc(size + 1);
+    memcpy(own, bytes, size);
+    if (hw_env_replace_file(sim_env(copy->net->sim), to, own, size, HW_OPEN_PRIVATE,
+                            &copy->net->err) != HW_OK)
+        copy->net->err.status = HW_EIO; /* what opens the copy fails */
+    test_free(own);
+    return true;
+}
+
+static void append_other(struct link_net *net, struct hw_core *core, unsigned count)
+{
+    assert_status(hw_core_batch_begin(core, &net->err), HW_OK, &net->err);
+    for (unsigned i = 0; i < count; i++)
+        assert_status(hw_core_batch_add(core, "other", 1 + i % 5, &net->err), HW_OK, &net->err);
+    assert_status(hw_core_batch_commit(core, "", 0, &net->err), HW_OK, &net->err);
+}
+
+/*
+ * Two nodes: a log of `common` blocks that went on to `first`, and a copy of it, made at `common`,
+ * that was adopted and went on to `second` under fork 1.
+ */
+static void make_fork(struct link_net *net, unsigned common, unsigned first, unsigned second)
+{
+    struct hw_env *env = sim_env(net->sim);
+    struct copy copy = {net, "/a", "/b"};
+    struct hw_core *core = NULL;
+
+    assert_status(hw_core_create(env, "/a", &core, &net->err), HW_OK, &net->err);
+    if (common > 0)
+        assert_status(core_log_append(core, common, "n", &net->err), HW_OK, &net->err);
+    hw_core_close(core);
+    assert_status(env->ops->make_dir(env, "/b", &net->err), HW_OK, &net->err);
+    assert_status(env->ops->list(env, "/a", copy_file, &copy, &net->err), HW_OK, &net->err);
+
+    assert_status(hw_core_open(env, "/a", HW_CORE_WRITE, UINT64_MAX, &core, &net->err), HW_OK,
+                  &net->err);
+    if (first > common)
+        assert_status(core_log_append(core, first - common, "n", &net->err), HW_OK, &net->err);
+    (void)link_net_add(net, core, false);
+
+    assert_status(hw_core_adopt(env, "/b", &net->err), HW_OK, &net->err);
+    assert_status(hw_core_open(env, "/b", HW_CORE_WRITE, UINT64_MAX, &core, &net->err), HW_OK,
+                  &net->err);
+    if (second > common)
+        append_other(net, core, second - common);
+    (void)link_net_add(net, core, false);
+}
+
+static void a_mirror_moves_to_a_higher_fork(void **state)
+{
+    struct link_net *net = *state;
+    static const unsigned sizes[][3] = {{5, 16, 16}, {8, 16, 12},  {16, 16, 16}, {1, 2, 3},
+                                        {0, 7, 4},   {13, 21, 50}, {20, 33, 21}, {6, 9, 6}};
+
+    for (unsigned i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+        unsigned mirror, second, kept = 0;
+
+        link_net_reset(net, i + 1);
+        make_fork(net, sizes[i][0], sizes[i][1], sizes[i][2]);
+        mirror = link_net_mirror(net, key_of(net, 0), 0);
+        second = link_net_mirror(net, key_of(net, 0), 0);
+        (void)link_net_connect(net, 0, mirror);
+        (void)link_net_connect(net, mirror, second);
+        link_net_run(net);
+        link_net_check(net, second, 0, 0);
+        (void)link_net_connect(net, 1, mirror);
+        link_net_run(net);
+        link_net_check(net, mirror, 1, 0);
+        link_net_check(net, second, 1, hw_core_length(net->nodes[1].core)); /* its tree */
+        (void)link_net_connect(net, 1, second);
+        link_net_run(net);
+        link_net_check(net, second, 1, 0);
+        kept = sizes[i][2] - sizes[i][0]; /* only what differs was fetched again */
+        assert_true(net->nodes[mirror].arrived <= sizes[i][1] + kept);
+        append_other(net, net->nodes[1].core, 3);
+        hw_replication_grown(net->nodes[1].replication);
+        link_net_run(net);
+        link_net_check(net, mirror, 1, 0);
+        link_net_check(net, second, 1, 0);
+        /* The lower one is ignored from now on. */
+        link_net_append(net, 0, 60);
+        link_net_run(net);
+        link_net_check(net, mirror, 1, 0);
+    }
+}
+
+static void an_empty_mirror_starts_on_any_fork(void **state)
+{
+    struct link_net *net = *state;
+    unsigned mirror;
+
+    make_fork(net, 10, 20, 17);
+    mirror = link_net_mirror(net, key_of(net, 0), 0);
+    (void)link_net_connect(net, 1, mirror);
+    link_net_run(net);
+    link_net_check(net, mirror, 1, 0);
+    append_other(net, net->nodes[1].core, 3);
+    hw_replication_grown(net->nodes[1].replication);
+    link_net_run(net);
+    link_net_check(net, mirror, 1, 0);
+}
+
+/* Cut at every message of the change: in the end it is on one of the two, whole. */
+static void a_change_of_fork_that_is_cut_is_taken_up_again(void **state)
+{
+    struct link_net *net = *state;
+    bool was_reached = true;
+
+    for (uint64_t cut = 1; was_reached; cut++) {
+        unsigned mirror, pair;
+        uint64_t before;
+
+        link_net_reset(net, cut);
+        make_fork(net, 21, 30, 29);
+        mirror = link_net_mirror(net, key_of(net, 0), 0);
+        (void)link_net_connect(net, 0, mirror);
+        link_net_run(net);
+        pair = link_net_connect(net, 1, mirror);
+        before = net->delivered;
+        was_reached = false;
+        while (link_net_step(net) && !was_reached)
+            was_reached = net->delivered == before + cut;
+        link_net_cut(net, pair);
+        if (hw_core_head(net->nodes[mirror].core).fork == 0)
+            link_net_check(net, mirror, 0, 0);
+        (void)link_net_connect(net, 1, mirror);
+        link_net_run(net);
+        link_net_check(net, mirror, 1, 0);
+    }
+}
+
+#define net_test(name) cmocka_unit_test_setup_teardown(name, link_net_setup, link_net_teardown)
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        net_test(a_mirror_moves_to_a_higher_fork),
+        net_test(an_empty_mirror_starts_on_any_fork),
+        net_test(a_change_of_fork_that_is_cut_is_taken_up_again),
+    };
+
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
+    return cmocka_run_group_tests_name("wire/replication_fork", tests, NULL, NULL);
+}
