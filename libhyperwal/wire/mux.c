@@ -46,6 +46,8 @@ struct hw_mux {
     struct hw_buffer head;  /* of a message in two parts */
     enum hw_status failure; /* HW_OK, or what ended the mux */
     bool is_receiving;
+    uint32_t
+        opens_in_frame; /* each of the other's opens is answered, so that it must not be cheap */
 };
 
 struct pair { /* what a channel is about */
@@ -434,6 +436,9 @@ static enum hw_status receive_open(struct hw_mux *mux, struct hw_cursor *cursor,
 
     if (cursor->failed)
         return hw_fail(err, HW_EPROTOCOL, "mux: an open that ends too early");
+    if (++mux->opens_in_frame > HW_MUX_CHANNELS_MAX)
+        return hw_fail(err, HW_ELIMIT, "mux: the peer opens more than %d channels in one frame",
+                       HW_MUX_CHANNELS_MAX);
     status = claim_number(mux, remote, err);
     if (status != HW_OK)
         return status;
@@ -552,6 +557,7 @@ enum hw_status hw_mux_receive(struct hw_mux *mux, struct hw_slice frame, struct 
     if (frame.size == 0)
         return HW_OK;
     mux->is_receiving = true;
+    mux->opens_in_frame = 0;
     remote = hw_cursor_uint(&cursor);
     type = hw_cursor_uint(&cursor);
     if (!cursor.failed && remote == 0 && type == CONTROL_BATCH)

@@ -19,7 +19,8 @@
  * An open that was closed before it was answered keeps its number until the answer comes, so that
  * no answer is taken for that of another.
  *
- * Invariants: 1. At most HW_MUX_CHANNELS_MAX channels; a peer that numbers more is dropped.
+ * Invariants: 1. At most HW_MUX_CHANNELS_MAX channels; a peer that numbers more, or opens more in
+ *                one frame, is dropped.
  *             2. Numbers are the lowest free ones, as JavaScript peers demand.
  *             3. After a failure the mux only fails, with the same status.
  *

@@ -533,6 +533,30 @@ static void a_peer_that_opens_thousands_of_channels_is_dropped(void **state)
     }
 }
 
+/* Whatever is opened, closed or refused: one frame makes us say only so much. */
+static void a_batch_that_opens_and_closes_for_ever_is_dropped(void **state)
+{
+    (void)state;
+    for (unsigned way = 0; way < 2; way++) {
+        static const char cycles[2][12] = {
+            "\x06\x01\x01\x01p\x01\x31\x02\x03\x01", /* open, close */
+            "\x06\x01\x02\x01p\x01\x31"};            /* of what is open */
+        const size_t sizes[2] = {10, 7};
+        struct hw_buffer batch = {0};
+        struct end *end = end_new(true);
+
+        if (way == 1)
+            assert_int_equal(remote_opens(end, 1, '1'), HW_OK);
+        hw_buffer_add(&batch, "\0\0\0", 3);
+        for (unsigned i = 0; i < 100000; i++)
+            hw_buffer_add(&batch, cycles[way], sizes[way]);
+        assert_int_equal(give(end, batch.bytes, batch.size), HW_ELIMIT);
+        assert_true(end->last <= HW_MUX_CHANNELS_MAX + 1);
+        hw_buffer_release(&batch);
+        end_free(end);
+    }
+}
+
 static void we_open_no_more_than_the_limit_either(void **state)
 {
     struct two *f = *state;
@@ -692,6 +716,7 @@ int main(int argc, char **argv)
         TEST(every_prefix_of_a_frame_is_borne),
         TEST(names_beyond_the_limits_are_rejected_unasked),
         TEST(a_peer_that_opens_thousands_of_channels_is_dropped),
+        TEST(a_batch_that_opens_and_closes_for_ever_is_dropped),
         TEST(we_open_no_more_than_the_limit_either),
         TEST(what_a_host_returns_is_final),
         TEST(an_open_that_could_not_be_sent_did_not_happen),
