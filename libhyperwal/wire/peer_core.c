@@ -83,17 +83,21 @@ static struct peer_link *link_new(struct hw_peer *peer, struct hw_replication *r
     link->replication = replication;
     link->next = peer->links;
     peer->links = link;
+    if (peer->last == NULL)
+        peer->last = link;
     return link;
 }
 
 /* Its channels are closed by the caller, or gone. */
 static void link_free(struct peer_link *link)
 {
-    struct peer_link **at = &link->peer->links;
+    struct peer_link **at = &link->peer->links, *before = NULL;
 
-    while (*at != link)
-        at = &(*at)->next;
+    for (; *at != link; at = &(*at)->next)
+        before = *at;
     *at = link->next;
+    if (link->peer->last == link)
+        link->peer->last = before;
     hw_link_close(link->link);
     hw_free(link);
 }
@@ -234,13 +238,12 @@ enum hw_status peer_core_message(struct peer_link *link, uint64_t type, struct h
 /* Who had its turn goes to the end. */
 static struct peer_link *take_turn(struct hw_peer *peer)
 {
-    struct peer_link *first = peer->links, **at = &peer->links;
+    struct peer_link *first = peer->links;
 
+    peer->last->next = first; /* for a moment they are a ring */
     peer->links = first->next;
-    while (*at != NULL)
-        at = &(*at)->next;
+    peer->last = first;
     first->next = NULL;
-    *at = first;
     return first;
 }
 

@@ -56,6 +56,7 @@ struct hw_peer {
     struct hw_error failure;  /* status HW_OK: none */
 
     struct peer_link *links; /* owned; the one whose turn it is comes first */
+    struct peer_link *last;  /* of them */
     bool is_full;            /* a link was full when it was last looked at */
     unsigned rejects;        /* channels that we refused */
 

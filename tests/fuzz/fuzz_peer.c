@@ -1,6 +1,6 @@
 /*
- * A whole connection.  The first byte chooses: an even one, and the rest are bytes of a stranger; an
- * odd one, and they are frames (size u16, bytes) of a remote that has shaken hands and opened
+ * A whole connection.  The first byte chooses: an even one, and the rest are bytes of a stranger;
+ * an odd one, and they are frames (size u16, bytes) of a remote that has shaken hands and opened
  *
  *     1  hyperwal/1 of the connection      2  a log that we serve       3  hyperwal/1 of that log
  *     4  a log that we mirror
