@@ -304,8 +304,10 @@ static enum hw_status take_over(struct hw_core *core, struct hw_error *err)
     enum hw_status status;
 
     mirror->nodes_dirty = mirror->have_dirty = mirror->names_dirty = mirror->dats_dirty = true;
-    if (mirror->generation == 0)
-        return HW_OK;
+    /* A crash may have kept bits of blocks beyond the head it kept, and not the blocks. */
+    status = hw_mirror_cut_bits(core, core->roots.length, err);
+    if (status != HW_OK || mirror->generation == 0)
+        return status;
     /*
      * What it stands on must be on the disk before another slot is written, and nodes of a fork
      * before which an older head would lie.  Written anew, for what a failed sync left in the page

@@ -567,11 +567,32 @@ static enum hw_status sync_one(struct hw_core *core, struct hw_file *file, bool 
     return status;
 }
 
+/* All of it is on its way when the first one waits: then one commit of a journal does for all. */
+static void start_sync(struct hw_core *core)
+{
+    const struct hw_mirror *mirror = core->mirror;
+    const struct hw_env_ops *ops = core->env->ops;
+
+    for (unsigned i = 0; i < HW_MIRROR_DATS_OPEN; i++) {
+        if (mirror->dats[i].is_dirty)
+            ops->start_sync(mirror->dats[i].file, 0, HW_MIRROR_DAT_SIZE);
+    }
+    if (mirror->nodes_dirty)
+        ops->start_sync(mirror->nodes, 0, INT64_MAX);
+    if (mirror->have_dirty)
+        ops->start_sync(mirror->have, 0, INT64_MAX);
+    if (mirror->head_dirty)
+        ops->start_sync(mirror->head, 0, INT64_MAX);
+}
+
 enum hw_status hw_mirror_sync_files(struct hw_core *core, struct hw_error *err)
 {
     struct hw_mirror *mirror = core->mirror;
-    enum hw_status status = mirror->dats_dirty ? sync_inherited(core, err) : HW_OK;
+    enum hw_status status = HW_OK;
 
+    start_sync(core);
+    if (mirror->dats_dirty)
+        status = sync_inherited(core, err);
     for (unsigned i = 0; i < HW_MIRROR_DATS_OPEN && status == HW_OK; i++)
         status = sync_one(core, mirror->dats[i].file, &mirror->dats[i].is_dirty, err);
     if (status == HW_OK)

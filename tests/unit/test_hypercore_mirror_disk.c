@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "env/thread.h"
 #include "hypercore/mirror_internal.h"
 #include "support/mirror_log.h"
 
@@ -123,6 +124,60 @@ static void a_reader_sees_what_arrives_when_it_looks(void **state)
     assert_status(hw_core_batch_begin(reader, &f->err), HW_EREADONLY, &f->err);
     assert_status(hw_core_batch_begin(mirror, &f->err), HW_EREADONLY, &f->err);
     hw_core_close(reader);
+    hw_core_close(mirror);
+    hw_core_close(log);
+}
+
+enum { RACE_LENGTH = 3000 };
+
+struct race { /* a reader that looks and reads until it saw the last block */
+    struct core_log *f;
+    struct hw_thread thread;
+    enum hw_status status; /* of the first failure */
+    uint64_t looks, heads;
+};
+
+static void *read_along(void *ctx)
+{
+    struct race *race = ctx;
+    struct hw_core *reader = NULL;
+    uint64_t length = 0, chance = 1;
+
+    race->status = hw_core_open(race->f->env, race->f->dir, HW_CORE_READ, 0, &reader, NULL);
+    while (race->status == HW_OK && length < RACE_LENGTH) {
+        uint64_t before = length;
+
+        race->status = hw_core_refresh(reader, UINT64_MAX, NULL);
+        length = hw_core_length(reader);
+        race->looks++;
+        race->heads += length != before;
+        if (length == 0 || race->status != HW_OK)
+            continue;
+        chance = chance * 6364136223846793005U + 1442695040888963407U;
+        if (core_log_check(reader, length - 1, NULL) != HW_OK ||
+            core_log_check(reader, (chance >> 33) % length, NULL) != HW_OK || length < before)
+            race->status = HW_ECORRUPT;
+    }
+    hw_core_close(reader);
+    return NULL;
+}
+
+static void a_reader_beside_the_writer_sees_whole_logs_only(void **state)
+{
+    struct core_log *f = *state;
+    struct race race = {.f = f};
+    struct hw_core *log, *mirror;
+    struct hw_accepted accepted;
+
+    make_log(f, 0, &log, &mirror);
+    assert_ok(hw_thread_start(&race.thread, read_along, &race, &f->err));
+    for (uint64_t i = 0; i < RACE_LENGTH; i++) {
+        assert_ok(core_log_append(log, 1, "n", &f->err));
+        assert_ok(mirror_log_push(log, mirror, &accepted, &f->err));
+    }
+    hw_thread_join(&race.thread);
+    assert_status(race.status, HW_OK, &f->err);
+    assert_true(race.heads > 1);
     hw_core_close(mirror);
     hw_core_close(log);
 }
@@ -317,6 +372,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         TEST(a_mirror_is_there_after_it_was_closed),
         TEST(a_reader_sees_what_arrives_when_it_looks),
+        TEST(a_reader_beside_the_writer_sees_whole_logs_only),
         TEST(a_fetcher_gets_what_is_missing),
         TEST(damaged_bytes_are_not_held_and_can_be_fetched_again),
         TEST(lost_nodes_are_asked_for_again),
