@@ -80,7 +80,7 @@ void hw_hyperwal_names_add(const struct hw_name_entry *entry, struct hw_buffer *
 void hw_ack_encode(const struct hw_ack *ack, struct hw_buffer *out);
 void hw_urge_encode(bool durable, struct hw_buffer *out);
 
-/* All: HW_EPROTOCOL; HW_EVERSION for a handshake of another version. */
+/* All: HW_EPROTOCOL; HW_EVERSION for a handshake of another version: that ends only the channel. */
 enum hw_status hw_hyperwal_handshake_decode(struct hw_slice bytes,
                                             struct hw_hyperwal_handshake *out,
                                             struct hw_error *err) HW_MUST_CHECK;

@@ -278,6 +278,12 @@ enum hw_status peer_base_opened(struct hw_peer *peer, struct hw_slice handshake,
     struct hw_hyperwal_handshake theirs;
     enum hw_status status = hw_hyperwal_handshake_decode(handshake, &theirs, err);
 
+    if (status == HW_EVERSION) {
+        hw_channel_close(peer->base);
+        peer->base = NULL;
+        become_plain(peer);
+        return HW_OK;
+    }
     if (status != HW_OK)
         return status;
     peer->keeps_alive = true; /* as all of this kind do */
@@ -446,6 +452,11 @@ enum hw_status peer_log_opened(struct peer_link *link, struct hw_slice handshake
     struct hw_hyperwal_handshake theirs;
     enum hw_status status = hw_hyperwal_handshake_decode(handshake, &theirs, err);
 
+    if (status == HW_EVERSION) {
+        hw_channel_close(link->log);
+        peer_log_closed(link, true);
+        return HW_OK;
+    }
     if (status != HW_OK)
         return status;
     memcpy(link->remote_id, theirs.replica_id, sizeof(link->remote_id));

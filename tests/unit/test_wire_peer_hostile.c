@@ -47,6 +47,37 @@ static void questions_to_a_plain_peer_end_in_is_plain(void **state)
     raw_release(&raw);
 }
 
+static void other_version_of_our_channel_is_not_spoken(void **state)
+{
+    static const uint8_t replica_id[HW_REPLICA_ID_SIZE] = {1};
+    struct hw_ack ack = {.received = 1};
+    struct hw_buffer handshake = {0};
+    struct world *w = *state;
+    uint8_t id[HW_KEY_SIZE];
+    struct raw raw;
+    uint64_t request;
+
+    assert_peer_ok(side_add_log(w, &w->b, 3));
+    raw_connect(w, &raw, &w->b);
+    memcpy(raw.key, side_key(&w->b), HW_KEY_SIZE);
+    hw_discovery_key(raw.key, id);
+    hw_hyperwal_handshake_encode(&(struct hw_hyperwal_handshake){.version = 2}, &handshake);
+    assert_peer_ok(raw_open_log(&raw, HW_CORE_PROTOCOL));
+    for (size_t size = 0; size <= sizeof(id); size += sizeof(id)) {
+        assert_peer_ok(raw_open(&raw, HW_HYPERWAL_PROTOCOL, (struct hw_slice){id, size},
+                                (struct hw_slice){handshake.bytes, handshake.size}));
+        raw_run(w, &raw, &w->b);
+        assert_int_equal(raw.closed_count, size == 0 ? 1 : 2);
+    }
+    hw_buffer_release(&handshake);
+    assert_int_equal(w->b.status, HW_OK);
+    assert_int_equal(w->b.linked, 1);
+    assert_int_equal(w->b.plain, 1);
+    assert_int_equal(hw_peer_lookup(w->b.peer, "x", &request, &w->err), HW_EPROTOCOL);
+    assert_peer_ok(hw_peer_acknowledge(w->b.peer, w->b.served[0], replica_id, &ack, &w->err));
+    raw_release(&raw);
+}
+
 static void log_is_found_under_the_alias_of_its_protocol(void **state)
 {
     struct world *w = *state;
@@ -377,6 +408,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         world_test(hypercore_peer_of_another_kind_is_plain),
         world_test(questions_to_a_plain_peer_end_in_is_plain),
+        world_test(other_version_of_our_channel_is_not_spoken),
         world_test(log_is_found_under_the_alias_of_its_protocol),
         world_test(remote_without_the_key_gets_nothing),
         world_test(acknowledgements_need_the_log_channel_first),
