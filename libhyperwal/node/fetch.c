@@ -44,6 +44,17 @@ static bool sources_settled(const struct hw_mirror *mirror)
     return true;
 }
 
+/*
+ * Who asks for it did not find it.  If it seems to be here, it has come in between, or its bytes
+ * are damaged, which the core learns by reading it.
+ */
+static bool is_here(struct hw_mirror *mirror, uint64_t index)
+{
+    struct hw_core *core = mirror->log->core;
+
+    return hw_core_has(core, index) && hw_core_read(core, index, &mirror->scratch, NULL) == HW_OK;
+}
+
 static enum hw_status fetch(struct hw_mirror *mirror, uint64_t index, struct hw_error *err)
 {
     struct hub_log *log = mirror->log;
@@ -51,7 +62,7 @@ static enum hw_status fetch(struct hw_mirror *mirror, uint64_t index, struct hw_
     enum hw_status status = HW_OK;
     char problems[256];
 
-    while (!hw_core_has(log->core, index)) {
+    while (!is_here(mirror, index)) {
         uint64_t now = hub_now(mirror->hub), since = began;
 
         if (mirror->arrived_ns > since)

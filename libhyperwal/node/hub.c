@@ -80,10 +80,11 @@ static enum hw_status hub_round(struct hw_hub *hub)
 
     conn_events(hub, &had_any);
     now = hub_now(hub);
-    if (!hub->threaded || hub->all_rang) {
-        hub->all_rang = false;
+    if (!hub->threaded)
+        logs_poll(hub, now);
+    if (hub->all_rang)
         log_rang(hub, -1);
-    }
+    hub->all_rang = false;
     if (now >= hub->next_ns) {
         hub->next_ns = UINT64_MAX;
         conn_timers(hub, now);

@@ -134,10 +134,13 @@ struct hw_mirror {
     uint64_t published;              /* length in the shared page */
     uint64_t complete;               /* blocks [tail, complete) are held */
     uint64_t durable;                /* of them, those that are synced */
-    uint64_t synced_bytes;           /* of bytes_received */
-    uint64_t sync_ns;                /* when to sync; UINT64_MAX: nothing to */
-    uint64_t ack_ns;                 /* when to acknowledge; UINT64_MAX: nothing new */
-    uint64_t due_ns;                 /* the least of the two */
+    uint64_t unchecked_end;   /* blocks below it must be read before they count as complete */
+    uint64_t check_ns;        /* when to go on with that; UINT64_MAX: nothing to go on with */
+    struct hw_buffer scratch; /* a block that is checked */
+    uint64_t synced_bytes;    /* of bytes_received */
+    uint64_t sync_ns;         /* when to sync; UINT64_MAX: nothing to */
+    uint64_t ack_ns;          /* when to acknowledge; UINT64_MAX: nothing new */
+    uint64_t due_ns;          /* the least of the three */
     uint64_t applied;
     struct hw_ack told;                       /* what the servers know */
     uint64_t arrived_ns;                      /* when something last came */
@@ -264,6 +267,14 @@ void mirror_broken(void *ctx, const struct hw_error *err);
 /* Publish, sync, acknowledge, wake; what is due at a later time is told to hub_timer(). */
 void mirror_work(struct hw_mirror *mirror, uint64_t now);
 void mirror_wake(struct hw_mirror *mirror); /* all who wait in it look again */
+
+/* ------------------------------------------------------------------------------ trust.c */
+
+/* At the open: what of the blocks below `length` was checked in this boot? */
+void trust_load(struct hw_mirror *mirror, uint64_t length);
+void trust_lose(struct hw_mirror *mirror); /* a sync failed */
+/* Move `complete` over blocks that must be read first, up to `end`.  False: not there yet. */
+bool trust_check(struct hw_mirror *mirror, uint64_t end);
 
 /* ----------------------------------------------------------------------------- source.c */
 

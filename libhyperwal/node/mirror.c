@@ -73,7 +73,10 @@ static void mirror_advance(struct hw_mirror *mirror)
         mirror->complete = length < mirror->tail ? length : mirror->tail;
         mirror->durable = mirror->durable < mirror->complete ? mirror->durable : mirror->complete;
     }
-    while (mirror->tail != UINT64_MAX && mirror->complete < length) {
+    mirror->check_ns = UINT64_MAX;
+    if (mirror->tail == UINT64_MAX || !trust_check(mirror, length))
+        return;
+    while (mirror->complete < length) {
         uint64_t checked = length;
         uint64_t missing =
             hw_core_find(mirror->log->core, mirror->complete, length, false, &checked);
@@ -102,6 +105,7 @@ static enum hw_status mirror_reopen(struct hw_mirror *mirror, struct hw_error *e
         return status;
     }
     hw_replication_want_tail(log->replication, mirror->tail);
+    trust_lose(mirror);
     mirror->complete = mirror->tail == UINT64_MAX ? 0 : mirror->tail;
     mirror->durable = 0;
     mirror->is_dirty = true;
@@ -234,6 +238,8 @@ void mirror_work(struct hw_mirror *mirror, uint64_t now)
         mirror_wake(mirror);
     mirror->has_news = false;
     mirror->due_ns = mirror->sync_ns < mirror->ack_ns ? mirror->sync_ns : mirror->ack_ns;
+    if (mirror->check_ns < mirror->due_ns)
+        mirror->due_ns = mirror->check_ns;
     hub_timer(mirror->hub, mirror->due_ns);
 }
 
@@ -317,6 +323,7 @@ static void mirror_free(struct hw_mirror *mirror)
     }
     if (mirror->lock != NULL)
         mirror->hub->env->ops->close(mirror->lock);
+    hw_buffer_release(&mirror->scratch);
     hw_free(mirror);
 }
 
@@ -331,7 +338,7 @@ static struct hw_mirror *mirror_new(struct hw_hub *hub, const struct hw_mirror_o
     }
     mirror->hub = hub;
     mirror->tail = UINT64_MAX;
-    mirror->sync_ns = mirror->ack_ns = mirror->due_ns = UINT64_MAX;
+    mirror->sync_ns = mirror->ack_ns = mirror->check_ns = mirror->due_ns = UINT64_MAX;
     mirror->told.received = UINT64_MAX; /* nothing was told */
     memcpy(mirror->replica_id, options->replica_id, sizeof(mirror->replica_id));
     mirror->source_count = options->source_count;
@@ -362,6 +369,7 @@ static enum hw_status mirror_open(struct hw_hub *hub, const struct hw_mirror_opt
         goto fail;
     /* What an earlier process left is told as durable only once it is. */
     mirror->is_dirty = hw_core_length(core) != 0;
+    trust_load(mirror, hw_core_length(core));
     mirror->published = UINT64_MAX;
     status = log_set_core(mirror->log, core, true, err);
     if (status != HW_OK)

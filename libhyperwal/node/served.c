@@ -152,6 +152,19 @@ void log_look(struct hub_log *log, uint64_t now)
                    err.message);
 }
 
+/* Without a bell: what a ring would tell. */
+void logs_poll(struct hw_hub *hub, uint64_t now)
+{
+    uint64_t since;
+
+    for (struct hub_log *log = hub->logs; log != NULL; log = log->next)
+        if (log->mirror == NULL && log->core != NULL &&
+            (hw_shared_durable_length(log->page) != log->length ||
+             (!log->is_urged && hw_shared_remote_wait(log->page, &since) != 0 &&
+              now < since + REMOTE_WAIT_NS)))
+            log_look(log, now);
+}
+
 /* ----------------------------------------------------------------------------- urgency */
 
 void log_urge(struct hub_link *link)
@@ -173,7 +186,7 @@ void log_urge_all(struct hub_log *log, uint64_t now)
 
     if (log->page == NULL || log->mirror != NULL)
         return;
-    log->is_urged = hw_shared_remote_wait(log->page, &since) != 0 && now - since < REMOTE_WAIT_NS;
+    log->is_urged = hw_shared_remote_wait(log->page, &since) != 0 && now < since + REMOTE_WAIT_NS;
     if (log->is_urged) {
         log->deadline_ns =
             since + REMOTE_WAIT_NS; /* then nobody waits any more, or said so again */

@@ -1,0 +1,97 @@
+/*
+ * May servers be told that a mirror holds what it seems to hold?  After a crash of the machine, or
+ * a failed sync, bits may say that a block is there whose bytes were lost.  Before such blocks
+ * count they are read, which checks them, and what does not check is fetched again.
+ *
+ *   mirror.lock   boot id 16 | from u64    in this boot, all that seems held from there on is
+ */
+#include <string.h>
+
+#include "base/bytes.h"
+#include "node/hub_internal.h"
+
+enum { NOTE_SIZE = 24, BLOCKS_A_ROUND = 64, BYTES_A_ROUND = 4 << 20 };
+
+static void note_write(struct hw_mirror *mirror, const uint8_t note[NOTE_SIZE])
+{
+    struct hw_error err = {0};
+
+    /* Without it the blocks are read once more the next time. */
+    if (mirror->hub->env->ops->write_at(mirror->lock, 0, note, NOTE_SIZE, &err) != HW_OK)
+        hw_env_log(mirror->hub->env, HW_LOG_WARN, "event=mirror_unnoted reason=\"%s\"",
+                   err.message);
+}
+
+void trust_load(struct hw_mirror *mirror, uint64_t length)
+{
+    struct hw_env *env = mirror->hub->env;
+    uint8_t note[NOTE_SIZE], boot_id[16];
+
+    mirror->unchecked_end = length;
+    env->ops->boot_id(env, boot_id);
+    if (env->ops->read_at(mirror->lock, 0, note, sizeof(note), NULL) != HW_OK ||
+        memcmp(note, boot_id, sizeof(boot_id)) != 0)
+        return;
+    if (hw_get_le64(note + 16) < length)
+        mirror->unchecked_end = hw_get_le64(note + 16);
+}
+
+void trust_lose(struct hw_mirror *mirror)
+{
+    static const uint8_t nothing[NOTE_SIZE];
+
+    mirror->unchecked_end = hw_core_length(mirror->log->core);
+    note_write(mirror, nothing);
+}
+
+static void trust_gain(struct hw_mirror *mirror)
+{
+    struct hw_env *env = mirror->hub->env;
+    uint8_t note[NOTE_SIZE];
+
+    mirror->unchecked_end = 0;
+    env->ops->boot_id(env, note);
+    hw_put_le64(note + 16, mirror->tail);
+    note_write(mirror, note);
+}
+
+/* Read it; if it is not what it should be the core says from then on that it has not got it. */
+static bool is_right(struct hw_mirror *mirror, uint64_t block, size_t *bytes)
+{
+    struct hub_log *log = mirror->log;
+    enum hw_status status = hw_core_read(log->core, block, &mirror->scratch, NULL);
+
+    *bytes += mirror->scratch.size;
+    if (mirror->scratch.capacity > BYTES_A_ROUND)
+        hw_buffer_release(&mirror->scratch);
+    return status == HW_OK;
+}
+
+bool trust_check(struct hw_mirror *mirror, uint64_t end)
+{
+    struct hub_log *log = mirror->log;
+    size_t bytes = 0;
+
+    if (end > mirror->unchecked_end)
+        end = mirror->unchecked_end;
+    for (unsigned i = 0; mirror->complete < end; i++) {
+        if (i == BLOCKS_A_ROUND || bytes >= BYTES_A_ROUND) {
+            mirror->check_ns = 0; /* goes on in the next round */
+            return false;
+        }
+        if (!hw_core_has(log->core, mirror->complete))
+            return false;
+        if (!is_right(mirror, mirror->complete, &bytes)) {
+            struct hw_error err = {0};
+
+            if (hw_replication_want(log->replication, mirror->complete, mirror->complete + 1,
+                                    &err) != HW_OK)
+                mirror_broken(mirror, &err);
+            return false;
+        }
+        mirror->complete++;
+    }
+    if (mirror->unchecked_end != 0 && mirror->complete >= mirror->unchecked_end)
+        trust_gain(mirror);
+    return true;
+}
