@@ -35,41 +35,42 @@ static void range_again(struct hw_slice bytes)
     hw_buffer_release(&again);
 }
 
+static void decode_others(uint8_t which, struct hw_slice bytes)
+{
+    struct hw_message_no_data no_data = {.request = 0};
+    struct hw_message_want want = {.start = 0};
+    struct hw_message_bitfield bitfield = {.start = 0};
+    struct hw_handshake handshake = {.has_seeks = false};
+    uint64_t request = 0;
+    enum hw_status status;
+
+    if (which == 2)
+        status = hw_message_no_data_decode(bytes, &no_data, NULL);
+    else if (which == 3)
+        status = hw_message_want_decode(bytes, &want, NULL);
+    else if (which == 4)
+        status = hw_message_bitfield_decode(bytes, &bitfield, NULL);
+    else if (which == 5)
+        status = hw_handshake_decode(bytes, &handshake, NULL);
+    else
+        status = hw_message_cancel_decode(bytes, &request, NULL);
+    if (status != HW_OK && (status != HW_EPROTOCOL || bitfield.words.size > 0))
+        abort();
+    if (bitfield.words.size > bytes.size || bitfield.words.size % 4 != 0)
+        abort();
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 {
     struct hw_slice rest = {bytes + 1, size - 1};
-    struct hw_message_no_data no_data;
-    struct hw_message_want want;
-    struct hw_message_bitfield bitfield;
-    struct hw_handshake handshake;
-    uint64_t request;
 
     if (size == 0)
         return 0;
-    switch (bytes[0] % 7) {
-    case 0:
+    if (bytes[0] % 7 == 0)
         sync_again(rest);
-        break;
-    case 1:
+    else if (bytes[0] % 7 == 1)
         range_again(rest);
-        break;
-    case 2:
-        (void)hw_message_no_data_decode(rest, &no_data, NULL); /* any outcome will do */
-        break;
-    case 3:
-        (void)hw_message_want_decode(rest, &want, NULL); /* likewise */
-        break;
-    case 4:
-        if (hw_message_bitfield_decode(rest, &bitfield, NULL) == HW_OK &&
-            (bitfield.words.size > rest.size || bitfield.words.size % 4 != 0))
-            abort();
-        break;
-    case 5:
-        (void)hw_handshake_decode(rest, &handshake, NULL); /* likewise */
-        break;
-    default:
-        (void)hw_message_cancel_decode(rest, &request, NULL); /* likewise */
-        break;
-    }
+    else
+        decode_others(bytes[0] % 7, rest);
     return 0;
 }
