@@ -82,7 +82,8 @@ def read_replica(data):
     """The key that the file `replica` names, and the source."""
     lines = data.decode().split("\n")
     check(lines[0] == "hyperwal replica 1" and lines[1].startswith("key ")
-          and lines[2].startswith("source ") and lines[3:] == [""], "replica", lines)
+          and lines[2].startswith("source ")
+          and (lines[3:] == [""] or lines[3].startswith("fork ") and lines[4:] == [""]), "replica", lines)
     return lines[1][4:], lines[2][7:]
 
 
