@@ -12,10 +12,12 @@
 uint64_t bench_catch_up(hyperwal_follower *follower)
 {
     for (;;) {
-        int code = hyperwal_follow_step(follower, 0);
+        uint64_t seq = hyperwal_follow_seq(follower);
+        int code = hyperwal_follow_step(follower, seq == HYPERWAL_SEQ_NONE ? 1000 : 0);
 
-        if (code == SQLITE_DONE && hyperwal_follow_lag(follower) == 0)
-            return hyperwal_follow_seq(follower);
+        seq = hyperwal_follow_seq(follower);
+        if (code == SQLITE_DONE && seq != HYPERWAL_SEQ_NONE && hyperwal_follow_lag(follower) == 0)
+            return seq;
         if (code != SQLITE_OK && code != SQLITE_DONE)
             bench_die("hyperwal_follow_step: %s", hyperwal_follow_errmsg(follower));
     }
