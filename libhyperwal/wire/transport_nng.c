@@ -8,8 +8,8 @@
  *     IDLE ──start──▶ under way ──callback──▶ queued ──next()──▶ IDLE
  *
  * Traps of nng 1.5 that this file knows: a stale socket file is removed by its listener, but so
- * would be a file that is no socket; a send of a stream may be partial; a forked child must not call
- * it at all.
+ * would be a file that is no socket; a send of a stream may be partial; a forked child must not
+ * call it at all.
  */
 #include <arpa/inet.h>
 #include <assert.h>
