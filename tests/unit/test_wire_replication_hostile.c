@@ -197,10 +197,11 @@ static void a_flood_of_requests_that_reads_no_answer_ends(void **state)
 
     stranger_connect(net, primary, &stranger);
     while (is_open(&stranger) && sent < 100000) {
-        say_request(&stranger, &(struct hw_proof_request){.id = ++sent,
+        say_request(&stranger, &(struct hw_proof_request){.id = sent + 1,
                                                           .has_block = true,
                                                           .block_index = sent % 2000,
                                                           .block_nodes = 4});
+        sent++;
         (void)link_net_step(net);
         if (is_open(&stranger)) {
             was_full = was_full || hw_link_is_full(stranger.to->link);
@@ -221,10 +222,11 @@ static void waiting_requests_are_answered_when_there_is_room(void **state)
 
     stranger_connect(net, primary, &stranger);
     while (!hw_link_is_full(stranger.to->link)) {
-        say_request(&stranger, &(struct hw_proof_request){.id = ++sent,
+        say_request(&stranger, &(struct hw_proof_request){.id = sent + 1,
                                                           .has_block = true,
                                                           .block_index = sent % 2000,
                                                           .block_nodes = 4});
+        sent++;
         link_net_run(net);
     }
     link_net_inject(stranger.to, HW_MESSAGE_CANCEL, "\1", 1); /* answered long ago */
