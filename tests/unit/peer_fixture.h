@@ -315,6 +315,28 @@ static inline enum hw_status side_add_log(struct world *w, struct side *side, un
     return side_serve(w, side, core, false);
 }
 
+/* One of large blocks. */
+static inline enum hw_status side_add_large_log(struct world *w, struct side *side, unsigned length,
+                                                size_t size)
+{
+    uint8_t *block = calloc(1, size);
+    struct hw_core *core;
+    enum hw_status status = hw_core_create(w->env, NULL, &core, &w->err);
+
+    if (block == NULL)
+        abort();
+    if (status == HW_OK)
+        status = hw_core_batch_begin(core, &w->err);
+    for (unsigned i = 0; i < length && status == HW_OK; i++) {
+        memset(block, (int)i, size < 16 ? size : 16);
+        status = hw_core_batch_add(core, block, size, &w->err);
+    }
+    if (status == HW_OK)
+        status = hw_core_batch_commit(core, "", 0, &w->err);
+    free(block);
+    return status == HW_OK ? side_serve(w, side, core, false) : status;
+}
+
 /* A mirror in memory of the i-th log of the other side, which wants everything. */
 static inline enum hw_status side_add_mirror(struct world *w, struct side *side,
                                              const struct side *of, unsigned i)

@@ -146,6 +146,64 @@ static void logs_go_both_ways_over_one_connection(void **state)
     assert_int_equal(mirror_blocks(w, world_core(&w->b, 1), world_core(&w->a, 0)), 20);
 }
 
+/* Both have more to say than either takes at once: nobody waits for the other. */
+static void large_logs_go_both_ways_at_once(void **state)
+{
+    struct world *w = *state;
+
+    w->piece = 65536;
+    assert_peer_ok(side_add_large_log(w, &w->a, 20, 1 << 20));
+    assert_peer_ok(side_add_large_log(w, &w->b, 20, 1 << 20));
+    assert_peer_ok(side_add_mirror(w, &w->a, &w->b, 0));
+    assert_peer_ok(side_add_mirror(w, &w->b, &w->a, 0));
+    assert_peer_ok(world_connect(w));
+    assert_peer_ok(hw_peer_link(w->a.peer, w->a.served[1], &w->err));
+    assert_peer_ok(hw_peer_link(w->a.peer, w->a.served[0], &w->err));
+    world_run(w);
+    assert_true(world_is_well(w));
+    assert_int_equal(mirror_blocks(w, world_core(&w->a, 1), world_core(&w->b, 0)), 20);
+    assert_int_equal(mirror_blocks(w, world_core(&w->b, 1), world_core(&w->a, 0)), 20);
+}
+
+static void largest_block_goes_over(void **state)
+{
+    struct world *w = *state;
+
+    w->piece = 65536;
+    assert_peer_ok(side_add_large_log(w, &w->b, 2, HW_BLOCK_SIZE_MAX));
+    assert_peer_ok(side_add_mirror(w, &w->a, &w->b, 0));
+    assert_peer_ok(world_connect(w));
+    assert_peer_ok(hw_peer_link(w->a.peer, w->a.served[0], &w->err));
+    world_run(w);
+    assert_true(world_is_well(w));
+    assert_int_equal(mirror_blocks(w, world_core(&w->a, 0), world_core(&w->b, 0)), 2);
+}
+
+/* Of two logs that are wanted over one connection, neither waits for the end of the other. */
+static void links_take_turns(void **state)
+{
+    struct world *w = *state;
+    struct hw_link_status first = {.blocks_sent = 0}, second = first;
+
+    w->piece = 65536;
+    assert_peer_ok(world_connect(w));
+    for (unsigned i = 0; i < 2; i++) {
+        assert_peer_ok(side_add_large_log(w, &w->b, 60, 1 << 18));
+        assert_peer_ok(side_add_mirror(w, &w->a, &w->b, i));
+        assert_peer_ok(hw_peer_link(w->a.peer, w->a.served[i], &w->err));
+    }
+    while (first.blocks_sent + second.blocks_sent < 60 && world_is_well(w)) {
+        bool moved = world_move(w, &w->a, &w->b);
+
+        assert_true(world_move(w, &w->b, &w->a) || moved);
+        if (hw_peer_link_of(w->b.peer, w->b.served[0]) != NULL)
+            hw_link_status(hw_peer_link_of(w->b.peer, w->b.served[0]), &first);
+        if (hw_peer_link_of(w->b.peer, w->b.served[1]) != NULL)
+            hw_link_status(hw_peer_link_of(w->b.peer, w->b.served[1]), &second);
+    }
+    assert_true(first.blocks_sent >= 15 && second.blocks_sent >= 15);
+}
+
 static void log_that_the_remote_has_not_got_is_rejected(void **state)
 {
     struct world *w = *state;
@@ -416,6 +474,9 @@ int main(int argc, char **argv)
         world_test(both_may_link_at_once),
         world_test(several_logs_share_a_connection),
         world_test(logs_go_both_ways_over_one_connection),
+        world_test(large_logs_go_both_ways_at_once),
+        world_test(largest_block_goes_over),
+        world_test(links_take_turns),
         world_test(log_that_the_remote_has_not_got_is_rejected),
         world_test(names_are_looked_up),
         world_test(many_questions_wait_for_the_handshake_up_to_a_limit),

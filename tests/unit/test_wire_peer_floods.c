@@ -67,18 +67,7 @@ static void log_may_be_opened_and_closed_for_ever(void **state)
 /* A log of large blocks at b, and its channel open with the raw remote. */
 static void raw_join_large_log(struct world *w, struct raw *raw, unsigned blocks, size_t size)
 {
-    uint8_t *block = malloc(size);
-    struct hw_core *core;
-
-    assert_non_null(block);
-    memset(block, 'b', size);
-    assert_peer_ok(hw_core_create(w->env, NULL, &core, &w->err));
-    assert_peer_ok(hw_core_batch_begin(core, &w->err));
-    for (unsigned i = 0; i < blocks; i++)
-        assert_peer_ok(hw_core_batch_add(core, block, size, &w->err));
-    assert_peer_ok(hw_core_batch_commit(core, "", 0, &w->err));
-    free(block);
-    assert_peer_ok(side_serve(w, &w->b, core, false));
+    assert_peer_ok(side_add_large_log(w, &w->b, blocks, size));
     raw_connect(w, raw, &w->b);
     memcpy(raw->key, side_key(&w->b), HW_KEY_SIZE);
     assert_peer_ok(raw_open_log(raw, HW_CORE_PROTOCOL));
