@@ -186,7 +186,8 @@ struct hw_hub {
     size_t allowed_count;
     bool has_allowed, allows_any;
     bool all_rang;
-    uint64_t next_ns; /* when the loop must look at the deadlines */
+    uint64_t sync_free_ns; /* no lazy sync of a mirror before */
+    uint64_t next_ns;      /* when the loop must look at the deadlines */
 };
 
 /* --------------------------------------------------------------------------------- hub.c */
