@@ -61,7 +61,7 @@ struct hw_core_ahead {
     uint64_t window_offset;
 };
 
-struct hw_mirror; /* mirror_internal.h */
+struct hw_core_mirror; /* mirror_internal.h */
 
 struct hw_core {
     struct hw_env *env;    /* where the files are */
@@ -69,7 +69,7 @@ struct hw_core {
     char *dir;             /* owned */
     enum hw_core_mode mode;
     bool is_poisoned;
-    struct hw_mirror *mirror; /* owned; NULL: a log with segments */
+    struct hw_core_mirror *mirror; /* owned; NULL: a log with segments */
     uint64_t limit;           /* blocks a reader may see */
     uint64_t segment_size;    /* bytes */
     struct hw_log_file log;

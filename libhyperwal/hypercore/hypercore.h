@@ -79,6 +79,9 @@ enum hw_status hw_core_create(struct hw_env *env, const char *dir, struct hw_cor
  * a copy (machine id, device and inode of the key file do not match those recorded): nothing is
  * signed until hw_core_adopt().
  *
+ * A mirror (mirror.h) is read in full, whatever `limit` says: each of its trees was signed.  For
+ * writing it is HW_EREADONLY, and a log is HW_ENOTFOUND for HW_CORE_MIRROR.
+ *
  * HW_ENOTFOUND: there is no log in `dir`.  HW_EVERSION, HW_ECORRUPT.
  */
 enum hw_status hw_core_open(struct hw_env *env, const char *dir, enum hw_core_mode mode,
@@ -104,11 +107,12 @@ uint64_t hw_core_first_kept(const struct hw_core *core);
 enum hw_status hw_core_manifest(struct hw_core *core, struct hw_buffer *out,
                                 struct hw_error *err) HW_MUST_CHECK;
 
-/* Are the bytes of block `index` held?  A mirror that finds them damaged later says no from then. */
+/* Are the bytes of block `index` held?  A mirror that finds them damaged says no from then on. */
 bool hw_core_has(struct hw_core *core, uint64_t index);
 /*
  * The first block in [start, end) that is held (or, with `held` false, is not); `end` if there is
- * none.  Looks at no more than a bounded part at once: *checked tells up to where it looked.
+ * none.  Looks at no more than a bounded part at once: *checked tells up to where it looked, and if
+ * that is before `end` and nothing was found, go on from there.
  */
 uint64_t hw_core_find(struct hw_core *core, uint64_t start, uint64_t end, bool held,
                       uint64_t *checked);
@@ -165,17 +169,18 @@ enum hw_status hw_core_block_size(struct hw_core *core, uint64_t index, uint64_t
                                   struct hw_error *err) HW_MUST_CHECK;
 
 /*
- * A reader learns of batches up to `limit` blocks.  HW_ECORRUPT: they are not there; then the core
- * is of no use any more (HW_EBROKEN).
+ * A reader learns of batches up to `limit` blocks, of a mirror all there are.  HW_ECORRUPT: they
+ * are not there; then the core is of no use any more (HW_EBROKEN).  A mirror may move to another
+ * fork, and be shorter.
  */
 enum hw_status hw_core_refresh(struct hw_core *core, uint64_t limit,
                                struct hw_error *err) HW_MUST_CHECK;
 
 /*
  * Give up the bytes of every block for which `keep` says no; the tree stays.  Segments with less
- * than a quarter of live bytes are rewritten, dead ones removed.  Safe against a crash at any
- * point and against readers.  *freed: bytes of files that are gone.  With `dry_run` nothing is
- * changed.
+ * than a quarter of live bytes are rewritten, dead ones removed; a mirror gives back the room of
+ * each block.  Safe against a crash at any point and against readers.  *freed: bytes of files, or
+ * of a mirror's blocks, that are gone.  With `dry_run` nothing is changed.
  */
 enum hw_status hw_core_prune(struct hw_core *core, bool (*keep)(void *ctx, uint64_t index),
                              void *ctx, bool dry_run, uint64_t *freed,
@@ -184,7 +189,7 @@ enum hw_status hw_core_prune(struct hw_core *core, bool (*keep)(void *ctx, uint6
 /*
  * Check everything there is: every batch, block, leaf, parent, root and signature.  `progress` is
  * told blocks checked; false stops with HW_AGAIN.  The first thing wrong is HW_ECORRUPT or
- * HW_EPROOF with its place.
+ * HW_EPROOF with its place.  What a mirror finds damaged is logged, and counts as not held.
  */
 enum hw_status hw_core_verify(struct hw_core *core,
                               bool (*progress)(void *ctx, uint64_t checked, uint64_t length),

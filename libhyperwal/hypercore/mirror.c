@@ -26,7 +26,7 @@ enum hw_status hw_mirror_check_writable(const struct hw_core *core, struct hw_er
 enum hw_status hw_mirror_set_authority(struct hw_core *core, struct hw_slice manifest,
                                        struct hw_error *err)
 {
-    struct hw_mirror *mirror = core->mirror;
+    struct hw_core_mirror *mirror = core->mirror;
     struct hw_authority authority = {.is_compat = manifest.size == 0};
     struct hw_buffer copy = {0};
     enum hw_status status = HW_OK;
@@ -70,7 +70,7 @@ enum hw_status hw_mirror_exists(struct hw_core *core, bool *out, struct hw_error
 
 enum hw_status hw_mirror_write_info(struct hw_core *core, struct hw_error *err)
 {
-    struct hw_mirror *mirror = core->mirror;
+    struct hw_core_mirror *mirror = core->mirror;
     struct hw_mirror_info info = {
         .is_compat = mirror->has_authority && mirror->authority.is_compat,
         .first_kept = mirror->first_kept,
@@ -147,7 +147,7 @@ done:
 static enum hw_status head_adopt(struct hw_core *core, const struct hw_mirror_head *head,
                                  unsigned slot, struct hw_error *err)
 {
-    struct hw_mirror *mirror = core->mirror;
+    struct hw_core_mirror *mirror = core->mirror;
     struct hw_buffer signature = {0};
 
     hw_buffer_add(&signature, head->signature.bytes, head->signature.size);
@@ -231,7 +231,7 @@ static enum hw_status load_head(struct hw_core *core, struct hw_error *err)
 }
 
 /* Not the newest slot, and not the one that is known to be on the disk. */
-static unsigned slot_to_write(const struct hw_mirror *mirror)
+static unsigned slot_to_write(const struct hw_core_mirror *mirror)
 {
     unsigned slot = 0;
 
@@ -244,7 +244,7 @@ enum hw_status hw_mirror_write_head(struct hw_core *core, uint64_t fork,
                                     const struct hw_roots *roots, struct hw_slice signature,
                                     struct hw_error *err)
 {
-    struct hw_mirror *mirror = core->mirror;
+    struct hw_core_mirror *mirror = core->mirror;
     struct hw_mirror_head head = {
         .generation = mirror->generation + 1,
         .fork = fork,
@@ -283,7 +283,7 @@ static enum hw_status mirror_new(struct hw_core *core, struct hw_error *err)
 
 void hw_mirror_free(struct hw_core *core)
 {
-    struct hw_mirror *mirror = core->mirror;
+    struct hw_core_mirror *mirror = core->mirror;
 
     if (mirror == NULL)
         return;
@@ -299,7 +299,7 @@ void hw_mirror_free(struct hw_core *core)
 /* Another writer was here before us, and may not have synced what it wrote. */
 static enum hw_status take_over(struct hw_core *core, struct hw_error *err)
 {
-    struct hw_mirror *mirror = core->mirror;
+    struct hw_core_mirror *mirror = core->mirror;
     struct hw_slice signature = {mirror->signature.bytes, mirror->signature.size};
     enum hw_status status;
 
@@ -379,6 +379,38 @@ enum hw_status hw_core_create_mirror(struct hw_env *env, const char *dir,
 
 fail:
     hw_core_free(core);
+    return status;
+}
+
+static enum hw_status remove_file(struct hw_env *env, char *path, struct hw_error *err)
+{
+    enum hw_status status = path == NULL ? hw_fail(err, HW_ENOMEM, "no memory to remove a mirror")
+                                         : env->ops->remove(env, path, err);
+
+    hw_free(path);
+    return status == HW_ENOTFOUND ? HW_OK : status;
+}
+
+enum hw_status hw_core_remove_mirror(struct hw_env *env, const char *dir, struct hw_error *err)
+{
+    static const char *const names[] = {"head", "nodes", "have"};
+    struct hw_buffer numbers = {0};
+    enum hw_status status = remove_file(env, hw_format("%s/mirror", dir), err);
+
+    /* Without that file the rest is nothing; it must not come back after a crash. */
+    if (status == HW_OK)
+        status = env->ops->sync_dir(env, dir, err);
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]) && status == HW_OK; i++)
+        status = remove_file(env, hw_format("%s/%s", dir, names[i]), err);
+    if (status == HW_OK)
+        status = hw_mirror_list_dats(env, dir, &numbers, err);
+    for (size_t at = 0; status == HW_OK && at < numbers.size; at += sizeof(uint64_t)) {
+        uint64_t number;
+
+        memcpy(&number, numbers.bytes + at, sizeof(number));
+        status = remove_file(env, hw_mirror_dat_path(dir, number), err);
+    }
+    hw_buffer_release(&numbers);
     return status;
 }
 

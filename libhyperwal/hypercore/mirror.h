@@ -34,6 +34,13 @@ enum hw_status hw_core_create_mirror(struct hw_env *env, const char *dir,
                                      const uint8_t key[HW_KEY_SIZE], struct hw_core **out,
                                      struct hw_error *err) HW_MUST_CHECK;
 
+/*
+ * Remove a mirror's files, whatever state they are in, and nothing else of `dir`: what was damaged
+ * is fetched again.  Nobody may have it open for writing.  HW_OK also if there is none.
+ */
+enum hw_status hw_core_remove_mirror(struct hw_env *env, const char *dir,
+                                     struct hw_error *err) HW_MUST_CHECK;
+
 /* What an answer brought. */
 struct hw_accepted {
     bool has_upgrade; /* the head moved */

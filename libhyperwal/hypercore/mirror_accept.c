@@ -172,8 +172,7 @@ static enum hw_status store(struct hw_core *core, const struct hw_proof *proof,
     struct hw_mirror_doubt doubt = doubt_of(proof);
     enum hw_status status = check_limits(core, proof, outcome, err);
 
-    /* That there is no manifest is only known once a signature fits without it. */
-    if (status == HW_OK && outcome->has_authority && (proof->has_manifest || outcome->is_upgrade)) {
+    if (status == HW_OK && outcome->has_authority) {
         status = store_authority(
             core, (struct hw_slice){proof->manifest.bytes, proof->manifest.size}, err);
         accepted.has_manifest = status == HW_OK && proof->has_manifest;

@@ -40,7 +40,7 @@ struct hw_mirror_cached {
     bool is_held, is_proven;
 };
 
-struct hw_mirror {
+struct hw_core_mirror {
     struct hw_buffer manifest; /* encoded; what the authority borrows from */
     struct hw_authority authority;
     bool has_authority;
@@ -111,11 +111,11 @@ enum hw_status hw_mirror_write_data(struct hw_core *core, uint64_t offset, struc
 /* Give the room back, of bytes within one file.  HW_ENOTFOUND: there is no such file. */
 enum hw_status hw_mirror_punch_data(struct hw_core *core, uint64_t offset, uint64_t size,
                                     struct hw_error *err) HW_MUST_CHECK;
-char *hw_mirror_dat_path(const struct hw_core *core, uint64_t number);
+char *hw_mirror_dat_path(const char *dir, uint64_t number);
 /* Close what is open of the data: files may have been removed or made anew. */
 void hw_mirror_drop_dats(struct hw_core *core);
 /* The numbers of all data files, u64 each, in no order, added to *out. */
-enum hw_status hw_mirror_list_dats(struct hw_core *core, struct hw_buffer *out,
+enum hw_status hw_mirror_list_dats(struct hw_env *env, const char *dir, struct hw_buffer *out,
                                    struct hw_error *err) HW_MUST_CHECK;
 /* Make what was written so far durable, data and nodes before the head. */
 enum hw_status hw_mirror_sync_files(struct hw_core *core, struct hw_error *err) HW_MUST_CHECK;

@@ -154,7 +154,7 @@ static enum hw_status remove_dead(struct prune *prune, struct hw_error *err)
 {
     struct hw_core *core = prune->core;
     struct hw_buffer numbers = {0};
-    enum hw_status status = hw_mirror_list_dats(core, &numbers, err);
+    enum hw_status status = hw_mirror_list_dats(core->env, core->dir, &numbers, err);
 
     hw_mirror_drop_dats(core);
     for (size_t at = 0; status == HW_OK && at < numbers.size; at += sizeof(uint64_t)) {
@@ -166,7 +166,7 @@ static enum hw_status remove_dead(struct prune *prune, struct hw_error *err)
                     sizeof(uint64_t), compare_numbers) != NULL)
             continue;
         memcpy(&number, numbers.bytes + at, sizeof(number));
-        path = hw_mirror_dat_path(core, number);
+        path = hw_mirror_dat_path(core->dir, number);
         status = path == NULL ? hw_fail(err, HW_ENOMEM, "%s: no memory for pruning", core->dir)
                               : core->env->ops->remove(core->env, path, err);
         hw_free(path);

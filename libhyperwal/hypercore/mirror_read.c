@@ -201,18 +201,30 @@ void hw_mirror_bits(struct hw_core *core, uint64_t start, size_t count, uint32_t
 
 /* ---------------------------------------------------------------------------------- figures */
 
-struct sum { /* of the sizes of a directory's files */
+struct sum { /* of the sizes of a mirror's files */
     const struct hw_core *core;
     uint64_t bytes;
 };
+
+/* A replica has files of its own beside those. */
+static bool is_ours(const char *name)
+{
+    const char *dot = strrchr(name, '.');
+
+    return strcmp(name, "mirror") == 0 || strcmp(name, "head") == 0 || strcmp(name, "nodes") == 0 ||
+           strcmp(name, "have") == 0 || (dot != NULL && strcmp(dot, ".dat") == 0);
+}
 
 static bool add_file(void *ctx, const char *name)
 {
     struct sum *sum = ctx;
     const struct hw_env_ops *ops = sum->core->env->ops;
-    char *path = hw_format("%s/%s", sum->core->dir, name);
     struct hw_file_stat stat;
+    char *path;
 
+    if (!is_ours(name))
+        return true;
+    path = hw_format("%s/%s", sum->core->dir, name);
     if (path != NULL && ops->stat(sum->core->env, path, &stat, NULL) == HW_OK)
         sum->bytes += stat.allocated < stat.size ? stat.allocated : stat.size;
     hw_free(path);

@@ -23,15 +23,15 @@ static enum hw_status open_one(struct hw_core *core, const char *name, unsigned 
         return hw_fail(err, HW_ENOMEM, "%s: no memory to open the mirror", core->dir);
     status = core->env->ops->open(core->env, path, flags, out, err);
     if (status == HW_ENOTFOUND)
-        status = hw_fail(err, HW_ECORRUPT, "%s: missing: remove the directory, it is fetched again",
-                         path);
+        status = hw_fail(err, HW_ECORRUPT,
+                         "%s: missing: remove the mirror's files, it is fetched again", path);
     hw_free(path);
     return status;
 }
 
 enum hw_status hw_mirror_files_open(struct hw_core *core, bool create, struct hw_error *err)
 {
-    struct hw_mirror *mirror = core->mirror;
+    struct hw_core_mirror *mirror = core->mirror;
     unsigned flags = HW_OPEN_READ;
     enum hw_status status;
 
@@ -68,13 +68,13 @@ void hw_mirror_files_close(struct hw_core *core)
 
 /* ---------------------------------------------------------------------------------- nodes */
 
-static struct hw_mirror_cached *cached(struct hw_mirror *mirror, uint64_t index)
+static struct hw_mirror_cached *cached(struct hw_core_mirror *mirror, uint64_t index)
 {
     /* Neighbours and their parents go to different places, and so do the levels above. */
     return &mirror->cache[(index + (index >> 8) + (index >> 16)) & (HW_MIRROR_CACHE - 1)];
 }
 
-static void keep_cached(struct hw_mirror *mirror, const struct hw_node *node, bool is_proven)
+static void keep_cached(struct hw_core_mirror *mirror, const struct hw_node *node, bool is_proven)
 {
     *cached(mirror, node->index) =
         (struct hw_mirror_cached){.node = *node, .is_held = true, .is_proven = is_proven};
@@ -375,9 +375,9 @@ enum hw_status hw_mirror_cut_bits(struct hw_core *core, uint64_t length, struct 
 
 /* ----------------------------------------------------------------------------------- data */
 
-char *hw_mirror_dat_path(const struct hw_core *core, uint64_t number)
+char *hw_mirror_dat_path(const char *dir, uint64_t number)
 {
-    return hw_format("%s/%08llu.dat", core->dir, (unsigned long long)number);
+    return hw_format("%s/%08llu.dat", dir, (unsigned long long)number);
 }
 
 void hw_mirror_drop_dats(struct hw_core *core)
@@ -428,7 +428,7 @@ static enum hw_status find_dat(struct hw_core *core, uint64_t number, bool creat
             return HW_OK;
         }
     }
-    path = hw_mirror_dat_path(core, number);
+    path = hw_mirror_dat_path(core->dir, number);
     if (path == NULL)
         return hw_fail(err, HW_ENOMEM, "%s: no memory to open a file", core->dir);
     status = core->env->ops->open(core->env, path, flags, &file, err);
@@ -524,13 +524,13 @@ static bool add_number(void *ctx, const char *name)
     return true;
 }
 
-enum hw_status hw_mirror_list_dats(struct hw_core *core, struct hw_buffer *out,
+enum hw_status hw_mirror_list_dats(struct hw_env *env, const char *dir, struct hw_buffer *out,
                                    struct hw_error *err)
 {
-    enum hw_status status = core->env->ops->list(core->env, core->dir, add_number, out, err);
+    enum hw_status status = env->ops->list(env, dir, add_number, out, err);
 
     if (status == HW_OK && out->failed)
-        status = hw_fail(err, HW_ENOMEM, "%s: no memory for the names of files", core->dir);
+        status = hw_fail(err, HW_ENOMEM, "%s: no memory for the names of files", dir);
     return status;
 }
 
@@ -538,7 +538,7 @@ enum hw_status hw_mirror_list_dats(struct hw_core *core, struct hw_buffer *out,
 static enum hw_status sync_inherited(struct hw_core *core, struct hw_error *err)
 {
     struct hw_buffer numbers = {0};
-    enum hw_status status = hw_mirror_list_dats(core, &numbers, err);
+    enum hw_status status = hw_mirror_list_dats(core->env, core->dir, &numbers, err);
 
     for (size_t at = 0; status == HW_OK && at < numbers.size; at += sizeof(uint64_t)) {
         struct hw_mirror_dat *dat = NULL;
@@ -570,7 +570,7 @@ static enum hw_status sync_one(struct hw_core *core, struct hw_file *file, bool 
 /* All of it is on its way when the first one waits: then one commit of a journal does for all. */
 static void start_sync(struct hw_core *core)
 {
-    const struct hw_mirror *mirror = core->mirror;
+    const struct hw_core_mirror *mirror = core->mirror;
     const struct hw_env_ops *ops = core->env->ops;
 
     for (unsigned i = 0; i < HW_MIRROR_DATS_OPEN; i++) {
@@ -587,7 +587,7 @@ static void start_sync(struct hw_core *core)
 
 enum hw_status hw_mirror_sync_files(struct hw_core *core, struct hw_error *err)
 {
-    struct hw_mirror *mirror = core->mirror;
+    struct hw_core_mirror *mirror = core->mirror;
     enum hw_status status = HW_OK;
 
     start_sync(core);

@@ -282,6 +282,8 @@ enum hw_status hw_proof_check(const struct hw_proof_reader *reader, const struct
         status = check_upgrade(&check, &outcome.authority, &outcome.roots);
         outcome.is_upgrade = true;
     }
+    /* That there is no manifest is only known once a signature fits without it. */
+    outcome.has_authority = outcome.has_authority && (proof->has_manifest || outcome.is_upgrade);
     if (status == HW_OK)
         status = check_held(&check, &reader->source);
     if (status == HW_OK && outcome.nodes.buffer.failed)

@@ -331,7 +331,7 @@ static void add_signature(const struct hw_core *core, struct hw_buffer *out)
 
 static uint64_t prologue_length(const struct hw_core *core)
 {
-    const struct hw_mirror *mirror = core->mirror;
+    const struct hw_core_mirror *mirror = core->mirror;
 
     return mirror != NULL && mirror->has_authority && mirror->authority.manifest.has_prologue
                ? mirror->authority.manifest.prologue_length

@@ -182,6 +182,33 @@ static void a_reader_beside_the_writer_sees_whole_logs_only(void **state)
     hw_core_close(log);
 }
 
+static void a_mirror_is_removed_without_what_lies_beside_it(void **state)
+{
+    struct core_log *f = *state;
+    struct hw_core *log, *mirror;
+    struct hw_file_stat stat;
+    char path[128];
+
+    make_log(f, 10, &log, &mirror);
+    give_blocks(f, log, mirror, 0, 10);
+    hw_core_close(mirror);
+    (void)snprintf(path, sizeof(path), "%s/position", f->dir);
+    assert_ok(hw_env_replace_file(f->env, path, "p", 1, 0, &f->err));
+    turn_bit(f, "mirror", 40);
+    assert_status(hw_core_open(f->env, f->dir, HW_CORE_MIRROR, UINT64_MAX, &mirror, &f->err),
+                  HW_ECORRUPT, &f->err);
+    assert_ok(hw_core_remove_mirror(f->env, f->dir, &f->err));
+    assert_ok(hw_core_remove_mirror(f->env, f->dir, &f->err));
+    assert_status(hw_core_open(f->env, f->dir, HW_CORE_MIRROR, UINT64_MAX, &mirror, &f->err),
+                  HW_ENOTFOUND, &f->err);
+    assert_ok(f->env->ops->stat(f->env, path, &stat, &f->err));
+    assert_ok(hw_core_create_mirror(f->env, f->dir, hw_core_identity(log)->key, &mirror, &f->err));
+    assert_int_equal(hw_core_length(mirror), 0);
+    assert_false(hw_core_has(mirror, 0));
+    hw_core_close(mirror);
+    hw_core_close(log);
+}
+
 struct fetch {
     struct core_log *f;
     struct hw_core *log, *mirror;
@@ -373,6 +400,7 @@ int main(int argc, char **argv)
         TEST(a_mirror_is_there_after_it_was_closed),
         TEST(a_reader_sees_what_arrives_when_it_looks),
         TEST(a_reader_beside_the_writer_sees_whole_logs_only),
+        TEST(a_mirror_is_removed_without_what_lies_beside_it),
         TEST(a_fetcher_gets_what_is_missing),
         TEST(damaged_bytes_are_not_held_and_can_be_fetched_again),
         TEST(lost_nodes_are_asked_for_again),
