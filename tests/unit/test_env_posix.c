@@ -82,6 +82,36 @@ static void bytes_written_are_read_again(void **state)
     place->ops->close(file);
 }
 
+static void punched_bytes_are_zero_and_take_no_room(void **state)
+{
+    enum { SIZE = 1 << 20 };
+    static uint8_t bytes[SIZE];
+    struct place *place = *state;
+    struct hw_file *file = make(place);
+    struct hw_file_stat before, after;
+    uint8_t byte;
+
+    memset(bytes, 'x', sizeof(bytes));
+    assert_int_equal(place->ops->write_at(file, 0, bytes, SIZE, NULL), HW_OK);
+    assert_int_equal(place->ops->sync(file, NULL), HW_OK);
+    assert_int_equal(place->ops->stat_file(file, &before, NULL), HW_OK);
+    assert_int_equal(place->ops->punch(file, 10, SIZE - 20, NULL), HW_OK);
+    assert_int_equal(place->ops->punch(file, 10, 0, NULL), HW_OK);
+    assert_int_equal(place->ops->stat_file(file, &after, NULL), HW_OK);
+    assert_int_equal(after.size, SIZE);
+    assert_int_equal(place->ops->read_at(file, 9, &byte, 1, NULL), HW_OK);
+    assert_int_equal(byte, 'x');
+    assert_int_equal(place->ops->read_at(file, 10, &byte, 1, NULL), HW_OK);
+    if (byte == 0) { /* else the file system cannot do it */
+        assert_true(after.allocated < before.allocated);
+        assert_int_equal(place->ops->read_at(file, SIZE - 11, &byte, 1, NULL), HW_OK);
+        assert_int_equal(byte, 0);
+    }
+    assert_int_equal(place->ops->read_at(file, SIZE - 10, &byte, 1, NULL), HW_OK);
+    assert_int_equal(byte, 'x');
+    place->ops->close(file);
+}
+
 static void open_flags_are_obeyed(void **state)
 {
     struct place *place = *state;
@@ -369,6 +399,7 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
         TEST(bytes_written_are_read_again),
+        TEST(punched_bytes_are_zero_and_take_no_room),
         TEST(open_flags_are_obeyed),
         TEST(directories_list_rename_and_remove),
         TEST(lock_keeps_other_processes_out_until_it_is_let_go),
