@@ -67,7 +67,8 @@ static void take_in(struct hw_link *link, const struct hw_proof *proof,
     struct hw_replication *replication = link->replication;
     uint64_t before = replication->length;
 
-    link->useless = 0;
+    if (was_asked)
+        link->useless = 0;
     replication->has_manifest = replication->has_manifest || accepted->has_manifest;
     replication->length = hw_core_length(replication->options.core);
     if (link->remote_length < replication->length && accepted->has_upgrade)
@@ -114,40 +115,69 @@ static enum hw_status accept(struct hw_link *link, const struct hw_proof *proof,
 
 /* --------------------------------------------------------------------------------- unasked */
 
-/* A push, or the answer to a request that was given up. */
+static bool is_wanted(const struct hw_replication *replication, uint64_t block)
+{
+    struct hw_want range;
+
+    for (unsigned i = 0; i < replication->urgent_count; i++) {
+        if (replication->urgent[i] == block)
+            return true;
+    }
+    return hw_wants_next(&replication->wants, block, block + 1, &range);
+}
+
+/* What it shows that the remote has, whether or not we can take it. */
+static enum hw_status note_unasked(struct hw_link *link, const struct hw_proof *proof,
+                                   struct hw_error *err)
+{
+    if (proof->has_upgrade) {
+        uint64_t start = proof->upgrade_start, length = proof->upgrade_length;
+
+        if (start > HW_TREE_LENGTH_MAX || length > HW_TREE_LENGTH_MAX - start)
+            return hw_fail(err, HW_EPROTOCOL, "an upgrade beyond any log");
+        if (link->remote_length < start + length)
+            link->remote_length = start + length;
+    }
+    if (proof->has_block && proof->block_index < link->remote_length) {
+        if (hw_link_bits_set(&link->bits, proof->block_index, proof->block_index + 1) != HW_OK)
+            return hw_fail(err, HW_ENOMEM, "no memory for what a peer has");
+        if (link->cursor > proof->block_index)
+            link->cursor = proof->block_index;
+    }
+    return HW_OK;
+}
+
+/*
+ * A push, or the answer to a request that was given up.  One that does not fit is no fault: another
+ * peer may have been faster.  It is asked for what it showed to have.
+ */
 static enum hw_status on_unasked(struct hw_link *link, struct hw_proof *proof, struct hw_error *err)
 {
     struct hw_replication *replication = link->replication;
-    uint64_t levels, end;
+    enum hw_status status;
+    uint64_t levels;
 
-    if (proof->fork != replication->fork || replication->work.link == link)
-        return useless(link, err);
-    if (proof->has_upgrade) { /* it says what it has, whether or not we can take it */
-        if (proof->upgrade_start > HW_TREE_LENGTH_MAX ||
-            proof->upgrade_length > HW_TREE_LENGTH_MAX - proof->upgrade_start)
-            return hw_fail(err, HW_EPROTOCOL, "an upgrade beyond any log");
-        end = proof->upgrade_start + proof->upgrade_length;
-        if (link->remote_length < end)
-            link->remote_length = end;
+    if (proof->id != 0) {
+        status = useless(link, err);
+        if (status != HW_OK)
+            return status;
     }
-    if (proof->has_block && proof->block_index < link->remote_length &&
-        hw_link_bits_set(&link->bits, proof->block_index, proof->block_index + 1) != HW_OK)
-        return hw_fail(err, HW_ENOMEM, "no memory for what a peer has");
-    if (link->cursor > proof->block_index && proof->has_block)
-        link->cursor = proof->block_index;
-    if (replication->broken_until_ns != 0)
+    if (proof->fork != replication->fork || replication->work.link == link)
         return HW_OK;
-    if (proof->has_upgrade && proof->upgrade_start == replication->length)
-        return accept(link, proof, false, err);
-
-    /* Without an upgrade that fits, the block must hang on a node that we hold. */
-    if (proof->has_upgrade || !proof->has_block || proof->block_index >= replication->length ||
-        hw_core_has(replication->options.core, proof->block_index))
-        return useless(link, err);
-    if (hw_core_missing_nodes(replication->options.core, 2 * proof->block_index, &levels, NULL) !=
+    status = note_unasked(link, proof, err);
+    if (status != HW_OK || replication->broken_until_ns != 0)
+        return status;
+    if (proof->has_upgrade)
+        return proof->upgrade_start == replication->length ? accept(link, proof, false, err)
+                                                           : HW_OK;
+    /* Without an upgrade the block must hang on a node that we hold. */
+    if (!proof->has_block || proof->block_index >= replication->length ||
+        !is_wanted(replication, proof->block_index) ||
+        hw_core_has(replication->options.core, proof->block_index) ||
+        hw_core_missing_nodes(replication->options.core, 2 * proof->block_index, &levels, NULL) !=
             HW_OK ||
         levels > hw_nodes_count(&proof->target_nodes))
-        return useless(link, err);
+        return HW_OK;
     return accept(link, proof, false, err);
 }
 

@@ -94,7 +94,7 @@ static void send_data(struct hw_link *link, const struct hw_proof *proof)
         hw_buffer_release(scratch);
 }
 
-/* It is given whatever else is asked: nothing can be checked without it.  False: we have none. */
+/* Given whatever else is asked: nothing can be checked without it.  False: we have none. */
 static bool send_manifest(struct hw_link *link, const struct hw_proof_request *request)
 {
     struct hw_proof proof = {.id = request->id, .fork = request->fork, .has_manifest = true};
@@ -110,6 +110,7 @@ static bool send_manifest(struct hw_link *link, const struct hw_proof_request *r
 /* `why` is what hw_core_prove() said. */
 static void refuse(struct hw_link *link, const struct hw_proof_request *request, enum hw_status why)
 {
+    struct hw_replication *replication = link->replication;
     bool is_invalid = why == HW_EPROTOCOL;
 
     if (is_invalid)
@@ -117,8 +118,11 @@ static void refuse(struct hw_link *link, const struct hw_proof_request *request,
     if (request->wants_manifest && send_manifest(link, request))
         return;
     /* It asks again at once, and in the end nothing more, unless it knows that we lack the block. */
-    if (!is_invalid && why != HW_EFORK && request->has_block)
+    if (!is_invalid && why != HW_EFORK && request->has_block) {
         hw_link_send_range(link, request->block_index, 1, true);
+        if (replication->contiguous > request->block_index)
+            replication->contiguous = request->block_index;
+    }
     send_no_data(link, request->id, is_invalid ? HW_REASON_INVALID : HW_REASON_NOT_AVAILABLE);
 }
 

@@ -75,11 +75,32 @@ void hw_replication_dropped(struct hw_replication *replication, uint64_t start, 
 
 /* --------------------------------------------------------------------------------- wants */
 
+/* Is a block of the range still missing? */
+static bool is_needed(void *ctx, struct hw_want range)
+{
+    struct hw_replication *replication = ctx;
+
+    while (range.start < range.end && range.end <= replication->length) {
+        uint64_t checked = range.end;
+
+        if (hw_core_find(replication->options.core, range.start, range.end, false, &checked) <
+                range.end ||
+            checked <= range.start)
+            return true;
+        range.start = checked;
+    }
+    return range.start < range.end;
+}
+
 enum hw_status hw_replication_want(struct hw_replication *replication, uint64_t start, uint64_t end,
                                    struct hw_error *err)
 {
     enum hw_status status = hw_wants_add(&replication->wants, start, end);
 
+    if (status == HW_ELIMIT) { /* perhaps most of them came long ago */
+        hw_wants_keep(&replication->wants, is_needed, replication);
+        status = hw_wants_add(&replication->wants, start, end);
+    }
     if (status != HW_OK)
         return hw_fail(err, status, "too many ranges of blocks are wanted at once");
     hw_replication_rewind(replication, start);

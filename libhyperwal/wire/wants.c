@@ -97,16 +97,14 @@ bool hw_wants_next(const struct hw_wants *wants, uint64_t from, uint64_t limit, 
     return true;
 }
 
-void hw_wants_trim(struct hw_wants *wants, uint64_t block)
+void hw_wants_keep(struct hw_wants *wants, bool (*needed)(void *ctx, struct hw_want range),
+                   void *ctx)
 {
-    size_t keep = find(wants, block);
+    size_t kept = 0;
 
-    if (keep < wants->count && wants->ranges[keep].end == block)
-        keep++;
-    if (keep < wants->count && wants->ranges[keep].start < block)
-        wants->ranges[keep].start = block;
-    if (keep == 0)
-        return;
-    memmove(wants->ranges, wants->ranges + keep, (wants->count - keep) * sizeof(*wants->ranges));
-    wants->count -= keep;
+    for (size_t i = 0; i < wants->count; i++) {
+        if (needed(ctx, wants->ranges[i]))
+            wants->ranges[kept++] = wants->ranges[i];
+    }
+    wants->count = kept;
 }

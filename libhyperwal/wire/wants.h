@@ -28,7 +28,8 @@ void hw_wants_clear(struct hw_wants *wants); /* all but the tail */
 /* The first range that begins at or after `from`, or its rest from there, below `limit`. */
 bool hw_wants_next(const struct hw_wants *wants, uint64_t from, uint64_t limit,
                    struct hw_want *out);
-/* Nothing below `block` is wanted any more; the tail stays. */
-void hw_wants_trim(struct hw_wants *wants, uint64_t block);
+/* Forget the ranges of which `needed` says no. */
+void hw_wants_keep(struct hw_wants *wants, bool (*needed)(void *ctx, struct hw_want range),
+                   void *ctx);
 
 #endif

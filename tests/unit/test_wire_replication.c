@@ -216,6 +216,55 @@ static void many_blocks_are_fetched_from_two_sources(void **state)
         status_of(net, one, 0).blocks_received + status_of(net, other, 0).blocks_received, 3000);
 }
 
+/* Both push, and one is always late. */
+static void a_mirror_of_two_that_push_keeps_both(void **state)
+{
+    struct link_net *net = *state;
+    unsigned primary = link_net_primary(net, 10);
+    unsigned mirrors[3], pairs[4];
+
+    for (unsigned i = 0; i < 3; i++)
+        mirrors[i] = link_net_mirror(net, key_of(net, primary), 0);
+    pairs[0] = link_net_connect(net, primary, mirrors[0]);
+    pairs[1] = link_net_connect(net, primary, mirrors[1]);
+    pairs[2] = link_net_connect(net, mirrors[0], mirrors[2]);
+    pairs[3] = link_net_connect(net, mirrors[1], mirrors[2]);
+    link_net_run(net);
+    for (unsigned i = 0; i < 3000; i++) {
+        link_net_append(net, primary, 1);
+        if (i % 5 == 0)
+            link_net_run(net);
+    }
+    link_net_run(net);
+    for (unsigned i = 0; i < 3; i++)
+        link_net_check(net, mirrors[i], primary, 0);
+    for (unsigned i = 0; i < 4; i++)
+        assert_true(net->pairs[pairs[i]].is_open);
+}
+
+static void ranges_that_came_do_not_count_as_wanted(void **state)
+{
+    struct link_net *net = *state;
+    unsigned primary = link_net_primary(net, 12000);
+    unsigned mirror = link_net_mirror(net, key_of(net, primary), UINT64_MAX);
+    struct hw_replication *replication = net->nodes[mirror].replication;
+
+    (void)link_net_connect(net, primary, mirror);
+    link_net_run(net);
+    for (uint64_t i = 0; i < 6000; i++) {
+        assert_status(hw_replication_want(replication, 2 * i, 2 * i + 1, &net->err), HW_OK,
+                      &net->err);
+        if (i % 100 == 0)
+            link_net_run(net);
+    }
+    link_net_run(net);
+    assert_int_equal(net->nodes[mirror].arrived, 6000);
+    hw_replication_unwant(replication);
+    assert_status(hw_replication_want(replication, 0, 12000, &net->err), HW_OK, &net->err);
+    link_net_run(net);
+    link_net_check(net, mirror, primary, 0);
+}
+
 #define net_test(name) cmocka_unit_test_setup_teardown(name, link_net_setup, link_net_teardown)
 
 int main(int argc, char **argv)
@@ -230,6 +279,8 @@ int main(int argc, char **argv)
         net_test(a_mirror_reads_from_a_mirror_with_holes_what_it_has),
         net_test(a_mirror_comes_back_with_what_it_has),
         net_test(many_blocks_are_fetched_from_two_sources),
+        net_test(a_mirror_of_two_that_push_keeps_both),
+        net_test(ranges_that_came_do_not_count_as_wanted),
     };
 
     if (argc > 1)

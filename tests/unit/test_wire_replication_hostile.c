@@ -298,7 +298,7 @@ static void what_a_peer_says_it_has_costs_little(void **state)
         say_want(&stranger, (uint64_t)i << i, UINT64_C(1) << (i % 22));
     link_net_run(net);
     assert_true(is_open(&stranger));
-    /* It was asked for the upgrade that it claims to have, and has not given: others are not hurt. */
+    /* Asked for the upgrade that it claims to have, it gave none: others are not hurt. */
     link_net_append(net, primary, 3);
     link_net_run(net);
     link_net_check(net, mirror, primary, 0);
@@ -351,7 +351,8 @@ static void answers_to_nothing_end_the_link(void **state)
     unsigned primary = link_net_primary(net, 10);
     unsigned mirror = link_net_mirror(net, key_of(net, primary), 0);
     struct stranger stranger;
-    struct hw_proof_request request = {.has_block = true, .block_index = 3, .block_nodes = 3};
+    struct hw_proof_request request = {
+        .has_block = true, .block_index = 3, .block_nodes = 3, .id = 77777};
     struct hw_proof proof = {0};
     struct hw_buffer bytes = {0};
 
