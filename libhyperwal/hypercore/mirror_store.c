@@ -416,7 +416,7 @@ static enum hw_status find_dat(struct hw_core *core, uint64_t number, bool creat
                                struct hw_mirror_dat **out, struct hw_error *err)
 {
     unsigned flags = core->mode == HW_CORE_MIRROR ? HW_OPEN_READ | HW_OPEN_WRITE : HW_OPEN_READ;
-    struct hw_mirror_dat *dat = NULL;
+    struct hw_mirror_dat *dat = &core->mirror->dats[0];
     struct hw_file *file = NULL;
     char *path;
     enum hw_status status;

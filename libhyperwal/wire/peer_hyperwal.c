@@ -123,7 +123,7 @@ enum hw_status peer_base_ready(struct hw_peer *peer, struct hw_error *err)
 static enum hw_status ask(struct hw_peer *peer, enum hw_hyperwal_type type, const char *name,
                           uint64_t *request, struct hw_error *err)
 {
-    struct peer_question *question, **last = &peer->questions;
+    struct peer_question *question = NULL, **last = &peer->questions;
     enum hw_status status;
 
     if (peer->is_plain)
