@@ -59,6 +59,8 @@ static void linked(void *ctx, struct hw_peer *peer, struct hw_replication *repli
         source_linked(conn->source);
     else
         log_urge(link);
+    if (log->mirror == NULL && log->page != NULL)
+        hw_shared_want_length(log->page, log->length);
     log_touch(log);
     conn_touch(conn);
 }

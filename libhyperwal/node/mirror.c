@@ -11,7 +11,7 @@
 #include "node/hub_internal.h"
 
 enum { NS_PER_MS = 1000000, SYNC_BYTES = 4 << 20 };
-#define SYNC_NS  (200 * (uint64_t)NS_PER_MS)  /* until what came is synced, with nobody waiting */
+#define SYNC_NS  (1000 * (uint64_t)NS_PER_MS) /* until what came is synced, with nobody waiting */
 #define ACK_NS   (10 * (uint64_t)NS_PER_MS)   /* likewise, until it is told */
 #define RETRY_NS (1000 * (uint64_t)NS_PER_MS) /* after a failed sync */
 
