@@ -81,7 +81,7 @@ enum hw_status hw_link_open(struct hw_replication *replication, const struct hw_
     link->replication = replication;
     link->sink = *sink;
     link->window = HW_WINDOW_START;
-    link->refused_length = UINT64_MAX;
+    link->refused_length = link->idle_length = UINT64_MAX;
     link->next = replication->links;
     replication->links = link;
     hw_link_send_sync(link);
@@ -111,7 +111,7 @@ void hw_link_close(struct hw_link *link)
         at = &(*at)->next;
     *at = link->next;
     for (unsigned i = 0; i < HW_LINK_IN_FLIGHT; i++)
-        hw_link_request_end(link, &link->requests[i]);
+        hw_link_request_end(link, &link->requests[i], false);
     if (replication->work.link == link)
         hw_replication_reorg_end(replication);
     hw_link_bits_release(&link->bits);
@@ -167,12 +167,6 @@ static enum hw_status on_sync(struct hw_link *link, struct hw_slice payload, str
     return HW_OK;
 }
 
-static void look_again(struct hw_link *link, uint64_t block)
-{
-    if (link->cursor > block)
-        link->cursor = block;
-}
-
 /* Was a want of ours answered by what is now known of blocks up to `end`? */
 static void mark_answered(struct hw_link *link, uint64_t start, uint64_t end)
 {
@@ -205,7 +199,7 @@ static enum hw_status on_range(struct hw_link *link, struct hw_slice payload, st
         return no_memory(err);
     mark_answered(link, range.start, end);
     if (!range.drop)
-        look_again(link, range.start);
+        hw_link_rewind(link, range.start);
     return HW_OK;
 }
 
@@ -222,7 +216,7 @@ static enum hw_status on_bitfield(struct hw_link *link, struct hw_slice payload,
     if (hw_link_bits_put(&link->bits, bitfield.start, bitfield.words) != HW_OK)
         return no_memory(err);
     mark_answered(link, bitfield.start, bitfield.start + 8 * bitfield.words.size);
-    look_again(link, bitfield.start);
+    hw_link_rewind(link, bitfield.start);
     return HW_OK;
 }
 

@@ -141,8 +141,7 @@ static enum hw_status note_unasked(struct hw_link *link, const struct hw_proof *
     if (proof->has_block && proof->block_index < link->remote_length) {
         if (hw_link_bits_set(&link->bits, proof->block_index, proof->block_index + 1) != HW_OK)
             return hw_fail(err, HW_ENOMEM, "no memory for what a peer has");
-        if (link->cursor > proof->block_index)
-            link->cursor = proof->block_index;
+        hw_link_rewind(link, proof->block_index);
     }
     return HW_OK;
 }
@@ -190,7 +189,7 @@ static enum hw_status refused(struct hw_link *link, struct hw_link_request *requ
     struct hw_link_request was = *request;
     enum hw_status status = HW_OK;
 
-    hw_link_request_end(link, request);
+    hw_link_request_end(link, request, false);
     if (was.kind == HW_ASKED_REORG)
         return hw_link_on_reorg_refused(link, err);
     if (was.kind == HW_ASKED_UPGRADE)
@@ -220,32 +219,35 @@ static enum hw_status on_answer(struct hw_link *link, struct hw_link_request *re
 {
     struct hw_replication *replication = link->replication;
     struct hw_link_request was = *request;
+    enum hw_status status;
 
     if (was.kind == HW_ASKED_REORG) {
         if (proof->fork != was.fork)
             return refused(link, request, err);
-        hw_link_request_end(link, request);
+        hw_link_request_end(link, request, true);
         return hw_link_on_reorg_data(link, proof, err);
     }
     if (was.fork != replication->fork) { /* we moved to another fork in between */
-        hw_link_request_end(link, request);
+        hw_link_request_end(link, request, false);
         return HW_OK;
     }
     if (!fits(&was, proof)) {
-        enum hw_status status = HW_OK;
-
+        status = HW_OK;
         /* The manifest alone, where more was asked, is of use all the same. */
         if (proof->has_manifest && proof->fork == was.fork && !proof->has_block &&
             !proof->has_hash && !proof->has_upgrade && !replication->has_manifest)
             status = accept(link, proof, true, err);
         return status == HW_OK ? refused(link, request, err) : status;
     }
-    hw_link_request_end(link, request);
+    hw_link_request_end(link, request, true);
     if (replication->broken_until_ns != 0 ||
         (was.kind == HW_ASKED_UPGRADE && proof->upgrade_start != replication->length) ||
         (was.kind == HW_ASKED_BLOCK && hw_core_has(replication->options.core, was.block)))
-        return HW_OK; /* somebody else was faster */
-    return accept(link, proof, true, err);
+        return HW_OK; /* somebody else was faster, or all is looked at again later */
+    status = accept(link, proof, true, err);
+    if (status != HW_OK && was.kind == HW_ASKED_BLOCK)
+        hw_replication_rewind(replication, was.block);
+    return status;
 }
 
 enum hw_status hw_link_on_data(struct hw_link *link, struct hw_slice payload, struct hw_error *err)

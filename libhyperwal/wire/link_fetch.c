@@ -53,13 +53,18 @@ void hw_link_ask(struct hw_link *link, struct hw_link_request *request,
 
 void hw_replication_rewind(struct hw_replication *replication, uint64_t block)
 {
-    for (struct hw_link *link = replication->links; link != NULL; link = link->next) {
-        if (link->cursor > block)
-            link->cursor = block;
-    }
+    for (struct hw_link *link = replication->links; link != NULL; link = link->next)
+        hw_link_rewind(link, block);
 }
 
-void hw_link_request_end(struct hw_link *link, struct hw_link_request *request)
+void hw_link_rewind(struct hw_link *link, uint64_t block)
+{
+    if (link->cursor > block)
+        link->cursor = block;
+    link->idle_length = UINT64_MAX;
+}
+
+void hw_link_request_end(struct hw_link *link, struct hw_link_request *request, bool is_answered)
 {
     enum hw_request_kind kind = request->kind;
 
@@ -67,7 +72,7 @@ void hw_link_request_end(struct hw_link *link, struct hw_link_request *request)
         return;
     request->kind = HW_ASKED_NOTHING;
     link->in_flight--;
-    if (kind == HW_ASKED_BLOCK)
+    if (kind == HW_ASKED_BLOCK && !is_answered)
         hw_replication_rewind(link->replication, request->block);
     if (kind == HW_ASKED_UPGRADE)
         link->replication->upgrading = NULL;
@@ -174,21 +179,28 @@ static void send_want(struct hw_link *link, uint64_t block)
     hw_link_send(link, HW_MESSAGE_WANT, scratch);
 }
 
+/* Blocks that can be asked of it lie below. */
+static uint64_t reach(const struct hw_link *link)
+{
+    return link->remote_length < link->replication->length ? link->remote_length
+                                                           : link->replication->length;
+}
+
 /* The lowest block at or after the cursor that is wanted, not held, not asked for, and there. */
 static bool next_block(struct hw_link *link, uint64_t *out)
 {
     struct hw_replication *replication = link->replication;
     struct hw_core *core = replication->options.core;
-    uint64_t limit = replication->length;
+    uint64_t limit = reach(link);
 
-    if (limit > link->remote_length)
-        limit = link->remote_length;
     for (unsigned i = 0; i < SCAN_MAX; i++) {
         struct hw_want range;
         uint64_t checked, there;
 
-        if (!hw_wants_next(&replication->wants, link->cursor, limit, &range))
+        if (!hw_wants_next(&replication->wants, link->cursor, limit, &range)) {
+            link->idle_length = limit;
             return false;
+        }
         checked = range.end;
         link->cursor = hw_core_find(core, range.start, range.end, false, &checked);
         if (link->cursor >= range.end) {
@@ -277,7 +289,8 @@ static struct hw_link *next_fastest(struct hw_replication *replication, const st
     struct hw_link *best = NULL;
 
     for (struct hw_link *link = replication->links; link != NULL; link = link->next) {
-        if (!hw_link_is_source(link) || !has_room(link, link->window))
+        if (!hw_link_is_source(link) || !has_room(link, link->window) ||
+            link->idle_length == reach(link)) /* nothing to ask since it was last looked at */
             continue;
         if (after != NULL &&
             (link->answer_ns < after->answer_ns ||
@@ -334,7 +347,7 @@ static void cancel(struct hw_link *link, struct hw_link_request *request)
     hw_link_send(link, HW_MESSAGE_CANCEL, scratch);
     if (request->kind == HW_ASKED_UPGRADE)
         link->refused_length = link->remote_length;
-    hw_link_request_end(link, request);
+    hw_link_request_end(link, request, false);
     link->cursor = cursor; /* the others go back to the block, not this one */
     link->window = link->window / 2 > WINDOW_MIN ? link->window / 2 : WINDOW_MIN;
     link->answer_ns += ANSWER_LATE_MS * HW_MS;

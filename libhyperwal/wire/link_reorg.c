@@ -64,10 +64,10 @@ static void move_to(struct hw_replication *replication, uint64_t length_before)
         for (unsigned i = 0; i < HW_LINK_IN_FLIGHT; i++) {
             if (link->requests[i].kind == HW_ASKED_BLOCK ||
                 link->requests[i].kind == HW_ASKED_UPGRADE)
-                hw_link_request_end(link, &link->requests[i]);
+                hw_link_request_end(link, &link->requests[i], false);
         }
         link->is_live = false;
-        link->cursor = 0;
+        hw_link_rewind(link, 0);
         link->news = (struct hw_want){0, 0};
         if (link->announced > common)
             link->announced = common;

@@ -117,7 +117,7 @@ static void refuse(struct hw_link *link, const struct hw_proof_request *request,
         link->invalid++;
     if (request->wants_manifest && send_manifest(link, request))
         return;
-    /* It asks again at once, and in the end nothing more, unless it knows that we lack the block. */
+    /* It would ask again at once, and in the end nothing more, if it did not know. */
     if (!is_invalid && why != HW_EFORK && request->has_block) {
         hw_link_send_range(link, request->block_index, 1, true);
         if (replication->contiguous > request->block_index)

@@ -72,6 +72,7 @@ struct hw_link {
     struct hw_link_request requests[HW_LINK_IN_FLIGHT];
     unsigned in_flight, window, answers;
     uint64_t cursor;           /* nothing below it is to be asked of this link */
+    uint64_t idle_length;      /* below it there is nothing to ask of this link; UINT64_MAX: look */
     uint64_t answer_ns;        /* how long it takes to answer, smoothed */
     uint64_t last_answer_ns;   /* when */
     uint64_t waiting_since_ns; /* for any answer; 0: it owes none */
@@ -187,10 +188,11 @@ bool hw_link_is_source(const struct hw_link *link);
 struct hw_link_request *hw_link_request_new(struct hw_link *link, enum hw_request_kind kind);
 void hw_link_ask(struct hw_link *link, struct hw_link_request *request,
                  struct hw_proof_request *message);
-/* It is answered, or given up: the place is free; what it asked for may be asked again. */
-void hw_link_request_end(struct hw_link *link, struct hw_link_request *request);
-/* Blocks from `block` on are looked at again, by all links. */
+/* The place is free.  Unless it is answered, what it asked for may be asked again. */
+void hw_link_request_end(struct hw_link *link, struct hw_link_request *request, bool is_answered);
+/* Blocks from `block` on are looked at again: by all links, by one. */
 void hw_replication_rewind(struct hw_replication *replication, uint64_t block);
+void hw_link_rewind(struct hw_link *link, uint64_t block);
 bool hw_replication_is_in_flight(const struct hw_replication *replication, uint64_t block);
 /* Requests that wait too long.  *deadline_ns is lowered to when to look again. */
 void hw_link_check_time(struct hw_link *link, uint64_t now_ns, uint64_t *deadline_ns);
