@@ -263,6 +263,38 @@ static void a_pruned_block_is_known_not_to_come(void **state)
     link_net_check(net, reader, primary, 50);
 }
 
+static void a_full_disk_is_waited_out(void **state)
+{
+    struct link_net *net = *state;
+    unsigned primary = link_net_primary(net, 400);
+    struct hw_core *core = NULL;
+    unsigned mirror, pair;
+
+    assert_status(
+        hw_core_create_mirror(sim_env(net->sim), "/m", key_of(net, primary), &core, &net->err),
+        HW_OK, &net->err);
+    mirror = link_net_add(net, core, true);
+    hw_replication_want_tail(net->nodes[mirror].replication, 0);
+    pair = link_net_connect(net, primary, mirror);
+    for (unsigned i = 0; i < 30; i++)
+        (void)link_net_step(net);
+    sim_set_space(net->sim, 0);
+    for (unsigned i = 0; i < 10; i++) {
+        link_net_run(net);
+        link_net_append(net, primary, 2);
+        link_net_advance(net, 700);
+    }
+    assert_true(net->nodes[mirror].broken > 1);
+    assert_true(net->pairs[pair].is_open);
+    sim_set_space(net->sim, UINT64_MAX);
+    link_net_advance(net, 1100);
+    link_net_run(net);
+    link_net_check(net, mirror, primary, 0);
+    link_net_append(net, primary, 2);
+    link_net_run(net);
+    link_net_check(net, mirror, primary, 0);
+}
+
 /* --------------------------------------------------------------------------------- no memory */
 
 struct hook {
@@ -325,6 +357,7 @@ int main(int argc, char **argv)
         net_test(a_push_that_lies_is_dropped),
         net_test(the_only_source_that_stalls_is_dropped_in_the_end),
         net_test(a_pruned_block_is_known_not_to_come),
+        net_test(a_full_disk_is_waited_out),
         net_test(a_failed_allocation_costs_a_link_at_most),
     };
 
