@@ -466,6 +466,11 @@ uint64_t hyperwal_follow_seq(hyperwal_follower *follower)
     return follower->replica != NULL ? hw_replica_seq(follower->replica) : HYPERWAL_SEQ_NONE;
 }
 
+uint64_t hyperwal_follow_fork(hyperwal_follower *follower)
+{
+    return follower->replica != NULL ? hw_replica_fork(follower->replica) : 0;
+}
+
 uint64_t hyperwal_follow_lag(hyperwal_follower *follower)
 {
     uint64_t length = hw_core_length(follower->log->core);

@@ -94,9 +94,11 @@ static int follow_live(hyperwal_follower *follower, const struct follow_wishes *
     }
 }
 
-/* Up to the head as of the start, which is `target`. */
+/*
+ * Up to the head as of the start.  Its fork matters: a replica may be further on one that was left.
+ */
 static int follow_once(hyperwal_follower *follower, const struct follow_wishes *wishes,
-                       uint64_t target)
+                       const hyperwal_head *target)
 {
     bool was_corrupt = false;
     int code = hyperwal_follow_step(follower, 0);
@@ -110,7 +112,8 @@ static int follow_once(hyperwal_follower *follower, const struct follow_wishes *
             if (result != DONE || was_corrupt)
                 return result != DONE ? result : CORRUPT;
             was_corrupt = true;
-        } else if (seq != HYPERWAL_SEQ_NONE && seq >= target) {
+        } else if (seq != HYPERWAL_SEQ_NONE && seq >= target->seq &&
+                   hyperwal_follow_fork(follower) >= target->fork) {
             print_event("done", wishes->path, seq, wishes->is_json);
             return DONE;
         }
@@ -121,10 +124,9 @@ static int follow_once(hyperwal_follower *follower, const struct follow_wishes *
 }
 
 /* The state that --once stops at, by the first source that tells. */
-static int head_seq(const struct follow_wishes *wishes, uint64_t *seq)
+static int head_find(const struct follow_wishes *wishes, hyperwal_head *head)
 {
     hyperwal_log *log = NULL;
-    hyperwal_head head;
     const char *src = wishes->sources[0];
     char *error = NULL;
     int code = hyperwal_log_open(src, &log, &error);
@@ -140,16 +142,15 @@ static int head_seq(const struct follow_wishes *wishes, uint64_t *seq)
         sqlite3_free(error);
         return result;
     }
-    code = hyperwal_log_head(log, &head);
+    code = hyperwal_log_head(log, head);
     if (code != SQLITE_OK) {
         result = failure_code(code, hyperwal_log_errmsg(log));
-    } else if (head.snapshot_seq == HYPERWAL_SEQ_NONE) {
+    } else if (head->snapshot_seq == HYPERWAL_SEQ_NONE) {
         (void)failure("%s: the log has no complete snapshot yet; the primary makes one when it is "
                       "opened, `hyperwal init` waits for it",
                       src);
         result = NO_TARGET;
     }
-    *seq = head.seq;
     hyperwal_log_close(log);
     return result;
 }
@@ -200,12 +201,12 @@ static int follow_with(hyperwal_node *node, const struct follow_wishes *wishes)
 {
     hyperwal_follower *follower = NULL;
     struct progress progress;
-    uint64_t target = 0;
+    hyperwal_head target = {0};
     char *error = NULL;
     int code, result = DONE;
 
     if (wishes->is_once) {
-        result = head_seq(wishes, &target);
+        result = head_find(wishes, &target);
         if (result != DONE)
             return result;
     }
@@ -222,8 +223,8 @@ static int follow_with(hyperwal_node *node, const struct follow_wishes *wishes)
     if (node != NULL)
         result = serve_further(node, follower, wishes);
     if (result == DONE)
-        result =
-            wishes->is_once ? follow_once(follower, wishes, target) : follow_live(follower, wishes);
+        result = wishes->is_once ? follow_once(follower, wishes, &target)
+                                 : follow_live(follower, wishes);
     stop_interrupts(NULL);
     hyperwal_follow_close(follower);
     return result;

@@ -143,6 +143,7 @@ enum hw_status hw_replica_step(struct hw_replica *replica, struct hw_error *err)
  */
 uint64_t hw_replica_seq(const struct hw_replica *replica);
 uint64_t hw_replica_sum(const struct hw_replica *replica);
+uint64_t hw_replica_fork(const struct hw_replica *replica); /* of the log that it is a state of */
 /* Remember where the log was found, for hw_replica_info(). */
 enum hw_status hw_replica_set_source(struct hw_replica *replica, const char *source,
                                      struct hw_error *err) HW_MUST_CHECK;
@@ -152,7 +153,8 @@ struct hw_replica_info {
     uint8_t key[HW_KEY_SIZE];
     uint64_t seq; /* last recorded; UINT64_MAX: none */
     uint64_t sum;
-    char source[512]; /* log directory it was last fed from */
+    uint64_t fork;    /* of the log that it is a state of */
+    char source[512]; /* where it was last fed from: a log directory, or URLs with blanks between */
 };
 enum hw_status hw_replica_info(struct hw_env *env, const char *path, struct hw_replica_info *out,
                                struct hw_error *err) HW_MUST_CHECK;

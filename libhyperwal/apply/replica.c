@@ -3,9 +3,11 @@
  *
  *                 ┌─────────── nothing in the log yet ──┐
  *   UNBUILT ──────┴─▶ FOLLOWING ──▶ NEEDS REPAIR ───────┴─▶ FOLLOWING
- *     restore          sum wrong, pruned, gap, unknown state at open
+ *     restore          sum wrong, pruned, gap, unknown state at open,
+ *                      another fork of the log that has not got our state
  */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "apply/replay.h"
@@ -40,13 +42,13 @@ static bool key_parse(const char *hex, uint8_t key[HW_KEY_SIZE])
     return true;
 }
 
-/* The file `replica`: "hyperwal replica 1", "key HEX", "source DIR", a line each. */
+/* The file `replica`: "hyperwal replica 1", "key HEX", "source DIR", "fork N", a line each. */
 static enum hw_status binding_read(struct hw_env *env, const char *dir, struct hw_replica_info *out,
                                    struct hw_error *err)
 {
     static const char first[] = "hyperwal replica 1\nkey ";
     char text[BINDING_SIZE_MAX + 1] = {0};
-    char *path = file_in(dir, "replica"), *source;
+    char *path = file_in(dir, "replica"), *source, *fork;
     size_t size = 0;
     enum hw_status status;
 
@@ -66,20 +68,24 @@ static enum hw_status binding_read(struct hw_env *env, const char *dir, struct h
         if (source != NULL)
             (void)snprintf(out->source, sizeof(out->source), "%.*s", (int)strcspn(source + 8, "\n"),
                            source + 8);
+        fork = strstr(text, "\nfork ");
+        out->fork = fork != NULL ? strtoull(fork + 6, NULL, 10) : 0;
     }
     hw_free(path);
     return status;
 }
 
 static enum hw_status binding_write(struct hw_env *env, const char *dir, const uint8_t *key,
-                                    const char *source, struct hw_error *err)
+                                    const char *source, uint64_t fork, struct hw_error *err)
 {
-    char hex[2 * HW_KEY_SIZE + 1];
+    char hex[2 * HW_KEY_SIZE + 1], number[32] = "";
     char *path = file_in(dir, "replica"), *text;
     enum hw_status status;
 
     hw_key_format(key, hex);
-    text = hw_format("hyperwal replica 1\nkey %s\nsource %s\n", hex, source);
+    if (fork != 0)
+        (void)snprintf(number, sizeof(number), "fork %llu\n", (unsigned long long)fork);
+    text = hw_format("hyperwal replica 1\nkey %s\nsource %s\n%s", hex, source, number);
     if (path == NULL || text == NULL)
         status = hw_fail(err, HW_ENOMEM, "replica: no memory");
     else
@@ -99,7 +105,7 @@ enum hw_status hw_replica_set_source(struct hw_replica *replica, const char *sou
         return status;
     if (strchr(source, '\n') != NULL || strlen(source) >= sizeof(info.source))
         return HW_OK; /* a name that cannot be told to people is not told */
-    return binding_write(replica->env, replica->dir, info.key, source, err);
+    return binding_write(replica->env, replica->dir, info.key, source, info.fork, err);
 }
 
 enum hw_status hw_replica_info(struct hw_env *env, const char *path, struct hw_replica_info *out,
@@ -176,7 +182,10 @@ static enum hw_status bind(struct hw_replica *replica, struct hw_error *err)
 
     if (status == HW_ENOTFOUND) {
         status = check_free(replica, err);
-        return status == HW_OK ? binding_write(replica->env, replica->dir, key, "", err) : status;
+        replica->fork = hw_core_head(replica->core).fork;
+        return status == HW_OK
+                   ? binding_write(replica->env, replica->dir, key, "", replica->fork, err)
+                   : status;
     }
     if (status != HW_OK)
         return status;
@@ -184,6 +193,7 @@ static enum hw_status bind(struct hw_replica *replica, struct hw_error *err)
         hw_key_format(info.key, hex);
         return hw_fail(err, HW_EFORK, "%s: the replica of another log, %s", replica->path, hex);
     }
+    replica->fork = info.fork;
     return HW_OK;
 }
 
@@ -423,6 +433,11 @@ uint64_t hw_replica_sum(const struct hw_replica *replica)
     return replica->visible.sum;
 }
 
+uint64_t hw_replica_fork(const struct hw_replica *replica)
+{
+    return replica->fork;
+}
+
 /* ------------------------------------------------------------------------------- the WAL */
 
 static uint32_t wal_frames(const struct hw_replica *replica)
@@ -571,10 +586,69 @@ static enum hw_status advance(struct hw_replica *replica, struct hw_error *err)
     return HW_OK;
 }
 
+/* HW_END: the log, as it is now, has not got the state that the replica has. */
+static enum hw_status find_own_state(struct hw_replica *replica, struct hw_error *err)
+{
+    const struct hw_replica_state *own = &replica->visible;
+    struct hw_state state;
+    enum hw_status status;
+
+    if (own->seq >= hw_core_length(replica->core))
+        return HW_END;
+    status = hw_state_at(replica->core, own->seq, &state, err);
+    if (hw_block_is_absent(status))
+        return HW_END; /* cannot be told: the repair compares all pages */
+    if (status != HW_OK)
+        return status;
+    return state.seq == own->seq && state.sum == own->sum && state.page_count == own->page_count
+               ? HW_OK
+               : HW_END;
+}
+
+/*
+ * A log that was taken over as a copy goes on as another fork, from an earlier block perhaps: are
+ * we still on it?  The new fork is recorded once the replica has a state of it.
+ */
+static enum hw_status follow_fork(struct hw_replica *replica, struct hw_error *err)
+{
+    uint64_t fork = hw_core_head(replica->core).fork;
+    struct hw_replica_info info;
+    enum hw_status status = HW_OK;
+
+    if (fork == replica->fork)
+        return HW_OK;
+    if (replica->db != NULL && !replica->needs_repair) {
+        status = hw_replica_abandon(replica, err);
+        if (status == HW_OK)
+            status = find_own_state(replica, err);
+        if (status == HW_OK) { /* what followed it may be other blocks now */
+            replica->shown_seq = replica->visible.seq;
+            replica->next_block = replica->visible.seq + 1;
+        }
+    }
+    if (status == HW_END || replica->needs_repair) {
+        if (!replica->needs_repair)
+            hw_env_log(replica->env, HW_LOG_WARN, "event=replica_diverged path=%s seq=%llu",
+                       replica->path, (unsigned long long)replica->visible.seq);
+        replica->needs_repair = true;
+        replica->repair_from = 0;
+        status = repair(replica, err);
+    }
+    if (status == HW_OK)
+        status = binding_read(replica->env, replica->dir, &info, err);
+    if (status == HW_OK)
+        status = binding_write(replica->env, replica->dir, info.key, info.source, fork, err);
+    if (status == HW_OK)
+        replica->fork = fork;
+    return status;
+}
+
 enum hw_status hw_replica_step(struct hw_replica *replica, struct hw_error *err)
 {
     enum hw_status status = genesis_read(replica, err);
 
+    if (status == HW_OK)
+        status = follow_fork(replica, err);
     if (status != HW_OK)
         return status;
     if (replica->db == NULL)

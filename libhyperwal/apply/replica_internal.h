@@ -170,6 +170,7 @@ struct hw_replica {
     bool in_entry;    /* between the blocks of a transaction of several */
     bool needs_repair;
     uint64_t repair_from; /* a state before this block is no repair */
+    uint64_t fork;        /* of the log whose state it has */
     bool round_recorded;  /* this follower, and the WAL's present round, have their first record */
     uint32_t checkpoint_at; /* frames in the WAL that make the next checkpoint due */
     uint32_t wal_limit;

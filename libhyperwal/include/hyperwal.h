@@ -214,6 +214,8 @@ HYPERWAL_API int hyperwal_follow_step(hyperwal_follower *follower, unsigned time
 /* From any thread or signal handler: the waiting step returns soon with SQLITE_INTERRUPT. */
 HYPERWAL_API void hyperwal_follow_interrupt(hyperwal_follower *follower);
 HYPERWAL_API uint64_t hyperwal_follow_seq(hyperwal_follower *follower);
+/* The fork of the log that hyperwal_follow_seq() is of. */
+HYPERWAL_API uint64_t hyperwal_follow_fork(hyperwal_follower *follower);
 HYPERWAL_API uint64_t hyperwal_follow_lag(hyperwal_follower *follower); /* blocks not yet applied */
 HYPERWAL_API const char *hyperwal_follow_errmsg(hyperwal_follower *follower);
 HYPERWAL_API void hyperwal_follow_close(hyperwal_follower *follower);

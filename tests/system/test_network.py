@@ -10,6 +10,7 @@ import json
 import os
 import re
 import select
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -360,6 +361,47 @@ def a_follower_behind_the_pruned_part_starts_over(dir):
     run("verify", "r.db")
 
 
+def swap_in_an_older_copy():
+    """What an operator does who restored a backup of database and log and goes on from there."""
+    for path in ("app.db", "app.db-hyper"):
+        os.rename(path, "lost-" + path)
+        os.rename("copy-" + path, path)
+    for suffix in ("-wal", "-shm"):
+        if os.path.exists("app.db" + suffix):
+            os.remove("app.db" + suffix)
+    run("init", "app.db", "--adopt")
+
+
+def a_log_that_goes_on_from_a_backup_takes_its_followers_along(dir):
+    make("app.db")
+    add("app.db", "kept")
+    with server("app.db") as primary:
+        url = primary.urls["app.db"]
+        run("follow", url, "r.db", "--once")
+        run("follow", url, "live.db", "--once")
+    shutil.copy("app.db", "copy-app.db")
+    shutil.copytree("app.db-hyper", "copy-app.db-hyper")
+    seq = add("app.db", *(f"lost {i}" for i in range(20)))
+    with server("app.db", listen="tcp://" + url.split("/")[2]):
+        run("follow", url, "r.db", "--once")
+        check(dump("r.db") == dump("app.db"), "before")
+        run("follow", url, "live.db", "--once")
+    with follower(url, "live.db") as live:
+        live.line("live.db: live")
+        wait_for("live.db", seq)
+        swap_in_an_older_copy()
+        with server("app.db", listen="tcp://" + url.split("/")[2]):
+            until(lambda: dump("live.db") == dump("app.db"), "a live follower on the shorter log")
+            run("follow", url, "r.db", "--once")
+            check(dump("r.db") == dump("app.db"), "on the shorter log")
+            seq = add("app.db", *(f"new {i}" for i in range(30)))
+            wait_for("live.db", seq)
+            check(dump("live.db") == dump("app.db"), "a live follower on the longer one")
+            run("follow", url, "r.db", "--once")
+            check(dump("r.db") == dump("app.db"), "on the longer one")
+    run("verify", "r.db")
+
+
 def only_who_is_allowed_comes_in(dir):
     make("app.db")
     one = {"HYPERWAL_IDENTITY": os.path.join(dir, "one")}
@@ -495,7 +537,7 @@ TESTS = (a_follower_is_live_over_tcp, a_follower_is_live_over_ipc, a_follower_is
          a_follower_feeds_another, a_follower_of_a_local_log_serves_it,
          a_replica_is_served_as_far_as_it_is_there, a_late_follower_fetches_what_it_needs_alone,
          a_follower_uses_the_source_that_is_left, a_follower_behind_the_pruned_part_starts_over,
-         only_who_is_allowed_comes_in, errors_say_what_is_wrong, status_names_the_followers,
+         a_log_that_goes_on_from_a_backup_takes_its_followers_along, only_who_is_allowed_comes_in, errors_say_what_is_wrong, status_names_the_followers,
          a_log_is_read_by_its_url, once_ends_at_the_head, a_large_database_comes_in_pieces)
 
 
