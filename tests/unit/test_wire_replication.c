@@ -265,6 +265,74 @@ static void ranges_that_came_do_not_count_as_wanted(void **state)
     link_net_check(net, mirror, primary, 0);
 }
 
+/* As a JavaScript reader is. */
+static bool forbid_push(void *ctx, struct link_end *to, struct link_message *message)
+{
+    unsigned *pushed = ctx;
+
+    (void)to;
+    if (message->type == HW_MESSAGE_SYNC)
+        message->payload.bytes[0] &= 0x0f;
+    if (message->type == HW_MESSAGE_DATA && message->payload.bytes[1] == 0)
+        ++*pushed;
+    return true;
+}
+
+static void who_forbids_pushes_is_told_and_asks(void **state)
+{
+    struct link_net *net = *state;
+    unsigned primary = link_net_primary(net, 13), pushed = 0;
+    unsigned mirror = link_net_mirror(net, key_of(net, primary), 0);
+    unsigned pair = link_net_connect(net, primary, mirror);
+
+    net->look = forbid_push;
+    net->ctx = &pushed;
+    for (unsigned i = 0; i < 100; i++) {
+        link_net_append(net, primary, 1 + i % 5);
+        if (i % 3 == 0)
+            link_net_run(net);
+    }
+    link_net_run(net);
+    link_net_check(net, mirror, primary, 0);
+    assert_int_equal(pushed, 0);
+    assert_false(status_of(net, pair, 0).is_live);
+    net->look = NULL;
+}
+
+static void append_large(struct link_net *net, unsigned node, size_t size)
+{
+    struct hw_core *core = net->nodes[node].core;
+    uint8_t *block = test_malloc(size);
+
+    for (size_t i = 0; i < size; i++)
+        block[i] = (uint8_t)(i * 31 >> 3);
+    assert_status(hw_core_batch_begin(core, &net->err), HW_OK, &net->err);
+    assert_status(hw_core_batch_add(core, block, size, &net->err), HW_OK, &net->err);
+    assert_status(hw_core_batch_commit(core, "", 0, &net->err), HW_OK, &net->err);
+    hw_replication_grown(net->nodes[node].replication);
+    test_free(block);
+}
+
+static void the_largest_blocks_pass(void **state)
+{
+    struct link_net *net = *state;
+    unsigned primary = link_net_primary(net, 3);
+    unsigned mirror = link_net_mirror(net, key_of(net, primary), 0);
+
+    for (unsigned i = 0; i < 2; i++) {
+        append_large(net, primary, HW_BLOCK_SIZE_MAX);
+        link_net_append(net, primary, 2);
+    }
+    (void)link_net_connect(net, primary, mirror);
+    link_net_run(net);
+    link_net_check(net, mirror, primary, 0);
+    append_large(net, primary, HW_BLOCK_SIZE_MAX); /* pushed */
+    link_net_append(net, primary, 2);              /* while that fills the output */
+    append_large(net, primary, 1 << 20);
+    link_net_run(net);
+    link_net_check(net, mirror, primary, 0);
+}
+
 #define net_test(name) cmocka_unit_test_setup_teardown(name, link_net_setup, link_net_teardown)
 
 int main(int argc, char **argv)
@@ -279,6 +347,8 @@ int main(int argc, char **argv)
         net_test(a_mirror_reads_from_a_mirror_with_holes_what_it_has),
         net_test(a_mirror_comes_back_with_what_it_has),
         net_test(many_blocks_are_fetched_from_two_sources),
+        net_test(who_forbids_pushes_is_told_and_asks),
+        net_test(the_largest_blocks_pass),
         net_test(a_mirror_of_two_that_push_keeps_both),
         net_test(ranges_that_came_do_not_count_as_wanted),
     };
