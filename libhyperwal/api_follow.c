@@ -389,6 +389,25 @@ static enum hw_status absent(struct hyperwal_follower *follower, enum hw_status 
 }
 
 /*
+ * The next block is not here, and nobody is connected who could be asked: to wait for it on the
+ * page keeps the time that the caller gave.
+ */
+static bool is_out_of_reach(struct hyperwal_follower *follower)
+{
+    struct hw_core *core = follower->log->core;
+    struct hw_mirror_status now;
+    uint64_t next;
+
+    if (follower->mirror == NULL || follower->replica == NULL)
+        return false;
+    next = hw_replica_seq(follower->replica) + 1; /* 0: no state yet */
+    if (next == 0 || next >= hw_core_length(core) || hw_core_has(core, next))
+        return false;
+    hw_mirror_status(follower->mirror, &now);
+    return now.connected == 0;
+}
+
+/*
  * Apply all that is durable now.  HW_OK: something was applied.  HW_END: there was nothing.
  * HW_AGAIN: readers are in the way, or the caller was interrupted.
  */
@@ -405,7 +424,7 @@ static enum hw_status follow_apply(struct hyperwal_follower *follower, uint64_t 
     before = follower->replica != NULL ? hw_replica_seq(follower->replica) : UINT64_MAX;
     status = replica_begin(follower, err);
     while (status == HW_OK && atomic_load(&follower->is_interrupted) == 0)
-        status = hw_replica_step(follower->replica, err);
+        status = is_out_of_reach(follower) ? HW_END : hw_replica_step(follower->replica, err);
     if (status >= 0)
         tell_applied(follower);
     if (status < 0)

@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "program.h"
 
@@ -102,7 +103,8 @@ static void stop_handler(int number)
     int saved = errno;
     hyperwal_follower *follower = stop_follower;
 
-    (void)number;
+    if (stop_flag != 0) /* somebody is in a hurry */
+        _exit(128 + number);
     stop_flag = 1;
     if (follower != NULL)
         hyperwal_follow_interrupt(follower);

@@ -49,7 +49,10 @@ int failure_code(int code, const char *message);
 /* Why a call of the library on `db` just failed with `code`.  Borrowed until the next call. */
 const char *failure_words(sqlite3 *db, int code);
 
-/* SIGINT and SIGTERM from now on: the first one sets the flag, and interrupts `follower` if set. */
+/*
+ * SIGINT and SIGTERM from now on: the first one sets the flag, and interrupts `follower` if set; the
+ * second one ends the process, which loses nothing.
+ */
 void stop_watch(void);
 bool stop_asked(void);
 void stop_interrupts(hyperwal_follower *follower); /* NULL: nobody */

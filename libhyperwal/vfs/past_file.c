@@ -208,15 +208,32 @@ static const sqlite3_io_methods methods = {
 };
 
 /* The directory of the log of `path`; for a replica the one that it was last fed from. */
+static bool is_there(struct hw_env *env, const char *dir, const char *name)
+{
+    struct hw_file_stat stat;
+    char *path = hw_format("%s/%s", dir, name);
+    bool found = path != NULL && env->ops->stat(env, path, &stat, NULL) == HW_OK;
+
+    hw_free(path);
+    return found;
+}
+
+/* A replica that was fed over a network has its log beside it, as far as it came. */
 static char *log_directory(struct hw_env *env, const char *path, const struct hw_uri *uri)
 {
     struct hw_replica_info info;
+    char *beside;
 
     if (uri->log_dir != NULL)
         return hw_strdup(uri->log_dir);
-    if (hw_replica_info(env, path, &info, NULL) == HW_OK && info.source[0] != '\0')
-        return hw_strdup(info.source);
-    return hw_format("%s-hyper", path);
+    beside = hw_format("%s-hyper", path);
+    if (beside == NULL || hw_replica_info(env, path, &info, NULL) != HW_OK ||
+        info.source[0] == '\0')
+        return beside;
+    if (!is_there(env, info.source, "log") && is_there(env, beside, "mirror"))
+        return beside;
+    hw_free(beside);
+    return hw_strdup(info.source);
 }
 
 /* What the writer published is durable; where nobody writes, everything complete is. */

@@ -507,6 +507,22 @@ def a_log_is_read_by_its_url(dir):
     check(left == [], left)
 
 
+def a_replica_from_afar_has_a_past(dir):
+    make("app.db")
+    seq = add("app.db", "then")
+    then = dump("app.db")
+    with server("app.db") as primary:
+        run("follow", primary.urls["app.db"], "r.db", "--once")
+        add("app.db", "now")
+        run("follow", primary.urls["app.db"], "r.db", "--once")
+    os.rename("app.db-hyper", "gone")
+    with contextlib.closing(through_vfs("r.db", seq=seq)) as past:
+        check(list(past.iterdump()) == then, "the past")
+    run("restore", "r.db", "o.db", "--seq", seq)
+    check(dump("o.db") == then, "restored")
+    check(fact("status", "r.db")["lag"] == 0, "status")
+
+
 def once_ends_at_the_head(dir):
     make("app.db")
     with server("app.db") as primary:
@@ -538,7 +554,8 @@ TESTS = (a_follower_is_live_over_tcp, a_follower_is_live_over_ipc, a_follower_is
          a_replica_is_served_as_far_as_it_is_there, a_late_follower_fetches_what_it_needs_alone,
          a_follower_uses_the_source_that_is_left, a_follower_behind_the_pruned_part_starts_over,
          a_log_that_goes_on_from_a_backup_takes_its_followers_along, only_who_is_allowed_comes_in, errors_say_what_is_wrong, status_names_the_followers,
-         a_log_is_read_by_its_url, once_ends_at_the_head, a_large_database_comes_in_pieces)
+         a_log_is_read_by_its_url, a_replica_from_afar_has_a_past, once_ends_at_the_head,
+         a_large_database_comes_in_pieces)
 
 
 def main(names):
