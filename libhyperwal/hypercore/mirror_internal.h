@@ -24,8 +24,9 @@ enum {
     HW_MIRROR_DAT_SIZE = 64 << 20,       /* bytes of the log in one file */
     HW_MIRROR_DAT_NUMBER_MAX = 99999999, /* what the name has room for */
     HW_MIRROR_DATS_OPEN = 4,
-    HW_MIRROR_CACHE = 256, /* nodes; a power of two */
-    HW_MIRROR_LOOK = 4096, /* bytes of `have` looked at in one call */
+    HW_MIRROR_CACHE = 1024, /* nodes; a power of two */
+    HW_MIRROR_LOOK = 4096,  /* bytes of `have` looked at in one call */
+    HW_MIRROR_PAGE = 4096,  /* bytes of `have` that the one who writes it keeps */
 };
 
 struct hw_mirror_dat {
@@ -57,6 +58,9 @@ struct hw_core_mirror {
     struct hw_mirror_dat dats[HW_MIRROR_DATS_OPEN];
     uint64_t ticks;
 
+    /* A page of `have` as it is in the file.  Only in who writes it: others would miss what comes. */
+    uint8_t page[HW_MIRROR_PAGE];
+    uint64_t page_at; /* where it is from; UINT64_MAX: none */
     struct hw_mirror_cached cache[HW_MIRROR_CACHE];
     uint64_t next, next_start; /* the block after the one read last, and its first byte */
     struct hw_core_fetcher fetcher;

@@ -44,6 +44,7 @@ enum hw_status hw_mirror_files_open(struct hw_core *core, bool create, struct hw
         status = open_one(core, "nodes", flags, &mirror->nodes, err);
     if (status == HW_OK)
         status = open_one(core, "have", flags, &mirror->have, err);
+    mirror->page_at = UINT64_MAX;
     if (status != HW_OK || !create)
         return status;
     /* A crash may have left some, of another mirror. */
@@ -301,8 +302,8 @@ enum hw_status hw_mirror_cut_nodes(struct hw_core *core, uint64_t length, struct
 
 /* ----------------------------------------------------------------------------------- bits */
 
-enum hw_status hw_mirror_read_bits(struct hw_core *core, uint64_t offset, size_t size, uint8_t *out,
-                                   struct hw_error *err)
+static enum hw_status read_bits(struct hw_core *core, uint64_t offset, size_t size, uint8_t *out,
+                                struct hw_error *err)
 {
     const struct hw_env_ops *ops = core->env->ops;
     struct hw_file *file = core->mirror->have;
@@ -326,6 +327,33 @@ enum hw_status hw_mirror_read_bits(struct hw_core *core, uint64_t offset, size_t
     return status;
 }
 
+/* What the page holds is not what is in the file any more, or may not be. */
+static void forget_page(struct hw_core *core)
+{
+    core->mirror->page_at = UINT64_MAX;
+}
+
+enum hw_status hw_mirror_read_bits(struct hw_core *core, uint64_t offset, size_t size, uint8_t *out,
+                                   struct hw_error *err)
+{
+    struct hw_core_mirror *mirror = core->mirror;
+    uint64_t page_at = offset - offset % HW_MIRROR_PAGE;
+
+    if (core->mode != HW_CORE_MIRROR || offset - page_at + size > HW_MIRROR_PAGE)
+        return read_bits(core, offset, size, out, err);
+    if (mirror->page_at != page_at) {
+        enum hw_status status;
+
+        forget_page(core);
+        status = read_bits(core, page_at, HW_MIRROR_PAGE, mirror->page, err);
+        if (status != HW_OK)
+            return status;
+        mirror->page_at = page_at;
+    }
+    memcpy(out, mirror->page + (offset - page_at), size);
+    return HW_OK;
+}
+
 enum hw_status hw_mirror_bit(struct hw_core *core, uint64_t block, bool *out, struct hw_error *err)
 {
     uint8_t byte = 0;
@@ -346,15 +374,23 @@ enum hw_status hw_mirror_set_bit(struct hw_core *core, uint64_t block, bool valu
     changed = (uint8_t)((byte & ~(1U << block % 8)) | (value ? 1U : 0U) << block % 8);
     if (changed == byte)
         return HW_OK;
-    core->mirror->have_dirty = true;
-    return core->env->ops->write_at(core->mirror->have, block / 8, &changed, 1, err);
+    return hw_mirror_write_bits(core, block / 8, &changed, 1, err);
 }
 
 enum hw_status hw_mirror_write_bits(struct hw_core *core, uint64_t offset, const uint8_t *bytes,
                                     size_t size, struct hw_error *err)
 {
-    core->mirror->have_dirty = true;
-    return core->env->ops->write_at(core->mirror->have, offset, bytes, size, err);
+    struct hw_core_mirror *mirror = core->mirror;
+    enum hw_status status;
+
+    mirror->have_dirty = true;
+    status = core->env->ops->write_at(mirror->have, offset, bytes, size, err);
+    if (status == HW_OK && mirror->page_at <= offset && offset < mirror->page_at + HW_MIRROR_PAGE &&
+        size <= mirror->page_at + HW_MIRROR_PAGE - offset)
+        memcpy(mirror->page + (offset - mirror->page_at), bytes, size);
+    else
+        forget_page(core);
+    return status;
 }
 
 enum hw_status hw_mirror_cut_bits(struct hw_core *core, uint64_t length, struct hw_error *err)
@@ -364,6 +400,7 @@ enum hw_status hw_mirror_cut_bits(struct hw_core *core, uint64_t length, struct 
 
     if (status != HW_OK)
         return status;
+    forget_page(core);
     core->mirror->have_dirty = true;
     byte = (uint8_t)(byte & ((1U << length % 8) - 1));
     if (length % 8 != 0) /* first: the other bits of this byte are to stay wherever this ends */

@@ -284,7 +284,7 @@ static void each(void **state, unsigned faults, uint64_t stride, bool for_ever)
         .check = check,
     };
 
-    assert_true(sim_for_each_fault(*state, &scenario) > 20);
+    assert_true(sim_for_each_fault(*state, &scenario) > 10);
 }
 
 static void what_was_synced_survives_power_loss_anywhere(void **state)
