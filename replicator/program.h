@@ -50,8 +50,8 @@ int failure_code(int code, const char *message);
 const char *failure_words(sqlite3 *db, int code);
 
 /*
- * SIGINT and SIGTERM from now on: the first one sets the flag, and interrupts `follower` if set; the
- * second one ends the process, which loses nothing.
+ * SIGINT and SIGTERM from now on: the first one sets the flag, and interrupts `follower` if set;
+ * the second one ends the process, which loses nothing.
  */
 void stop_watch(void);
 bool stop_asked(void);
