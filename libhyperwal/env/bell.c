@@ -14,7 +14,7 @@
 
 enum {
     EVENTS_SIZE = 4096, /* bytes of watches read at once; what is left rings at the next wait */
-    FILE_EVENTS = IN_MODIFY | IN_DELETE_SELF | IN_MOVE_SELF,
+    FILE_EVENTS = IN_MODIFY | IN_ATTRIB | IN_DELETE_SELF | IN_MOVE_SELF, /* ATTRIB: unlinked */
     DIRECTORY_EVENTS = IN_CREATE | IN_MOVED_TO | IN_DELETE_SELF | IN_MOVE_SELF,
 };
 

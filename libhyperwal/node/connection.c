@@ -159,7 +159,7 @@ void conn_close_all(struct hw_hub *hub)
             hw_fail(&conn->doom, HW_EBROKEN, "this node ends");
         conn->is_doomed = true;
         if (conn->source != NULL)
-            conn->source->is_banned = true; /* nothing is dialed any more */
+            conn->source->is_ended = true;
         conn_drop(conn);
     }
 }

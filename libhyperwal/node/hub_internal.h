@@ -82,12 +82,14 @@ struct hub_name {
 
 struct hub_log {
     struct hw_hub *hub;
-    struct hub_log *next;         /* in hub->logs */
-    struct hub_log *next_touched; /* in hub->touched_logs */
-    char *dir;                    /* owned */
+    struct hub_log *next;           /* in hub->logs */
+    struct hub_log *next_touched;   /* in hub->touched_logs */
+    char *dir;                      /* owned */
+    uint64_t dir_device, dir_inode; /* 0: not known */
     bool is_touched, has_watch;
     int watch;
-    struct hub_name *names; /* owned; none: only a mirror */
+    struct hw_file_stat bell; /* what is watched */
+    struct hub_name *names;   /* owned; none: only a mirror */
     struct hw_mirror *mirror;
     struct hw_shared_page *page;        /* owned; NULL: not yet to be had */
     struct hw_core *core;               /* owned; NULL: there is no log yet */
@@ -108,7 +110,7 @@ struct hub_source {
     struct hw_address address;
     struct hub_conn *conn; /* NULL: to be dialed at deadline_ns */
     bool is_linked;
-    bool is_banned; /* it gave a false proof */
+    bool is_ended;  /* not to be dialed any more */
     uint64_t bytes; /* of blocks, over the link it has */
     uint64_t backoff_ns, deadline_ns;
     char problem[160]; /* "": none */

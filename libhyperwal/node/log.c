@@ -6,24 +6,19 @@
 
 /* -------------------------------------------------------------------------------- found */
 
-static bool is_same_dir(struct hw_hub *hub, const char *a, const char *b)
-{
-    struct hw_file_stat first, second;
-
-    if (strcmp(a, b) == 0)
-        return true;
-    return hub->env->ops->stat(hub->env, a, &first, NULL) == HW_OK &&
-           hub->env->ops->stat(hub->env, b, &second, NULL) == HW_OK &&
-           first.device == second.device && first.inode == second.inode;
-}
-
 struct hub_log *log_find_dir(struct hw_hub *hub, const char *dir)
 {
     struct hub_log *log = hub->logs;
+    struct hw_file_stat stat;
 
-    while (log != NULL && !is_same_dir(hub, log->dir, dir))
+    while (log != NULL && strcmp(log->dir, dir) != 0)
         log = log->next;
-    return log;
+    if (log != NULL || hub->env->ops->stat(hub->env, dir, &stat, NULL) != HW_OK)
+        return log;
+    for (log = hub->logs; log != NULL; log = log->next)
+        if (log->dir_inode == stat.inode && log->dir_device == stat.device)
+            return log; /* another way to it */
+    return NULL;
 }
 
 struct hub_log *log_find_key(struct hw_hub *hub, const uint8_t discovery_key[HW_KEY_SIZE])
@@ -72,9 +67,14 @@ enum hw_status log_new(struct hw_hub *hub, const char *dir, struct hub_log **out
                        struct hw_error *err)
 {
     struct hub_log *log = hw_zalloc(sizeof(*log));
+    struct hw_file_stat stat;
 
     if (log == NULL)
         return hw_fail(err, HW_ENOMEM, "%s: no memory to serve it", dir);
+    if (hub->env->ops->stat(hub->env, dir, &stat, NULL) == HW_OK) {
+        log->dir_device = stat.device;
+        log->dir_inode = stat.inode;
+    }
     log->dir = hw_strdup(dir);
     if (log->dir == NULL) {
         hw_free(log);

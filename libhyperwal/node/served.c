@@ -41,14 +41,36 @@ static enum hw_status log_stat(struct hub_log *log, struct hw_file_stat *out, st
     return env->ops->stat(env, path, out, err);
 }
 
+static bool is_same_file(const struct hw_file_stat *one, const struct hw_file_stat *other)
+{
+    return one->device == other->device && one->inode == other->inode;
+}
+
 /* Another log is in its place, or none. */
 static bool is_replaced(struct hub_log *log)
 {
     struct hw_file_stat stat;
     enum hw_status status = log_stat(log, &stat, NULL);
 
-    return status == HW_ENOTFOUND ||
-           (status == HW_OK && (stat.device != log->stat.device || stat.inode != log->stat.inode));
+    return status == HW_ENOTFOUND || (status == HW_OK && !is_same_file(&stat, &log->stat));
+}
+
+static enum hw_status bell_stat(struct hub_log *log, struct hw_file_stat *out, struct hw_error *err)
+{
+    char path[1024];
+
+    snprintf(path, sizeof(path), "%s/bell", log->dir);
+    return log->hub->env->ops->stat(log->hub->env, path, out, err);
+}
+
+/* Nobody will ring the bell that we hear. */
+static bool is_deaf(struct hub_log *log)
+{
+    struct hw_file_stat stat;
+
+    if (!log->has_watch)
+        return false;
+    return bell_stat(log, &stat, NULL) != HW_OK || !is_same_file(&stat, &log->bell);
 }
 
 /* Forget all that belonged to the directory's old files. */
@@ -80,7 +102,9 @@ static enum hw_status log_watch(struct hub_log *log, struct hw_error *err)
     if (status != HW_OK)
         return status;
     snprintf(path, sizeof(path), "%s/bell", log->dir);
-    status = hw_bell_watch(hub->bell, path, &log->watch, err);
+    status = bell_stat(log, &log->bell, err);
+    if (status == HW_OK)
+        status = hw_bell_watch(hub->bell, path, &log->watch, err);
     log->has_watch = status == HW_OK;
     return status;
 }
@@ -127,7 +151,7 @@ void log_look(struct hub_log *log, uint64_t now)
     enum hw_status status;
 
     log->deadline_ns = UINT64_MAX;
-    if (log->core != NULL && is_replaced(log))
+    if ((log->core != NULL && is_replaced(log)) || is_deaf(log))
         log_forget(log);
     status = log_watch(log, &err);
     if (status == HW_OK)
@@ -318,16 +342,16 @@ static enum hw_status serve(struct hw_hub *hub, const char *name, const char *di
         return hw_fail(err, HW_EMISUSE, "%s: a name has 1 to %d bytes", name, HW_NAME_MAX);
     if (hub->served_count >= HW_HUB_SERVED_MAX)
         return hw_fail(err, HW_ELIMIT, "%d databases are served already", HW_HUB_SERVED_MAX);
-    if (is_new)
-        status = log_new(hub, dir, &log, err);
+    if (is_new) {
+        status = hub->env->ops->make_dir(hub->env, dir, err); /* capture finds it made */
+        if (status == HW_OK || status == HW_EEXIST)
+            status = log_new(hub, dir, &log, err);
+    }
     if (status != HW_OK)
         return status;
     status = name_add(log, name, err);
-    if (status == HW_OK && is_new) {
-        status = hub->env->ops->make_dir(hub->env, dir, err); /* capture finds it made */
-        if (status == HW_OK || status == HW_EEXIST)
-            status = log_watch(log, err);
-    }
+    if (status == HW_OK && is_new)
+        status = log_watch(log, err);
     if (status == HW_OK && log->mirror == NULL)
         log_look(log, hub_now(hub));
     else if (status != HW_OK && is_new)

@@ -3,7 +3,8 @@
  *
  *     WAITING ──deadline──▶ DIALING ──▶ CONNECTED ──channel open──▶ LINKED
  *        ▲                     │            │                          │
- *        └──── backoff ◀───────┴────────────┴──────────────────────────┘      BANNED: a false proof
+ *        └── backoff, or ten ◀─┴────────────┴──────────────────────────┘
+ *            minutes after a false proof
  */
 #include <stdio.h>
 #include <string.h>
@@ -13,6 +14,7 @@
 enum { NS_PER_MS = 1000000 };
 #define BACKOFF_MIN_NS (100 * (uint64_t)NS_PER_MS)
 #define BACKOFF_MAX_NS (10000 * (uint64_t)NS_PER_MS)
+#define BAN_NS         (600000 * (uint64_t)NS_PER_MS) /* for a false proof */
 
 void source_ready(struct hub_source *source)
 {
@@ -55,13 +57,13 @@ void source_lost(struct hub_source *source, const struct hw_error *why)
     mirror->has_news = true; /* who waits may learn why */
     log_touch(mirror->log);
     if (why->status == HW_EPROOF) {
-        source->is_banned = true;
         hw_env_log(mirror->hub->env, HW_LOG_ERROR,
-                   "event=source_banned log=%s address=%s reason=\"%s\"", mirror->log->dir,
-                   source->address.dial, why->message);
-        return;
+                   "event=source_banned log=%s address=%s minutes=10 reason=\"%s\"",
+                   mirror->log->dir, source->address.dial, why->message);
+        source->deadline_ns = hub_now(mirror->hub) + BAN_NS;
+    } else {
+        source->deadline_ns = hub_now(mirror->hub) + backoff_next(source);
     }
-    source->deadline_ns = hub_now(mirror->hub) + backoff_next(source);
     hub_timer(mirror->hub, source->deadline_ns);
 }
 
@@ -71,7 +73,7 @@ void source_dial_due(struct hw_mirror *mirror, uint64_t now)
         struct hub_source *source = &mirror->sources[i];
         struct hw_error err = {0};
 
-        if (source->conn != NULL || source->is_banned)
+        if (source->conn != NULL || source->is_ended)
             continue;
         if (source->deadline_ns > now) {
             hub_timer(mirror->hub, source->deadline_ns);
@@ -90,7 +92,7 @@ void sources_close(struct hw_mirror *mirror)
         struct hub_source *source = &mirror->sources[i];
         struct hub_conn *conn = source->conn;
 
-        source->is_banned = true;
+        source->is_ended = true;
         if (conn == NULL)
             continue;
         conn->source = NULL;

@@ -191,6 +191,33 @@ static void interrupt_ends_a_fetch(void **state)
     hw_hub_close(client);
 }
 
+static void sockets_of_this_machine_and_web_sockets_do_as_well(void **state)
+{
+    struct place *f = *state;
+    char urls[2][HW_URL_MAX], ipc[128];
+    struct hw_hub *server, *client;
+    struct hw_mirror *mirror;
+
+    place_make_log(f);
+    place_append(f, 300);
+    server = place_hub(f);
+    assert_ok(hw_hub_serve(server, "a.db", f->a, &f->err));
+    (void)snprintf(ipc, sizeof(ipc), "ipc://%s/socket", f->dir);
+    assert_ok(hw_hub_listen(server, ipc, urls[0], &f->err));
+    assert_ok(hw_hub_listen(server, "ws://127.0.0.1:0/hyper", urls[1], &f->err));
+    client = place_hub(f);
+    for (unsigned i = 0; i < 2; i++) {
+        const char *url = urls[i];
+
+        mirror = place_mirror(f, client, i == 0 ? "b" : "c", &url, 1);
+        hw_mirror_want_tail(mirror, 0);
+        place_await_blocks(f, i == 0 ? "b" : "c", 0, 300);
+        hw_hub_mirror_close(mirror);
+    }
+    hw_hub_close(client);
+    hw_hub_close(server);
+}
+
 /* ------------------------------------------------------------------------------ sources */
 
 static void mirror_comes_back_to_a_server_that_was_gone(void **state)
@@ -301,6 +328,90 @@ static void log_that_is_made_later_is_served_then(void **state)
     place_await_blocks(f, "b", 0, 3);
     assert_ok(hw_hub_resolve(client, &address, PLACE_WAIT_MS, key, &f->err));
     assert_memory_equal(key, hw_core_identity(f->core)->key, HW_KEY_SIZE);
+    hw_hub_mirror_close(mirror);
+    hw_hub_close(client);
+    hw_hub_close(server);
+}
+
+/* The name leads to this key, within a minute. */
+static void await_key(struct place *f, struct hw_hub *client, const char *url, const uint8_t *key)
+{
+    struct hw_address address;
+    uint8_t found[HW_KEY_SIZE] = {0};
+    uint64_t end = deadline(f);
+
+    place_address(f, url, "a.db", &address);
+    while (memcmp(found, key, HW_KEY_SIZE) != 0) {
+        if (f->env->ops->monotonic_ns(f->env) > end)
+            fail_msg("the name does not lead to the new key");
+        if (hw_hub_resolve(client, &address, PLACE_WAIT_MS, found, &f->err) != HW_OK)
+            memset(found, 0, sizeof(found));
+        pause_ms(f, 5);
+    }
+}
+
+static void log_that_takes_the_place_of_another_is_served(void **state)
+{
+    struct place *f = *state;
+    char url[HW_URL_MAX];
+    const char *urls[] = {url};
+    struct hw_hub *server, *client;
+    struct hw_mirror *mirror;
+
+    place_make_log(f);
+    place_append(f, 3);
+    server = place_server(f, url);
+    client = place_hub(f);
+    await_key(f, client, url, hw_core_identity(f->core)->key);
+    hw_core_close(f->core);
+    hw_shared_page_close(f->page);
+    f->core = NULL;
+    f->page = NULL;
+    (void)nftw(f->a, place_remove, 16, FTW_DEPTH | FTW_PHYS);
+    place_make_log(f);
+    place_append(f, 5);
+    await_key(f, client, url, hw_core_identity(f->core)->key);
+    mirror = place_mirror(f, client, "b", urls, 1);
+    hw_mirror_want_tail(mirror, 0);
+    place_await_blocks(f, "b", 0, 5);
+    place_append(f, 5);
+    place_await_blocks(f, "b", 5, 10);
+    hw_hub_mirror_close(mirror);
+    hw_hub_close(client);
+    hw_hub_close(server);
+}
+
+static void followers_go_over_to_a_higher_fork(void **state)
+{
+    struct place *f = *state;
+    char url[HW_URL_MAX];
+    const char *urls[] = {url};
+    struct hw_hub *server, *client;
+    struct hw_mirror *mirror;
+    struct hw_mirror_status status;
+    uint64_t end = deadline(f);
+
+    place_make_log(f);
+    place_append(f, 30);
+    server = place_server(f, url);
+    client = place_hub(f);
+    mirror = place_mirror(f, client, "b", urls, 1);
+    hw_mirror_want_tail(mirror, 0);
+    place_await_blocks(f, "b", 0, 30);
+    hw_core_close(f->core);
+    f->core = NULL;
+    assert_ok(hw_core_adopt(f->env, f->a, &f->err));
+    assert_ok(hw_core_open(f->env, f->a, HW_CORE_WRITE, UINT64_MAX, &f->core, &f->err));
+    assert_true(hw_core_head(f->core).fork > 0);
+    place_append(f, 10);
+    do {
+        hw_mirror_status(mirror, &status);
+        pause_ms(f, 2);
+    } while (status.fork != hw_core_head(f->core).fork && f->env->ops->monotonic_ns(f->env) < end);
+    assert_int_equal(status.fork, hw_core_head(f->core).fork);
+    place_await_blocks(f, "b", 0, 40);
+    place_append(f, 10);
+    place_await_blocks(f, "b", 40, 50);
     hw_hub_mirror_close(mirror);
     hw_hub_close(client);
     hw_hub_close(server);
@@ -572,10 +683,13 @@ int main(int argc, char **argv)
         TEST(mirror_goes_on_where_it_was_after_a_restart),
         TEST(directory_has_one_mirror_of_one_log),
         TEST(interrupt_ends_a_fetch),
+        TEST(sockets_of_this_machine_and_web_sockets_do_as_well),
         TEST(mirror_comes_back_to_a_server_that_was_gone),
         TEST(second_source_serves_on_when_the_first_is_gone),
         TEST(mirror_serves_what_it_has_to_another_mirror),
         TEST(log_that_is_made_later_is_served_then),
+        TEST(log_that_takes_the_place_of_another_is_served),
+        TEST(followers_go_over_to_a_higher_fork),
         TEST(server_answers_what_it_is_asked),
         TEST(followers_confirm_what_they_have),
         TEST(who_is_not_allowed_is_refused_by_its_key),
