@@ -148,7 +148,8 @@ static enum hw_status on_sync(struct hw_link *link, struct hw_slice payload, str
                        (unsigned long long)sync.length);
     if (link->is_synced && sync.fork != link->remote.fork)
         forget(link);
-    if (hw_link_bits_clear(&link->bits, sync.length, UINT64_MAX) != HW_OK)
+    if (sync.length < link->remote_length && /* not if a Range came before the Sync */
+        hw_link_bits_clear(&link->bits, sync.length, UINT64_MAX) != HW_OK)
         return no_memory(err);
     if (sync.length != link->remote_length)
         link->refused_length = UINT64_MAX;

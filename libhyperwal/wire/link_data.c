@@ -160,6 +160,8 @@ static enum hw_status on_unasked(struct hw_link *link, struct hw_proof *proof, s
         status = useless(link, err);
         if (status != HW_OK)
             return status;
+        link->last_answer_ns = hw_replication_now(replication); /* late, but alive */
+        link->waiting_since_ns = link->in_flight > 0 ? link->last_answer_ns : 0;
     }
     if (proof->fork != replication->fork || replication->work.link == link)
         return HW_OK;

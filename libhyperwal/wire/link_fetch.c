@@ -384,8 +384,6 @@ static void check_silence(struct hw_link *link, bool has_other, uint64_t now_ns,
         link->waiting_since_ns + (has_other ? HW_LINK_SILENT_MS : HW_LINK_DEAD_MS) * HW_MS;
     struct hw_error err;
 
-    if (link->waiting_since_ns == 0)
-        return;
     if (now_ns < end) {
         lower(deadline_ns, end);
         return;
@@ -399,6 +397,8 @@ void hw_link_check_time(struct hw_link *link, uint64_t now_ns, uint64_t *deadlin
 {
     bool has_other = false;
 
+    if (link->waiting_since_ns == 0)
+        return;
     for (const struct hw_link *other = link->replication->links; other != NULL; other = other->next)
         has_other = has_other || (other != link && hw_link_is_source(other) &&
                                   other->remote_length >= link->remote_length);

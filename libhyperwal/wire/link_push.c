@@ -26,6 +26,12 @@ static void look_contiguous(struct hw_replication *replication)
 {
     struct hw_core *core = replication->options.core;
 
+    if (!hw_core_is_mirror(core)) {
+        if (replication->whole_from < hw_core_first_kept(core))
+            replication->whole_from = hw_core_first_kept(core);
+        if (replication->contiguous >= replication->whole_from)
+            replication->contiguous = replication->length;
+    }
     for (unsigned i = 0; i < FINDS_MAX && replication->contiguous < replication->length; i++) {
         uint64_t checked = replication->length;
         uint64_t found =
@@ -39,6 +45,14 @@ static void look_contiguous(struct hw_replication *replication)
             return;
         replication->contiguous = checked;
     }
+}
+
+void hw_replication_lacks(struct hw_replication *replication, uint64_t start, uint64_t end)
+{
+    if (replication->contiguous > start)
+        replication->contiguous = start;
+    if (replication->whole_from < end)
+        replication->whole_from = end;
 }
 
 /* Ranges of what is held in [start, length). */
@@ -82,9 +96,14 @@ void hw_link_announce(struct hw_link *link)
             start = replication->contiguous;
             hw_link_send_range(link, 0, start, false);
         }
-        if (start < hw_core_first_kept(replication->options.core))
-            start = hw_core_first_kept(replication->options.core);
-        announce_runs(link, start);
+        if (hw_core_is_mirror(replication->options.core)) {
+            announce_runs(link, start);
+        } else {
+            if (start < replication->whole_from)
+                start = replication->whole_from;
+            if (start < replication->length)
+                hw_link_send_range(link, start, replication->length - start, false);
+        }
     }
     link->announced = replication->length;
     link->announce_due = false;

@@ -10,6 +10,7 @@
 #include "wire/replication_internal.h"
 
 enum {
+    PIECES_AT_ONCE = 4,         /* of the answers to wants */
     BITFIELD_WORDS = 2048,      /* of one message: 65,536 blocks */
     SCRATCH_KEPT_MAX = 1 << 20, /* bytes: a larger one is given back */
 };
@@ -120,8 +121,7 @@ static void refuse(struct hw_link *link, const struct hw_proof_request *request,
     /* It would ask again at once, and in the end nothing more, if it did not know. */
     if (!is_invalid && why != HW_EFORK && request->has_block) {
         hw_link_send_range(link, request->block_index, 1, true);
-        if (replication->contiguous > request->block_index)
-            replication->contiguous = request->block_index;
+        hw_replication_lacks(replication, request->block_index, request->block_index + 1);
     }
     send_no_data(link, request->id, is_invalid ? HW_REASON_INVALID : HW_REASON_NOT_AVAILABLE);
 }
@@ -229,6 +229,10 @@ static bool answer_want(struct hw_link *link)
         hw_link_send_range(link, 0, replication->contiguous, false);
         return true;
     }
+    if (!hw_core_is_mirror(core) && want->start >= replication->whole_from) {
+        hw_link_send_range(link, want->start, end - want->start, false);
+        return true;
+    }
     count = (size_t)((end - want->start + 31) / 32);
     if (count > BITFIELD_WORDS)
         count = BITFIELD_WORDS;
@@ -294,7 +298,10 @@ enum hw_status hw_link_answer(struct hw_link *link, struct hw_error *err)
         if (status != HW_OK)
             return status;
     }
-    while (link->want_count > 0 && !link->is_doomed && !hw_link_output_is_full(link)) {
+    /* To look at the blocks of a log takes time, which others want too. */
+    for (unsigned i = 0; i < PIECES_AT_ONCE && link->want_count > 0 && !link->is_doomed &&
+                         !hw_link_output_is_full(link);
+         i++) {
         if (answer_want(link)) {
             link->want_count--;
             memmove(link->wants, link->wants + 1, link->want_count * sizeof(link->wants[0]));

@@ -67,8 +67,7 @@ void hw_replication_grown(struct hw_replication *replication)
 
 void hw_replication_dropped(struct hw_replication *replication, uint64_t start, uint64_t length)
 {
-    if (replication->contiguous > start)
-        replication->contiguous = start;
+    hw_replication_lacks(replication, start, start + length);
     for (struct hw_link *link = replication->links; link != NULL; link = link->next)
         hw_link_send_range(link, start, length, true);
 }
@@ -214,6 +213,12 @@ enum hw_status hw_replication_tick(struct hw_replication *replication, uint64_t 
         hw_replication_rewind(replication, 0);
     }
     for (struct hw_link *link = replication->links; link != NULL; link = link->next) {
+        struct hw_error why = {.status = HW_OK};
+
+        if (link->want_count > 0 && hw_link_answer(link, &why) != HW_OK)
+            hw_link_doom(link, &why);
+        if (link->want_count > 0 && !link->is_doomed && !hw_link_output_is_full(link))
+            *deadline_ns = now_ns;
         hw_link_flush(link);
         hw_link_check_time(link, now_ns, deadline_ns);
         check_wants(link, now_ns, deadline_ns);

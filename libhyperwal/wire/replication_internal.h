@@ -117,6 +117,7 @@ struct hw_replication {
     struct hw_link *links; /* owned by whoever opened them */
     uint64_t fork, length; /* of the core, as it was announced */
     uint64_t contiguous;   /* blocks from 0 on that are surely held */
+    uint64_t whole_from;   /* a log of ours: all blocks from here on are held */
     bool has_manifest;
     uint64_t next_id;
     struct hw_link *upgrading; /* whom the upgrade under way was asked of; NULL: none */
@@ -159,7 +160,7 @@ enum hw_status hw_link_on_cancel(struct hw_link *link, struct hw_slice payload,
                                  struct hw_error *err) HW_MUST_CHECK;
 enum hw_status hw_link_on_want(struct hw_link *link, struct hw_slice payload, bool is_unwant,
                                struct hw_error *err) HW_MUST_CHECK;
-/* Answer what is queued while there is room in the output. */
+/* Answer what is queued while there is room in the output, and some of the wants. */
 enum hw_status hw_link_answer(struct hw_link *link, struct hw_error *err) HW_MUST_CHECK;
 
 /* ------------------------------------------------------------------------- link_push.c */
@@ -170,6 +171,8 @@ void hw_link_announce(struct hw_link *link);
 void hw_link_go_live(struct hw_link *link, uint64_t level);
 /* The core has grown: push, or announce.  `from`: the link it came by, NULL: by our own doing. */
 void hw_replication_tell_grown(struct hw_replication *replication, struct hw_link *from);
+/* Blocks [start, end) are not held, whatever was thought. */
+void hw_replication_lacks(struct hw_replication *replication, uint64_t start, uint64_t end);
 /* A block arrived by `from`: push it, or announce it. */
 void hw_replication_tell_block(struct hw_replication *replication, struct hw_link *from,
                                uint64_t block);
