@@ -105,7 +105,7 @@ static void ask_upgrade(struct hw_replication *replication)
     struct hw_link_request *request;
     struct hw_proof_request message = {.has_upgrade = true};
 
-    if (replication->upgrading != NULL || replication->work.link != NULL)
+    if (replication->upgrading != NULL)
         return;
     for (struct hw_link *link = replication->links; link != NULL; link = link->next) {
         if (may_upgrade(link) && link->in_flight < HW_LINK_IN_FLIGHT &&
@@ -313,7 +313,7 @@ void hw_replication_fetch(struct hw_replication *replication)
         for (struct hw_link *link = replication->links; link != NULL; link = link->next)
             ask_manifest(link);
     }
-    if (replication->length == 0 || replication->work.link != NULL)
+    if (replication->length == 0)
         return;
     if (replication->urgent_count > 0)
         ask_urgent(replication);
@@ -393,6 +393,23 @@ static void check_silence(struct hw_link *link, bool has_other, uint64_t now_ns,
     hw_link_doom(link, &err);
 }
 
+/* Another link may be on a higher fork in earnest. */
+static void check_reorg(struct hw_link *link, struct hw_link_request *request, uint64_t now_ns,
+                        uint64_t *deadline_ns)
+{
+    uint64_t end = request->sent_ns + HW_REQUEST_MS * HW_MS;
+
+    if (now_ns < end) {
+        lower(deadline_ns, end);
+        return;
+    }
+    hw_link_request_end(link, request, false);
+    link->refused_length = link->remote_length;
+    link->fork_claims++;
+    if (link->replication->work.link == link)
+        hw_replication_reorg_end(link->replication);
+}
+
 void hw_link_check_time(struct hw_link *link, uint64_t now_ns, uint64_t *deadline_ns)
 {
     bool has_other = false;
@@ -406,6 +423,10 @@ void hw_link_check_time(struct hw_link *link, uint64_t now_ns, uint64_t *deadlin
         struct hw_link_request *request = &link->requests[i];
         uint64_t end;
 
+        if (request->kind == HW_ASKED_REORG) {
+            check_reorg(link, request, now_ns, deadline_ns);
+            continue;
+        }
         if ((request->kind != HW_ASKED_BLOCK && request->kind != HW_ASKED_UPGRADE) ||
             !others_can(link, request))
             continue;

@@ -8,7 +8,10 @@
  */
 #include "wire/replication_internal.h"
 
-enum { STEPS_MAX = 128 }; /* questions for the first difference: a tree has fewer levels */
+enum {
+    STEPS_MAX = 128, /* questions for the first difference: a tree has fewer levels */
+    CLAIMS_MAX = 3,  /* of a fork that was not shown; then the link is not asked again */
+};
 
 void hw_replication_reorg_end(struct hw_replication *replication)
 {
@@ -23,7 +26,8 @@ static bool is_above(const struct hw_link *link)
 {
     return !link->is_doomed && link->is_synced && link->remote.is_uploading &&
            link->remote.fork > link->replication->fork && link->remote_length > 0 &&
-           link->refused_length != link->remote_length && link->in_flight < HW_LINK_IN_FLIGHT;
+           link->refused_length != link->remote_length && link->fork_claims < CLAIMS_MAX &&
+           link->in_flight < HW_LINK_IN_FLIGHT;
 }
 
 void hw_replication_reorg(struct hw_replication *replication)
@@ -166,6 +170,7 @@ enum hw_status hw_link_on_reorg_refused(struct hw_link *link, struct hw_error *e
     if (work->has_begun)
         return adopt(link, err);
     link->refused_length = link->remote_length;
+    link->fork_claims++;
     hw_replication_reorg_end(link->replication);
     return HW_OK;
 }

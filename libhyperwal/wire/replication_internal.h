@@ -81,6 +81,7 @@ struct hw_link {
     uint32_t wants_sent, wants_answered; /* a bit a range of HW_WANT_BLOCKS */
     uint64_t want_sent_ns;
     unsigned useless;
+    unsigned fork_claims; /* of a higher fork that it did not show */
 
     /* What it asked of us. */
     struct hw_proof_request *queue; /* owned, a ring */

@@ -327,6 +327,39 @@ static void an_upgrade_that_never_comes_is_asked_of_another(void **state)
     link_net_check(net, mirror, primary, 10);
 }
 
+/* As a JavaScript reader is: then all has to be asked for. */
+static bool forbid_push(void *ctx, struct link_end *to, struct link_message *message)
+{
+    (void)ctx;
+    (void)to;
+    if (message->type == HW_MESSAGE_SYNC)
+        message->payload.bytes[0] &= 0x0f;
+    return true;
+}
+
+static void a_fork_that_is_only_claimed_holds_up_nobody(void **state)
+{
+    struct link_net *net = *state;
+    unsigned primary = link_net_primary(net, 10);
+    unsigned mirror = link_net_mirror(net, key_of(net, primary), 0);
+    struct stranger stranger;
+
+    net->look = forbid_push;
+    stranger_connect(net, mirror, &stranger);
+    say_sync(&stranger, 99, 1000, false);
+    link_net_run(net);
+    (void)link_net_connect(net, primary, mirror);
+    for (unsigned i = 0; i < 20; i++) {
+        link_net_run(net);
+        link_net_check(net, mirror, primary, 0);
+        link_net_append(net, primary, 3);
+        link_net_advance(net, 1000);
+    }
+    link_net_run(net);
+    link_net_check(net, mirror, primary, 0);
+    net->look = NULL;
+}
+
 static void wants_of_everything_wait_for_room(void **state)
 {
     struct link_net *net = *state;
@@ -421,6 +454,7 @@ int main(int argc, char **argv)
         net_test(a_peer_that_reads_nothing_is_not_pushed_to_for_ever),
         net_test(what_a_peer_says_it_has_costs_little),
         net_test(an_upgrade_that_never_comes_is_asked_of_another),
+        net_test(a_fork_that_is_only_claimed_holds_up_nobody),
         net_test(wants_of_everything_wait_for_room),
         net_test(answers_to_nothing_end_the_link),
         net_test(noise_hurts_nobody),
