@@ -233,6 +233,17 @@ static void finish_snapshot(struct hw_capture *capture)
             break;
 }
 
+static uint32_t *useful_word(struct hw_capture *capture)
+{
+    return (uint32_t *)(uintptr_t)&capture->useful; /* atomic ones have the same bytes */
+}
+
+static void wake_useful(struct hw_capture *capture)
+{
+    atomic_fetch_add(&capture->useful, 1);
+    capture->env->ops->wake_word(capture->env, useful_word(capture));
+}
+
 void hw_capture_close(struct hw_capture *capture)
 {
     bool last;
@@ -246,7 +257,7 @@ void hw_capture_close(struct hw_capture *capture)
         struct hw_error err;
         uint64_t seq;
 
-        if ((atomic_load(&capture->ready) || atomic_load(&capture->exclusive)) &&
+        if (hw_capture_can_work(capture) &&
             hw_capture_wait_logged(capture, hw_gate_is_alarmed(capture) ? 0 : CLOSE_WAIT_MS, &seq,
                                    &err) != HW_OK)
             hw_env_log(capture->env, HW_LOG_WARN, /* the WAL has it: the next open goes on */
@@ -254,6 +265,7 @@ void hw_capture_close(struct hw_capture *capture)
         atomic_store(&capture->closing, true);
         if (capture->thread_started) {
             hw_shared_ring(capture->shared);
+            wake_useful(capture);
             hw_thread_interrupt(&capture->thread);
             hw_thread_join(&capture->thread);
         }
@@ -278,10 +290,26 @@ static bool worker_is_needed(void *ctx)
 {
     struct hw_capture *capture = ctx;
 
-    bool can_work = atomic_load(&capture->ready) || atomic_load(&capture->exclusive);
-
     return atomic_load(&capture->closing) || hw_shared_yield(capture->shared) != 0 ||
-           (can_work && (hw_mailbox_is_posted(capture->shared) || !hw_gate_is_logged(capture)));
+           (hw_capture_can_work(capture) &&
+            (hw_mailbox_is_posted(capture->shared) || !hw_gate_is_logged(capture)));
+}
+
+/* As long as nobody here reads the role is for other processes. */
+static void wait_until_useful(struct hw_capture *capture)
+{
+    for (;;) {
+        uint32_t seen = atomic_load(&capture->useful);
+        bool has_role;
+
+        hw_mutex_lock(&capture->step_mutex);
+        has_role = capture->worker.has_role;
+        hw_mutex_unlock(&capture->step_mutex);
+        if (has_role || capture->memory || hw_capture_can_work(capture) ||
+            atomic_load(&capture->closing))
+            return;
+        capture->env->ops->wait_word(capture->env, useful_word(capture), seen, UINT64_MAX);
+    }
 }
 
 /* Wait for the lock as long as it takes: a holder that dies wakes us through the kernel. */
@@ -309,6 +337,7 @@ static void *worker_main(void *ctx)
         enum hw_status status;
         uint32_t seen;
 
+        wait_until_useful(capture);
         wait_for_role(capture);
         seen = hw_shared_work_count(capture->shared);
         status = hw_capture_step(capture, &deadline, NULL);
@@ -351,6 +380,7 @@ bool hw_capture_ready(struct hw_capture *capture)
     atomic_store(&capture->blind, false);
     atomic_store(&capture->ready, true);
     hw_shared_ring(capture->shared);
+    wake_useful(capture);
     return true;
 }
 
@@ -381,6 +411,7 @@ enum hw_status hw_capture_enter_exclusive(struct hw_capture *capture, bool has_s
         if (status == HW_OK) {
             atomic_store(&capture->exclusive_has_shm, has_shm);
             atomic_store(&capture->exclusive, true);
+            wake_useful(capture);
         }
         hw_mutex_unlock(&capture->step_mutex);
         if (status != HW_EBUSY || now >= deadline)

@@ -164,6 +164,8 @@ struct hw_worker {
     bool urgent;                /* somebody waits for what is pending */
     bool alarmed;               /* the shared page shows an alarm of ours */
     uint64_t yield_since_ns;    /* another process has been asking for the role since; 0: no */
+    uint64_t useless_since_ns;  /* it has the role and cannot work; 0: no */
+    uint32_t useless_count;     /* the work count then */
     uint64_t last_sync_ns;
     uint64_t retry_ns; /* not before */
     /* CHECKING */
@@ -208,6 +210,7 @@ struct hw_capture {
 
     struct hw_thread thread;
     bool thread_started;
+    _Atomic uint32_t useful; /* a futex for the thread while nobody here reads */
     atomic_bool closing;
     atomic_uint_least64_t unconfirmed_count, unconfirmed_seq;
     atomic_int_least64_t unconfirmed_since_ms;
@@ -216,6 +219,12 @@ struct hw_capture {
     struct hw_mutex peers_mutex;
     struct hw_peer_table *peers; /* peers_mutex: set once; owned; NULL: not opened yet */
 };
+
+/* Does somebody in this process read, so that there is a wal-index to look at? */
+static inline bool hw_capture_can_work(const struct hw_capture *capture)
+{
+    return atomic_load(&capture->ready) || atomic_load(&capture->exclusive);
+}
 
 /* --------------------------------------------------------------------------------- worker.c */
 

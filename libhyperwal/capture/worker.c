@@ -638,11 +638,39 @@ static bool yields(struct hw_capture *capture, uint64_t *deadline_ns)
     return true;
 }
 
+/*
+ * A process in which nobody reads cannot see what another one commits, and must not keep the role
+ * from it.  A moment is left to the connection for which the database was just opened.
+ */
+static bool is_useless(struct hw_capture *capture, uint64_t *deadline_ns)
+{
+    struct hw_worker *worker = &capture->worker;
+    uint32_t count = hw_shared_work_count(capture->shared);
+    uint64_t now = now_ns(capture);
+
+    if (!capture->threaded || capture->memory || hw_capture_can_work(capture) ||
+        !worker->has_role || worker->state != WORKER_IDLE) {
+        worker->useless_since_ns = 0;
+        return false;
+    }
+    if (worker->useless_since_ns == 0) {
+        worker->useless_since_ns = now;
+        worker->useless_count = count;
+    }
+    if (now - worker->useless_since_ns < RETRY_NS && worker->useless_count == count) {
+        *deadline_ns = worker->useless_since_ns + RETRY_NS;
+        return true;
+    }
+    worker->useless_since_ns = 0;
+    hw_worker_drop_role(capture);
+    return true;
+}
+
 static enum hw_status step_idle(struct hw_capture *capture, struct hw_error *err)
 {
     enum hw_status status = HW_OK;
 
-    if (!atomic_load(&capture->ready) && !atomic_load(&capture->exclusive))
+    if (!hw_capture_can_work(capture))
         return HW_END;
     if (atomic_load(&capture->exclusive) && !atomic_load(&capture->exclusive_has_shm))
         status = hw_exclusive_scan(capture, err);
@@ -663,7 +691,7 @@ enum hw_status hw_worker_step(struct hw_capture *capture, uint64_t *deadline_ns,
     *deadline_ns = UINT64_MAX;
     if (hw_capture_is_forked(capture))
         return HW_END;
-    if (yields(capture, deadline_ns))
+    if (yields(capture, deadline_ns) || is_useless(capture, deadline_ns))
         return HW_END;
     status = hw_worker_take_role(capture, err);
     if (status == HW_EBUSY)

@@ -10,7 +10,7 @@
 
 enum { MAGIC = 0x54505748, VERSION = 1, HEADER_SIZE = 4096, READ_TRIES = 1000, WRITE_TRIES = 20 };
 enum { USED = 1, COUNTS = 2 };
-enum { STUCK_WAIT_NS = 1000000 };
+enum { STUCK_WAIT_NS = 1000000, LOCK_TRIES = 1000 };
 
 /* A row as it is copied out of the file and into it. */
 struct row {
@@ -187,17 +187,26 @@ static void layout_reset(struct hw_env *env, struct layout *layout)
     layout->magic = MAGIC;
 }
 
-/* Rows of `path` may change their owners until it is unlocked. */
+/*
+ * Rows of `path` may change their owners until it is unlocked.  The lock is held for microseconds,
+ * but by somebody who may have been stopped; and a worker's thread, which comes here too, must not
+ * wait in the kernel (hw_thread_interrupt()).
+ */
 static enum hw_status lock_table(struct hw_env *env, const char *path, bool create,
                                  struct hw_file **out, struct hw_error *err)
 {
     unsigned flags = HW_OPEN_READ | HW_OPEN_WRITE | (create ? HW_OPEN_CREATE : 0);
     struct hw_file *file = NULL;
     enum hw_status status = env->ops->open(env, path, flags, &file, err);
+    uint32_t nobody = 0;
 
     if (status != HW_OK)
         return status;
-    status = env->ops->lock(file, true, err); /* held for microseconds */
+    status = env->ops->lock(file, false, err);
+    for (int i = 0; status == HW_EBUSY && i < LOCK_TRIES; i++) {
+        env->ops->wait_word(env, &nobody, 0, STUCK_WAIT_NS);
+        status = env->ops->lock(file, false, err);
+    }
     if (status != HW_OK) {
         env->ops->close(file);
         return status;

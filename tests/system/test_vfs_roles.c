@@ -167,6 +167,54 @@ static void a_commit_that_is_not_confirmed_stands_and_fails_with_its_own_code(vo
     assert_int_equal(sqlite3_close(db), SQLITE_OK);
 }
 
+/* A child that made the database and keeps it open, but has read nothing since its WAL is gone. */
+static struct worker idle_start(void)
+{
+    struct worker idle;
+    int to[2], from[2];
+    char byte = 0;
+
+    assert_int_equal(pipe(to), 0);
+    assert_int_equal(pipe(from), 0);
+    idle.pid = fork();
+    assert_true(idle.pid >= 0);
+    if (idle.pid == 0) {
+        sqlite3 *db = NULL;
+        uint64_t seq;
+        int ok;
+
+        close(to[1]);
+        ok = hyperwal_open(path, 0, &db, NULL) == SQLITE_OK &&
+             sqlite3_exec(db, "CREATE TABLE t(v)", NULL, NULL, NULL) == SQLITE_OK &&
+             hyperwal_seq(db, NULL, &seq) == SQLITE_OK;
+        if (!ok || write(from[1], "r", 1) != 1)
+            _exit(1);
+        (void)!read(to[0], &byte, 1); /* the parent closes its end, or dies */
+        _exit(0);
+    }
+    close(to[0]);
+    close(from[1]);
+    assert_int_equal(read(from[0], &byte, 1), 1);
+    close(from[0]);
+    idle.stop = to[1];
+    return idle;
+}
+
+static void a_process_that_reads_nothing_does_not_keep_the_role(void **state)
+{
+    struct worker idle = idle_start();
+    sqlite3 *db = open_db("durability=local&timeout=60000");
+    char role[64];
+
+    (void)state;
+    for (int i = 0; i < 10; i++)
+        execute(db, "INSERT INTO t VALUES(1)");
+    (void)snprintf(role, sizeof(role), "\"worker_pid\":%d,", (int)getpid());
+    assert_status_has(db, role);
+    worker_kill(&idle);
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+}
+
 static void on_timeout_continue_lets_the_commit_succeed(void **state)
 {
     struct worker worker = worker_start();
@@ -382,6 +430,8 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(
             a_commit_that_is_not_confirmed_stands_and_fails_with_its_own_code, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_process_that_reads_nothing_does_not_keep_the_role, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(on_timeout_continue_lets_the_commit_succeed, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(a_checkpoint_does_not_overtake_the_log, setup, teardown),
