@@ -278,8 +278,13 @@ void log_acknowledged(struct hub_link *link, const struct hw_ack *ack)
     link->has_ack = true;
     ack_bound(&link->ack, hw_core_length(log->core));
     row_fill(link, true, &row);
-    if (log->table == NULL)
+    if (log->table == NULL) {
         status = hw_peer_table_open(env, log->dir, true, &log->table, &err);
+        if (status == HW_OK)
+            hw_peer_table_set_fork(log->table, hw_core_head(log->core).fork);
+    }
+    if (link->has_row) /* others may have taken it since */
+        link->has_row = hw_peer_table_set(log->table, link->row, &row);
     if (status == HW_OK && !link->has_row) {
         status = hw_peer_table_claim(log->table, &row, &link->row, &err);
         link->has_row = status == HW_OK;
@@ -289,7 +294,6 @@ void log_acknowledged(struct hub_link *link, const struct hw_ack *ack)
                    link->conn->address, err.message);
         return;
     }
-    hw_peer_table_set(log->table, link->row, &row);
     hw_shared_wake(log->page);
 }
 
@@ -300,7 +304,7 @@ void log_unlinked(struct hub_link *link)
     if (!link->has_row || link->log->table == NULL)
         return;
     row_fill(link, false, &row);
-    hw_peer_table_set(link->log->table, link->row, &row);
+    (void)hw_peer_table_set(link->log->table, link->row, &row); /* false: another follower has it */
     hw_shared_wake(link->log->page);
 }
 
