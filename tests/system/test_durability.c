@@ -1,8 +1,8 @@
 /*
  * durability=remote and remote_apply: what a commit waits for, and what it says if that does not
- * come.  Real files, threads and processes.  Most followers are simulated: they confirm in the table
- * of followers what a server would that heard it from them.  The last ones are mirrors over loopback;
- * whole followers are in tests/system/test_durability.py.
+ * come.  Real files, threads and processes.  Most followers are simulated: they confirm in the
+ * table of followers what a server would that heard it from them.  The last ones are mirrors over
+ * loopback; whole followers are in tests/system/test_durability.py.
  */
 #include <setjmp.h>
 #include <stdarg.h>
