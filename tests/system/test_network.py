@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 import traceback
+from random import Random
 
 BUILD = os.path.abspath(os.environ.get("HW_BUILD", "build/dev"))
 PROGRAM = os.path.join(BUILD, "hyperwal")
@@ -402,6 +403,68 @@ def a_log_that_goes_on_from_a_backup_takes_its_followers_along(dir):
     run("verify", "r.db")
 
 
+def anybody_may_be_killed_at_any_time(dir):
+    make("app.db", 300)
+    random = Random(4970)
+    with contextlib.ExitStack() as stack, contextlib.closing(through_vfs("app.db")) as db:
+        first = server("app.db")
+        running = {"server": stack.enter_context(first)}
+        url = running["server"].urls["app.db"]
+        listen = "tcp://" + url.split("/")[2]
+        chain = f"ipc://{dir}/chain"
+        again = {
+            "server": lambda: server("app.db", listen=listen),
+            "one": lambda: follower(url, "one.db", "--listen", chain, "--name", "one"),
+            "two": lambda: follower(f"{chain}/one", "two.db", "--also", url),
+        }
+        for name in ("one", "two"):
+            running[name] = stack.enter_context(again[name]())
+            running[name].line(f"{name}.db: live")
+        for i in range(40):
+            for j in range(random.randrange(1, 30)):
+                db.execute("INSERT INTO t(b) VALUES(?)", (f"{i} {j} " * random.randrange(1, 60),))
+            if random.randrange(8) == 0:
+                db.execute("PRAGMA hyperwal_snapshot").fetchall()
+            name = random.choice(list(again))
+            running[name].kill()
+            running[name] = stack.enter_context(again[name]())
+        seq = db.execute("PRAGMA hyperwal_seq").fetchone()[0]
+        for path in ("one.db", "two.db"):
+            wait_for(path, seq)
+            check(dump(path) == dump("app.db"), path)
+    for path in ("one.db", "two.db"):
+        run("verify", path)
+
+
+def a_damaged_mirror_is_mended_from_its_source(dir):
+    make("app.db", 500)
+    add("app.db", *(f"row {i}" for i in range(50)))
+    with server("app.db") as primary:
+        url = primary.urls["app.db"]
+        run("follow", url, "whole.db", "--once")
+        for name in sorted(os.listdir("whole.db-hyper")):
+            size = os.path.getsize("whole.db-hyper/" + name)
+            for offset in {0, size // 2, size - 1} if size > 0 else ():
+                shutil.copytree("whole.db-hyper", "r.db-hyper")
+                shutil.copy("whole.db", "r.db")
+                with open("r.db-hyper/" + name, "r+b") as file:
+                    file.seek(offset)
+                    byte = file.read(1)
+                    file.seek(offset)
+                    file.write(bytes([byte[0] ^ 0x41]))
+                done = subprocess.run([PROGRAM, "follow", url, "r.db", "--once"], timeout=LONG,
+                                      capture_output=True, text=True, check=False)
+                if done.returncode == 0:
+                    check(dump("r.db") == dump("app.db"), name, offset)
+                else:  # what names the log cannot be guessed
+                    check(name in ("mirror", "replica") and "r.db-hyper" in done.stderr, name, offset,
+                          done.returncode, done.stderr)
+                for suffix in ("", "-wal", "-shm"):
+                    if os.path.exists("r.db" + suffix):
+                        os.remove("r.db" + suffix)
+                shutil.rmtree("r.db-hyper")
+
+
 def only_who_is_allowed_comes_in(dir):
     make("app.db")
     one = {"HYPERWAL_IDENTITY": os.path.join(dir, "one")}
@@ -553,6 +616,7 @@ TESTS = (a_follower_is_live_over_tcp, a_follower_is_live_over_ipc, a_follower_is
          a_follower_feeds_another, a_follower_of_a_local_log_serves_it,
          a_replica_is_served_as_far_as_it_is_there, a_late_follower_fetches_what_it_needs_alone,
          a_follower_uses_the_source_that_is_left, a_follower_behind_the_pruned_part_starts_over,
+         anybody_may_be_killed_at_any_time, a_damaged_mirror_is_mended_from_its_source,
          a_log_that_goes_on_from_a_backup_takes_its_followers_along, only_who_is_allowed_comes_in, errors_say_what_is_wrong, status_names_the_followers,
          a_log_is_read_by_its_url, a_replica_from_afar_has_a_past, once_ends_at_the_head,
          a_large_database_comes_in_pieces)
