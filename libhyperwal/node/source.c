@@ -62,6 +62,10 @@ void source_lost(struct hub_source *source, const struct hw_error *why)
                    mirror->log->dir, source->address.dial, why->message);
         source->deadline_ns = hub_now(mirror->hub) + BAN_NS;
     } else {
+        if (source->backoff_ns == 0) /* told once, not each time it is dialed in vain */
+            hw_env_log(mirror->hub->env, HW_LOG_WARN,
+                       "event=source_lost log=%s address=%s reason=\"%s\"", mirror->log->dir,
+                       source->address.dial, why->message);
         source->deadline_ns = hub_now(mirror->hub) + backoff_next(source);
     }
     hub_timer(mirror->hub, source->deadline_ns);

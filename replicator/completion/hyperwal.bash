@@ -9,11 +9,12 @@ _hyperwal() {
         return
     fi
     case $prev in
-    --seq | --time | --label | --keep | --from | --to) return ;;
+    --seq | --time | --label | --keep | --from | --to | --listen | --allow | --name | --also) return ;;
     esac
     case $verb in
     help) words=$verbs ;;
-    follow) words='--once --json --help' ;;
+    serve) words='--listen --allow --json --help' ;;
+    follow) words='--also --once --listen --allow --name --json --help' ;;
     init) words="--adopt --json --help" ;;
     restore) words='--seq --time --label --force --json --help' ;;
     log) words='--from --to --json --help' ;;

@@ -238,6 +238,7 @@ def a_server_that_is_killed_is_found_again(dir):
         with follower(url, "r.db") as live:
             live.line("r.db: live")
             primary.kill()
+            until(lambda: "event=source_lost" in live.said(), "a word of it")
             seq = add("app.db", "while it was down")
             with server("app.db", listen="tcp://" + url.split("/")[2]):
                 wait_for("r.db", seq)
