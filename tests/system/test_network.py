@@ -315,6 +315,50 @@ def a_replica_is_served_as_far_as_it_is_there(dir):
     check("replica" in run("serve", "r.db", code=1).stderr, "without --listen")
 
 
+def a_mirror_is_followed_on_its_own_machine(dir):
+    make("app.db", 500)
+    with server("app.db") as primary:
+        with follower(primary.urls["app.db"], "one.db") as one:
+            one.line("one.db: live")
+            with follower("one.db", "two.db") as two:
+                two.line("two.db: live")
+                for i in range(20):
+                    wait_for("two.db", add("app.db", *(f"local {i} {j}" for j in range(10))))
+                check(dump("two.db") == dump("app.db"), "live")
+        run("follow", "one.db", "three.db", "--once")
+        check(dump("three.db") == dump("app.db"), "once")
+
+
+def databases_that_appear_are_served(dir):
+    os.mkdir("dbs")
+    make("dbs/one.db")
+    with server("dbs") as primary:
+        base = primary.urls["one.db"].rsplit("/", 1)[0]
+        with contextlib.closing(sqlite3.connect("dbs/two words.db", isolation_level=None)) as db:
+            db.execute("CREATE TABLE t(a INTEGER PRIMARY KEY, b TEXT)")
+            db.execute("INSERT INTO t(b) VALUES('later')")
+        told = json.loads(primary.line('{"name": "two_words.db"'))
+        check(told["url"] == f"{base}/two_words.db", told)
+        with follower(told["url"], "r.db") as live:
+            live.line("r.db: live")
+            caught_up("r.db", "dbs/two words.db")
+        for suffix in ("", "-wal", "-shm"):
+            os.remove("dbs/two words.db" + suffix)
+        until(lambda: "knows no" in subprocess.run([PROGRAM, "status", told["url"]], text=True, check=False,
+                                                   capture_output=True, timeout=LONG).stderr, "removed")
+
+
+def a_follower_of_an_empty_database_waits_for_it(dir):
+    open("app.db", "wb").close()
+    run("init", "app.db")
+    with server("app.db") as primary:
+        with follower(primary.urls["app.db"], "r.db") as live:
+            with contextlib.closing(through_vfs("app.db")) as db:
+                db.execute("CREATE TABLE t(a INTEGER PRIMARY KEY, b TEXT)")
+            live.line("r.db: live")
+            caught_up("r.db")
+
+
 def a_late_follower_fetches_what_it_needs_alone(dir):
     make("app.db", 3000)
     add("app.db", *(f"early {i}" * 40 for i in range(300)))
@@ -615,7 +659,9 @@ TESTS = (a_follower_is_live_over_tcp, a_follower_is_live_over_ipc, a_follower_is
          a_server_can_be_asked_by_key, a_server_that_is_killed_is_found_again,
          a_follower_that_is_killed_goes_on_where_it_was, a_follower_starts_while_its_source_is_down,
          a_follower_feeds_another, a_follower_of_a_local_log_serves_it,
-         a_replica_is_served_as_far_as_it_is_there, a_late_follower_fetches_what_it_needs_alone,
+         a_replica_is_served_as_far_as_it_is_there, a_mirror_is_followed_on_its_own_machine,
+         databases_that_appear_are_served, a_follower_of_an_empty_database_waits_for_it,
+         a_late_follower_fetches_what_it_needs_alone,
          a_follower_uses_the_source_that_is_left, a_follower_behind_the_pruned_part_starts_over,
          anybody_may_be_killed_at_any_time, a_damaged_mirror_is_mended_from_its_source,
          a_log_that_goes_on_from_a_backup_takes_its_followers_along, only_who_is_allowed_comes_in, errors_say_what_is_wrong, status_names_the_followers,
