@@ -134,6 +134,7 @@ struct hw_mirror {
     _Atomic uint32_t is_interrupted; /* until somebody who waits sees it */
     uint64_t tail;                   /* hw_mirror_want_tail(); UINT64_MAX: none */
     uint64_t published;              /* length in the shared page */
+    uint64_t fork;                   /* of which `complete` and `durable` speak */
     uint64_t complete;               /* blocks [tail, complete) are held */
     uint64_t durable;                /* of them, those that are synced */
     uint64_t unchecked_end;   /* blocks below it must be read before they count as complete */

@@ -67,11 +67,13 @@ static void mirror_publish(struct hw_mirror *mirror)
 /* Up to where the tail is held without a hole. */
 static void mirror_advance(struct hw_mirror *mirror)
 {
-    uint64_t length = hw_core_length(mirror->log->core);
+    struct hw_core_head head = hw_core_head(mirror->log->core);
+    uint64_t length = head.length;
 
-    if (mirror->complete > length) { /* a higher fork, and a shorter one */
-        mirror->complete = length < mirror->tail ? length : mirror->tail;
-        mirror->durable = mirror->durable < mirror->complete ? mirror->durable : mirror->complete;
+    if (head.fork != mirror->fork) { /* blocks may have been replaced: look again */
+        mirror->fork = head.fork;
+        mirror->complete = mirror->tail == UINT64_MAX ? 0 : mirror->tail;
+        mirror->durable = 0;
     }
     mirror->check_ns = UINT64_MAX;
     if (mirror->tail == UINT64_MAX || !trust_check(mirror, length))
@@ -189,7 +191,13 @@ static void mirror_sync_due(struct hw_mirror *mirror, uint64_t now)
 /* One message to each server, if there is something new to tell and it is time. */
 static void mirror_acknowledge(struct hw_mirror *mirror, uint64_t now)
 {
-    struct hw_ack ack = {mirror->complete, mirror->durable, mirror->applied};
+    uint64_t length = hw_core_length(mirror->log->core);
+    struct hw_ack ack = {
+        .received =
+            mirror->complete < length ? mirror->complete : length, /* the tail may be ahead */
+        .durable = mirror->durable < length ? mirror->durable : length,
+        .applied = mirror->applied,
+    };
 
     if (memcmp(&ack, &mirror->told, sizeof(ack)) == 0) {
         mirror->ack_ns = UINT64_MAX;
@@ -389,6 +397,7 @@ static enum hw_status mirror_open(struct hw_hub *hub, const struct hw_mirror_opt
     /* What an earlier process left is told as durable only once it is. */
     mirror->is_dirty = hw_core_length(core) != 0;
     trust_load(mirror, hw_core_length(core));
+    mirror->fork = hw_core_head(core).fork;
     mirror->published = UINT64_MAX;
     status = log_set_core(mirror->log, core, true, err);
     if (status != HW_OK)

@@ -141,6 +141,38 @@ static void mirror_goes_on_where_it_was_after_a_restart(void **state)
     hw_hub_close(server);
 }
 
+static void tail_may_be_wanted_from_beyond_what_is_known(void **state)
+{
+    struct place *f = *state;
+    char url[HW_URL_MAX];
+    const char *urls[] = {url};
+    struct hw_mirror_status status;
+    struct hw_hub *server, *client;
+    struct hw_mirror *mirror;
+    uint64_t end = deadline(f);
+
+    place_make_log(f);
+    place_append(f, 100);
+    server = place_server(f, url);
+    client = place_hub(f);
+    mirror = place_mirror(f, client, "b", urls, 1);
+    hw_mirror_want_tail(mirror, 90); /* before its length is known */
+    place_await_blocks(f, "b", 90, 100);
+    do {
+        hw_mirror_status(mirror, &status);
+        pause_ms(f, 1);
+    } while (status.wanted != 0 && f->env->ops->monotonic_ns(f->env) < end);
+    assert_int_equal(status.wanted, 0);
+    hw_mirror_want_tail(mirror, 200); /* nor there yet */
+    place_append(f, 1);
+    assert_ok(hw_mirror_wait_length(mirror, 101, PLACE_WAIT_MS, &f->err));
+    hw_mirror_status(mirror, &status);
+    assert_int_equal(status.wanted, 0);
+    hw_hub_mirror_close(mirror);
+    hw_hub_close(client);
+    hw_hub_close(server);
+}
+
 static void directory_has_one_mirror_of_one_log(void **state)
 {
     struct place *f = *state;
@@ -681,6 +713,7 @@ int main(int argc, char **argv)
         TEST(reader_of_a_mirror_gets_what_it_lacks_when_it_reads_it),
         TEST(block_that_was_pruned_everywhere_is_said_to_be),
         TEST(mirror_goes_on_where_it_was_after_a_restart),
+        TEST(tail_may_be_wanted_from_beyond_what_is_known),
         TEST(directory_has_one_mirror_of_one_log),
         TEST(interrupt_ends_a_fetch),
         TEST(sockets_of_this_machine_and_web_sockets_do_as_well),
