@@ -13,6 +13,10 @@ enum {
     AHEAD_BLOCKS_MAX = 512, /* fetched ahead of a reader that goes in order */
 };
 
+struct range { /* blocks [start, end) */
+    uint64_t start, end;
+};
+
 struct hw_api_remote {
     struct hw_env *env;
     struct hyperwal_node *node; /* `owned_node`, or borrowed */
@@ -23,6 +27,8 @@ struct hw_api_remote {
     bool is_live;         /* a replica is fed */
     struct hw_core *core; /* borrowed: who is attached */
     uint64_t last_fetch, ahead, ahead_end;
+    struct range *later; /* owned: for which the mirror had no room yet */
+    size_t later_count, later_next, later_capacity;
 };
 
 /* ---------------------------------------------------------------------- temporary directory */
@@ -243,6 +249,7 @@ void hw_api_remote_close(struct hw_api_remote *remote)
     hyperwal_node_close(remote->owned_node);
     if (remote->is_temporary)
         temporary_remove(remote->env, remote->dir);
+    hw_free(remote->later);
     hw_free(remote->dir);
     hw_free(remote);
 }
@@ -262,8 +269,32 @@ struct hw_mirror *hw_api_remote_mirror(struct hw_api_remote *remote)
 static void want_range(void *ctx, uint64_t start, uint64_t end)
 {
     struct hw_api_remote *remote = ctx;
+    size_t capacity = remote->later_capacity == 0 ? 64 : 2 * remote->later_capacity;
+    struct range *larger;
 
-    (void)!hw_mirror_want(remote->mirror, start, end, NULL); /* fetched one by one otherwise */
+    if (remote->later_count == 0 && hw_mirror_want(remote->mirror, start, end, NULL) != HW_ELIMIT)
+        return; /* what could not be noted is fetched one by one */
+    if (remote->later_count == remote->later_capacity) {
+        larger = hw_realloc(remote->later, capacity * sizeof(*larger));
+        if (larger == NULL)
+            return;
+        remote->later = larger;
+        remote->later_capacity = capacity;
+    }
+    remote->later[remote->later_count++] = (struct range){start, end};
+}
+
+/* The mirror has room again for some of what it had none for. */
+static void want_later(struct hw_api_remote *remote)
+{
+    while (remote->later_next < remote->later_count) {
+        const struct range *next = &remote->later[remote->later_next];
+
+        if (hw_mirror_want(remote->mirror, next->start, next->end, NULL) != HW_OK)
+            return;
+        remote->later_next++;
+    }
+    remote->later_next = remote->later_count = 0;
 }
 
 struct live {
@@ -284,8 +315,10 @@ enum hw_status hw_api_remote_want_live(struct hw_api_remote *remote, struct hw_c
 {
     struct hw_target head = {.kind = HW_TARGET_HEAD};
     struct live live = {.remote = remote};
-    enum hw_status status = hw_state_blocks(core, &head, want_live, &live, err);
+    enum hw_status status;
 
+    remote->later_next = remote->later_count = 0;
+    status = hw_state_blocks(core, &head, want_live, &live, err);
     if (status == HW_OK)
         hw_mirror_want_tail(remote->mirror, live.last_start);
     return status;
@@ -324,6 +357,7 @@ static enum hw_status remote_fetch(void *ctx, uint64_t index, struct hw_error *e
         (void)!hw_mirror_want(remote->mirror, index + 1, end, NULL); /* fetched alone otherwise */
     remote->last_fetch = index;
     remote->ahead_end = end;
+    want_later(remote);
     status = hw_mirror_fetch(remote->mirror, index, err);
     if (status == HW_EPRUNED && remote->is_live)
         start_over(remote);
