@@ -3,6 +3,7 @@
 
 #include "base/alloc.h"
 #include "hypercore/mirror_internal.h"
+#include "hypercore/overtaken.h"
 #include "hypercore/storage_memory.h"
 
 /* --------------------------------------------------------------------------- small things */
@@ -365,6 +366,11 @@ static enum hw_status open_parts(struct hw_core *core, bool adopt, struct hw_err
     if (status != HW_OK)
         return status;
     status = hw_core_find_end(core, adopt, err);
+    if (status == HW_OK && writable && !adopt) {
+        struct hw_core_head head = hw_core_head(core);
+
+        status = hw_overtaken_allows(core->env, core->dir, &head, err);
+    }
     if (status == HW_OK && writable)
         status = settle(core, err);
     return status;
@@ -413,19 +419,37 @@ enum hw_status hw_core_open(struct hw_env *env, const char *dir, enum hw_core_mo
     return core_open(env, dir, mode, limit, false, out, err);
 }
 
+/* Take over what is open under a fork above all that were seen. */
+static enum hw_status adopt(struct hw_core *core, uint64_t seen, struct hw_error *err)
+{
+    uint64_t fork = seen > core->fork ? seen : core->fork;
+    enum hw_status status;
+
+    if (fork >= INT64_MAX)
+        return hw_fail(err, HW_ELIMIT, "%s: no fork is left above %llu", core->dir,
+                       (unsigned long long)fork);
+    /* The fork first: should it end here, the copy is still not one that may be written. */
+    status = hw_core_rotate(core, fork + 1, err);
+    if (status == HW_OK)
+        status = hw_log_file_locate(core->env, core->dir, &core->log, err);
+    if (status == HW_OK)
+        status = hw_log_file_write(core->env, core->dir, &core->log, err);
+    if (status == HW_OK) /* below the new fork it means nothing any more */
+        status = hw_overtaken_remove(core->env, core->dir, err);
+    return status;
+}
+
 enum hw_status hw_core_adopt(struct hw_env *env, const char *dir, struct hw_error *err)
 {
+    struct hw_overtaken overtaken = {.fork = 0};
     struct hw_core *core = NULL;
-    enum hw_status status = core_open(env, dir, HW_CORE_WRITE, UINT64_MAX, true, &core, err);
+    enum hw_status status = hw_overtaken_read(env, dir, &overtaken, err);
 
+    if (status == HW_OK || status == HW_ENOTFOUND)
+        status = core_open(env, dir, HW_CORE_WRITE, UINT64_MAX, true, &core, err);
     if (status != HW_OK)
         return status;
-    /* The fork first: should it end here, the copy is still not one that may be written. */
-    status = hw_core_rotate(core, core->fork + 1, err);
-    if (status == HW_OK)
-        status = hw_log_file_locate(core->env, dir, &core->log, err);
-    if (status == HW_OK)
-        status = hw_log_file_write(core->env, dir, &core->log, err);
+    status = adopt(core, overtaken.fork, err);
     hw_core_close(core);
     return status;
 }

@@ -76,8 +76,8 @@ enum hw_status hw_core_create(struct hw_env *env, const char *dir, struct hw_cor
  *
  * For writing: cuts a torn tail, syncs what it keeps.  HW_EREADONLY: the key file is missing, does
  * not belong to the log, or others can read it; the message says which.  HW_EFORK: the directory is
- * a copy (machine id, device and inode of the key file do not match those recorded): nothing is
- * signed until hw_core_adopt().
+ * a copy (machine id, device and inode of the key file do not match those recorded), or somebody
+ * proved to have more of the log (overtaken.h): nothing is signed until hw_core_adopt().
  *
  * A mirror (mirror.h) is read in full, whatever `limit` says: each of its trees was signed.  For
  * writing it is HW_EREADONLY, and a log is HW_ENOTFOUND for HW_CORE_MIRROR.
