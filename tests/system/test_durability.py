@@ -244,6 +244,29 @@ def processes_that_do_not_serve_wait_for_followers_of_one_that_does(world):
     app.close()
 
 
+def a_daemon_serves_for_applications_that_wait(world):
+    app = App(world, world.path("app.db"), "&durability=remote&timeout=%d000" % DEADLINE)
+    app.run("CREATE TABLE t(v)")
+    app.seq()
+    daemon = Process(world, PROGRAM, "serve", "--listen", "tcp://127.0.0.1:0",
+                     world.path("app.db"))
+    url = daemon.line().split()[2]
+    assert daemon.line() == "ready"
+    follower = world.follow(url, "replica.db")
+    for value in range(30):
+        app.run(insert(value))
+    app.run("PRAGMA hyperwal_durability=remote_apply")
+    app.run(insert(30))
+    assert rows(world.path("replica.db")) == list(range(31))
+    app.close()  # the daemon goes on
+    app = App(world, world.path("app.db"), "&durability=remote_apply&timeout=%d000" % DEADLINE)
+    app.run(insert(31))
+    assert rows(world.path("replica.db")) == list(range(32))
+    follower.kill()
+    daemon.kill()
+    app.close()
+
+
 def a_commit_that_waits_gets_another_server_when_the_first_is_killed(world):
     app, url = world.serve("&durability=async")
     port = url.split(":")[2].split("/")[0]
@@ -252,10 +275,10 @@ def a_commit_that_waits_gets_another_server_when_the_first_is_killed(world):
     look = App(world, world.path("app.db"))
     writer.run(insert(1))
     follower.signal(signal.SIGSTOP)
+    seq, end = app.seq(), time.monotonic() + DEADLINE
     writer.send(insert(2))
-    seq = app.seq()
-    while app.seq() == seq:  # it is in the log, and waits
-        pass
+    while app.seq() == seq:  # until it is in the log, and waits
+        assert time.monotonic() < end, app.status()
     app.kill()
     assert look.status()["peers"] == []
     again = App(world, world.path("app.db"), "&listen=tcp://127.0.0.1:" + port)
@@ -336,6 +359,7 @@ TESTS = [
     without_a_follower_the_timeout_decides_and_with_one_it_goes_on,
     as_many_followers_as_asked_for_must_confirm,
     processes_that_do_not_serve_wait_for_followers_of_one_that_does,
+    a_daemon_serves_for_applications_that_wait,
     a_commit_that_waits_gets_another_server_when_the_first_is_killed,
     readers_of_a_replica_can_wait_for_what_was_written,
     a_replica_is_not_served_by_who_reads_it,
