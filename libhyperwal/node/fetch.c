@@ -158,13 +158,20 @@ void hw_mirror_want_tail(struct hw_mirror *mirror, uint64_t start)
     hub_leave(mirror->hub);
 }
 
+/*
+ * Called for each commit that is applied, so it neither waits for the loop nor wakes it each time:
+ * only if somebody waits for it, or the loop knows of nothing that it will have to tell.
+ */
 void hw_mirror_applied(struct hw_mirror *mirror, uint64_t length)
 {
-    if (hub_enter(mirror->hub, NULL) != HW_OK)
+    struct hw_hub *hub = mirror->hub;
+
+    atomic_store(&mirror->applied, length);
+    if (atomic_exchange(&mirror->is_applied, 1) != 0 && atomic_load(&mirror->is_hasty) == 0)
         return;
-    mirror->applied = length;
-    log_touch(mirror->log);
-    hub_leave(mirror->hub);
+    atomic_store(&hub->has_applied, 1);
+    if (hub->bell != NULL)
+        hw_bell_ring(hub->bell);
 }
 
 /* ------------------------------------------------------------------------------- status */

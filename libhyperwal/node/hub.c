@@ -82,6 +82,7 @@ static enum hw_status hub_round(struct hw_hub *hub)
     now = hub_now(hub);
     if (!hub->threaded)
         logs_poll(hub, now);
+    mirrors_applied(hub);
     if (hub->all_rang)
         log_rang(hub, -1);
     hub->all_rang = false;

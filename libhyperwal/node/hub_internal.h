@@ -137,16 +137,18 @@ struct hw_mirror {
     uint64_t fork;                   /* of which `complete` and `durable` speak */
     uint64_t complete;               /* blocks [tail, complete) are held */
     uint64_t durable;                /* of them, those that are synced */
-    uint64_t unchecked_end;   /* blocks below it must be read before they count as complete */
-    uint64_t check_ns;        /* when to go on with that; UINT64_MAX: nothing to go on with */
-    struct hw_buffer scratch; /* a block that is checked */
-    uint64_t synced_bytes;    /* of bytes_received */
-    uint64_t sync_ns;         /* when to sync; UINT64_MAX: nothing to */
-    uint64_t ack_ns;          /* when to acknowledge; UINT64_MAX: nothing new */
-    uint64_t due_ns;          /* the least of the three */
-    uint64_t applied;
-    struct hw_ack told;                       /* what the servers know */
-    uint64_t arrived_ns;                      /* when something last came */
+    uint64_t unchecked_end;      /* blocks below it must be read before they count as complete */
+    uint64_t check_ns;           /* when to go on with that; UINT64_MAX: nothing to go on with */
+    struct hw_buffer scratch;    /* a block that is checked */
+    uint64_t synced_bytes;       /* of bytes_received */
+    uint64_t sync_ns;            /* when to sync; UINT64_MAX: nothing to */
+    uint64_t ack_ns;             /* when to acknowledge; UINT64_MAX: nothing new */
+    uint64_t due_ns;             /* the least of the three */
+    _Atomic uint64_t applied;    /* what hw_mirror_applied() was told, outside the mutex */
+    _Atomic uint32_t is_applied; /* it was told something since the loop last took it */
+    _Atomic uint32_t is_hasty;   /* is_urged, for hw_mirror_applied() */
+    struct hw_ack told;          /* what the servers know */
+    uint64_t arrived_ns;         /* when something last came */
     uint64_t bytes_received, bytes_of_closed; /* of blocks; from links that are closed */
     bool has_news, is_dirty, is_urged;        /* is_dirty: something came since the last sync */
     struct hw_error broken;                   /* what our own disk said last */
@@ -188,6 +190,7 @@ struct hw_hub {
     uint8_t (*allowed)[HW_IDENTITY_KEY_SIZE]; /* owned */
     size_t allowed_count;
     bool has_allowed, allows_any;
+    _Atomic uint32_t has_applied; /* some mirror is_applied; outside the mutex */
     bool all_rang;
     uint64_t sync_free_ns; /* no lazy sync of a mirror before */
     uint64_t next_ns;      /* when the loop must look at the deadlines */
@@ -271,6 +274,7 @@ void mirror_broken(void *ctx, const struct hw_error *err);
 /* Publish, sync, acknowledge, wake; what is due at a later time is told to hub_timer(). */
 void mirror_work(struct hw_mirror *mirror, uint64_t now);
 void mirror_wake(struct hw_mirror *mirror); /* all who wait in it look again */
+void mirrors_applied(struct hw_hub *hub);   /* touches those whose readers applied something */
 
 /* ------------------------------------------------------------------------------ trust.c */
 

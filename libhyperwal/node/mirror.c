@@ -188,24 +188,44 @@ static void mirror_sync_due(struct hw_mirror *mirror, uint64_t now)
         mirror->durable = mirror->complete;
 }
 
+void mirrors_applied(struct hw_hub *hub)
+{
+    if (atomic_exchange(&hub->has_applied, 0) == 0)
+        return;
+    for (struct hub_log *log = hub->logs; log != NULL; log = log->next)
+        if (log->mirror != NULL && atomic_load(&log->mirror->is_applied) != 0)
+            log_touch(log);
+}
+
+static struct hw_ack ack_now(struct hw_mirror *mirror)
+{
+    uint64_t length = hw_core_length(mirror->log->core);
+
+    return (struct hw_ack){
+        .received =
+            mirror->complete < length ? mirror->complete : length, /* not the tail's start */
+        .durable = mirror->durable < length ? mirror->durable : length,
+        .applied = atomic_load(&mirror->applied),
+    };
+}
+
 /* One message to each server, if there is something new to tell and it is time. */
 static void mirror_acknowledge(struct hw_mirror *mirror, uint64_t now)
 {
-    uint64_t length = hw_core_length(mirror->log->core);
-    struct hw_ack ack = {
-        .received =
-            mirror->complete < length ? mirror->complete : length, /* the tail may be ahead */
-        .durable = mirror->durable < length ? mirror->durable : length,
-        .applied = mirror->applied,
-    };
+    bool is_due = mirror->is_urged || mirror->ack_ns <= now;
+    struct hw_ack ack;
 
+    if (is_due || mirror->ack_ns == UINT64_MAX) /* before looking: what is applied later rings */
+        atomic_store(&mirror->is_applied, 0);
+    ack = ack_now(mirror);
     if (memcmp(&ack, &mirror->told, sizeof(ack)) == 0) {
-        mirror->ack_ns = UINT64_MAX;
+        if (is_due)
+            mirror->ack_ns = UINT64_MAX;
         return;
     }
     if (mirror->ack_ns == UINT64_MAX)
         mirror->ack_ns = now + ACK_NS;
-    if (!mirror->is_urged && mirror->ack_ns > now)
+    if (!is_due)
         return;
     mirror->ack_ns = UINT64_MAX;
     mirror->told = ack;
@@ -256,6 +276,7 @@ static bool is_awaited(const struct hw_mirror *mirror)
 void mirror_work(struct hw_mirror *mirror, uint64_t now)
 {
     mirror->is_urged = is_urged(mirror);
+    atomic_store(&mirror->is_hasty, mirror->is_urged);
     count_bytes(mirror);
     mirror_publish(mirror);
     mirror_advance(mirror);
