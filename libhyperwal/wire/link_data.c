@@ -104,6 +104,13 @@ static enum hw_status accept(struct hw_link *link, const struct hw_proof *proof,
     }
     if (status == HW_EFORK)
         return useless(link, err);
+    if (status == HW_EPROOF && proof->has_upgrade && !proof->has_block && replication->length > 0)
+        (void)hw_prefix(&why, status,
+                        "its log does not continue the %llu blocks that we have of fork %llu: was "
+                        "it restored from an older copy, and written on without `hyperwal init "
+                        "--adopt`?",
+                        (unsigned long long)replication->length,
+                        (unsigned long long)replication->fork);
     if (status == HW_EPROOF || status == HW_EPROTOCOL || status == HW_ENOMEM) {
         if (err != NULL)
             *err = why;
@@ -223,6 +230,10 @@ static enum hw_status on_answer(struct hw_link *link, struct hw_link_request *re
     struct hw_link_request was = *request;
     enum hw_status status;
 
+    if (was.kind == HW_ASKED_PROOF) {
+        hw_link_request_end(link, request, true);
+        return hw_link_on_proof(link, &was, proof, err);
+    }
     if (was.kind == HW_ASKED_REORG) {
         if (proof->fork != was.fork)
             return refused(link, request, err);
@@ -258,13 +269,15 @@ enum hw_status hw_link_on_data(struct hw_link *link, struct hw_slice payload, st
     struct hw_proof proof = {0};
     enum hw_status status;
 
-    if (!link->replication->options.fetches)
+    if (!link->replication->options.fetches && link->replication->proving != link)
         return useless(link, err);
     status = hw_proof_decode(payload, &proof, err);
     if (status != HW_OK)
         return status;
     request = find(link, proof.id);
-    if (request != NULL) {
+    if (request == NULL && !link->replication->options.fetches) {
+        status = useless(link, err);
+    } else if (request != NULL) {
         note_answer(link, request);
         status = on_answer(link, request, &proof, err);
     } else {

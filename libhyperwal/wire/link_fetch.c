@@ -76,6 +76,8 @@ void hw_link_request_end(struct hw_link *link, struct hw_link_request *request, 
         hw_replication_rewind(link->replication, request->block);
     if (kind == HW_ASKED_UPGRADE)
         link->replication->upgrading = NULL;
+    if (kind == HW_ASKED_PROOF)
+        link->replication->proving = NULL;
 }
 
 bool hw_replication_is_in_flight(const struct hw_replication *replication, uint64_t block)
@@ -410,6 +412,20 @@ static void check_reorg(struct hw_link *link, struct hw_link_request *request, u
         hw_replication_reorg_end(link->replication);
 }
 
+/* A claim that is not proven in time is as good as none: others may be asked. */
+static void check_proof(struct hw_link *link, struct hw_link_request *request, uint64_t now_ns,
+                        uint64_t *deadline_ns)
+{
+    uint64_t end = request->sent_ns + HW_REQUEST_MS * HW_MS;
+
+    if (now_ns < end) {
+        lower(deadline_ns, end);
+        return;
+    }
+    hw_link_request_end(link, request, false);
+    link->waiting_since_ns = 0;
+}
+
 void hw_link_check_time(struct hw_link *link, uint64_t now_ns, uint64_t *deadline_ns)
 {
     bool has_other = false;
@@ -427,6 +443,10 @@ void hw_link_check_time(struct hw_link *link, uint64_t now_ns, uint64_t *deadlin
             check_reorg(link, request, now_ns, deadline_ns);
             continue;
         }
+        if (request->kind == HW_ASKED_PROOF) {
+            check_proof(link, request, now_ns, deadline_ns);
+            continue;
+        }
         if ((request->kind != HW_ASKED_BLOCK && request->kind != HW_ASKED_UPGRADE) ||
             !others_can(link, request))
             continue;
@@ -440,5 +460,6 @@ void hw_link_check_time(struct hw_link *link, uint64_t now_ns, uint64_t *deadlin
         else
             lower(deadline_ns, end);
     }
-    check_silence(link, has_other, now_ns, deadline_ns);
+    if (link->waiting_since_ns != 0)
+        check_silence(link, has_other, now_ns, deadline_ns);
 }

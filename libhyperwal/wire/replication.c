@@ -224,6 +224,7 @@ enum hw_status hw_replication_tick(struct hw_replication *replication, uint64_t 
         check_wants(link, now_ns, deadline_ns);
     }
     hw_replication_fetch(replication);
+    hw_replication_doubt(replication, now_ns, deadline_ns);
     for (struct hw_link *link = replication->links; link != NULL; link = link->next) {
         if (!link->is_doomed)
             continue;

@@ -18,6 +18,9 @@
  * its time goes to another link, and the link loses favour.  A link that gives a false proof is
  * dropped.
  *
+ * A log of a signer does not fetch.  A peer that claims to have more of it is asked for the proof,
+ * once a minute and one peer at a time; a claim that is not proven changes nothing.
+ *
  * Invariants: 1. Memory a link: what it told of its blocks (at most HW_LINK_BITS_MAX remembered, a
  *                bit each), HW_LINK_REQUESTS_MAX requests of the remote, and what lies in its
  *                output, which stops the answers above HW_LINK_OUTPUT_MAX.
@@ -53,6 +56,12 @@ struct hw_replication_options {
     void (*upgraded)(void *ctx, uint64_t length);
     /* A failure of our own disk while a peer's answer was stored: told, fetching pauses. */
     void (*broken)(void *ctx, const struct hw_error *err);
+    /*
+     * For the log of a signer, which does not fetch: a peer proved that it signed a tree of this
+     * fork and length, and we know of no such length.  Told once for each that is above all
+     * before; must not call back.  NULL: peers that claim to have more are not asked to prove it.
+     */
+    void (*overtaken)(void *ctx, const struct hw_link *link, uint64_t fork, uint64_t length);
     void *ctx;
 };
 enum hw_status hw_replication_new(const struct hw_replication_options *options,

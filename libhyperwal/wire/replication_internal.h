@@ -8,6 +8,7 @@
  *   link_fetch.c     our requests: what to ask whom, what takes too long
  *   link_data.c      answers to them, and blocks that came unasked
  *   link_reorg.c     a remote with a higher fork
+ *   link_overtaken.c a remote that has more of a log of ours than we have
  *
  * A link whose sink failed, or whose remote has to go, is doomed: nothing more is sent to it, and
  * hw_link_receive() or hw_replication_tick() tells its owner.
@@ -46,6 +47,7 @@ enum hw_request_kind {
     HW_ASKED_UPGRADE,
     HW_ASKED_MANIFEST,
     HW_ASKED_REORG,
+    HW_ASKED_PROOF, /* of more than a log of ours has */
 };
 struct hw_link_request { /* one of ours */
     enum hw_request_kind kind;
@@ -81,7 +83,8 @@ struct hw_link {
     uint32_t wants_sent, wants_answered; /* a bit a range of HW_WANT_BLOCKS */
     uint64_t want_sent_ns;
     unsigned useless;
-    unsigned fork_claims; /* of a higher fork that it did not show */
+    unsigned fork_claims;    /* of a higher fork that it did not show */
+    uint64_t proof_asked_ns; /* of more than a log of ours has; 0: never */
 
     /* What it asked of us. */
     struct hw_proof_request *queue; /* owned, a ring */
@@ -123,6 +126,8 @@ struct hw_replication {
     uint64_t next_id;
     struct hw_link *upgrading; /* whom the upgrade under way was asked of; NULL: none */
     struct hw_reorg_work work;
+    struct hw_link *proving;   /* of whom HW_ASKED_PROOF was asked; NULL: of nobody */
+    struct hw_core_head shown; /* the most that was proven beyond our own: fork and length */
 
     struct hw_wants wants;
     uint64_t *urgent; /* owned, in the order of asking */
@@ -217,5 +222,14 @@ enum hw_status hw_link_on_reorg_data(struct hw_link *link, struct hw_proof *proo
 /* The remote would not answer: take what is certain. */
 enum hw_status hw_link_on_reorg_refused(struct hw_link *link, struct hw_error *err) HW_MUST_CHECK;
 void hw_replication_reorg_end(struct hw_replication *replication);
+
+/* -------------------------------------------------------------------- link_overtaken.c */
+
+/* Ask one of those who claim to have more of our log than we have, if it is time. */
+void hw_replication_doubt(struct hw_replication *replication, uint64_t now_ns,
+                          uint64_t *deadline_ns);
+/* What it answered; the request has ended. */
+enum hw_status hw_link_on_proof(struct hw_link *link, const struct hw_link_request *request,
+                                const struct hw_proof *proof, struct hw_error *err) HW_MUST_CHECK;
 
 #endif

@@ -109,6 +109,15 @@ static void talk(struct hw_link *link, struct hw_slice bytes)
     }
 }
 
+static void never_overtaken(void *ctx, const struct hw_link *link, uint64_t fork, uint64_t length)
+{
+    (void)ctx;
+    (void)link;
+    (void)fork;
+    (void)length;
+    abort(); /* nobody signs by chance */
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 {
     struct hw_replication_options options = {.env = &known_env};
@@ -127,6 +136,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
         mirror = make_mirror();
     options.core = mirror == NULL ? log_core : mirror;
     options.fetches = mirror != NULL;
+    options.overtaken = mirror == NULL ? never_overtaken : NULL;
     if (hw_replication_new(&options, &replication, NULL) != HW_OK ||
         hw_link_open(replication, &sink, &link, NULL) != HW_OK)
         abort();
@@ -136,6 +146,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
     if (hw_replication_tick(replication, no_time(NULL), &dropped, &deadline_ns, NULL) == HW_OK &&
         dropped != link)
         abort();
+    if (mirror == NULL) /* now it may have been asked to prove what it claimed */
+        talk(link, (struct hw_slice){bytes + 1, size - 1});
     (void)hw_replication_availability(replication, LENGTH);
     if (hw_core_length(options.core) > LENGTH || queued > HW_LINK_OUTPUT_MAX + (1 << 16))
         abort(); /* nobody signs by chance, and what nobody reads has an end */

@@ -109,6 +109,16 @@ static void on_broken(void *ctx, const struct hw_error *err)
     node->broken++;
 }
 
+static void on_overtaken(void *ctx, const struct hw_link *link, uint64_t fork, uint64_t length)
+{
+    struct link_node *node = ctx;
+
+    (void)link;
+    node->overtaken++;
+    node->shown_fork = fork;
+    node->shown_length = length;
+}
+
 unsigned link_net_add(struct link_net *net, struct hw_core *core, bool fetches)
 {
     struct link_node *node = &net->nodes[net->node_count];
@@ -119,6 +129,7 @@ unsigned link_net_add(struct link_net *net, struct hw_core *core, bool fetches)
         .arrived = on_arrived,
         .upgraded = on_upgraded,
         .broken = on_broken,
+        .overtaken = hw_core_is_mirror(core) ? NULL : on_overtaken,
         .ctx = node,
     };
 

@@ -21,6 +21,7 @@ struct link_node {
     struct hw_replication *replication;
     uint64_t arrived, upgraded, broken; /* how often it was told */
     uint64_t last_length;
+    uint64_t overtaken, shown_fork, shown_length; /* of a log of ours: how often, by what */
 };
 struct link_message {
     struct link_message *next;
