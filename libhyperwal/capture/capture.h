@@ -28,7 +28,6 @@
 #include "env/peer_table.h"
 
 struct hw_capture;
-struct hw_core;
 
 struct hw_capture_options {
     struct hw_env *env;  /* borrowed for ever */
@@ -181,19 +180,18 @@ struct hw_capture_status {
 void hw_capture_status(struct hw_capture *capture, struct hw_capture_status *out);
 const char *hw_capture_log_dir(const struct hw_capture *capture);
 
-/* A follower that is connected to a server of this machine. */
+/* A follower, connected to a server of this machine or not any more. */
 struct hw_capture_peer {
     struct hw_peer_row row;
-    uint64_t lag_blocks; /* of the log that its replica does not show yet */
-    uint64_t lag_bytes;  /* of these; UINT64_MAX: too many to count, or not known */
-    int64_t lag_ms;      /* since the first of these was committed; -1: not known */
+    /* What its replica does not show yet: up to the last state in the log; 100,000 blocks at most. */
+    uint64_t lag_blocks, lag_entries, lag_bytes;
+    int64_t lag_ms; /* since the first of these was committed */
 };
 /*
- * The followers of the log in `dir`, which `core` (borrowed; NULL: not known, opened if need be)
- * reads: up to HW_PEER_ROWS are filled.  None if nobody serves it.
+ * The followers of the log in `dir`: up to HW_PEER_ROWS are filled.  None if nobody has followed it
+ * since the boot.
  */
-size_t hw_capture_peers(struct hw_env *env, const char *dir, struct hw_core *core,
-                        struct hw_capture_peer *peers);
+size_t hw_capture_peers(struct hw_env *env, const char *dir, struct hw_capture_peer *peers);
 
 /*
  * One bounded piece of work, for tests and for captures without a thread: takes the role if it is

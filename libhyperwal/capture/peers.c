@@ -3,47 +3,47 @@
 #include "capture/internal.h"
 #include "env/peer_table.h"
 
-enum { LAG_BLOCKS_COUNTED = 10000 };
+enum { LAG_BLOCKS_MAX = 100000 };
 
-static uint64_t bytes_from(struct hw_core *core, uint64_t from, uint64_t length)
+static bool is_state(const struct hw_entry_header *header)
 {
-    uint64_t bytes = 0, size;
-
-    if (length - from > LAG_BLOCKS_COUNTED)
-        return UINT64_MAX;
-    for (uint64_t i = from; i < length; i++) {
-        if (hw_core_block_size(core, i, &size, NULL) != HW_OK)
-            return UINT64_MAX;
-        bytes += size;
-    }
-    return bytes;
+    return header->ends && (header->type == HW_ENTRY_TRANSACTION ||
+                            header->type == HW_ENTRY_GENESIS || header->type == HW_ENTRY_GAP);
 }
 
-static int64_t age_of(struct hw_env *env, struct hw_core *core, uint64_t index)
+/* Look at the header of one block.  False: it cannot be had. */
+static bool peek(struct hw_core *core, uint64_t index, struct hw_buffer *block,
+                 struct hw_entry_header *header)
 {
-    struct hw_entry_header header;
-    struct hw_buffer block = {0};
-    int64_t now = env->ops->realtime_ms(env), age = -1;
+    struct hw_cursor cursor;
 
-    if (hw_core_read_head(core, index, HW_ENTRY_PEEK_SIZE, &block, NULL) == HW_OK) {
-        struct hw_cursor cursor = hw_cursor(block.bytes, block.size);
-
-        if (hw_entry_header_decode(&cursor, index, &header) == HW_OK)
-            age = now > header.time_ms ? now - header.time_ms : 0;
-    }
-    hw_buffer_release(&block);
-    return age;
+    if (hw_core_read_head(core, index, HW_ENTRY_PEEK_SIZE, block, NULL) != HW_OK)
+        return false;
+    cursor = hw_cursor(block->bytes, block->size);
+    return hw_entry_header_decode(&cursor, index, header) == HW_OK;
 }
 
 static void measure(struct hw_env *env, struct hw_core *core, struct hw_capture_peer *peer)
 {
-    uint64_t length = hw_core_length(core), applied = peer->row.applied;
+    uint64_t from = peer->row.applied, end = hw_core_length(core), bytes = 0, size;
+    int64_t first_ms = 0, now = env->ops->realtime_ms(env);
+    struct hw_buffer block = {0};
+    struct hw_entry_header header;
 
-    if (applied >= length)
-        return; /* as we know the log: it may have grown since */
-    peer->lag_blocks = length - applied;
-    peer->lag_bytes = bytes_from(core, applied, length);
-    peer->lag_ms = age_of(env, core, applied);
+    if (end > from && end - from > LAG_BLOCKS_MAX)
+        end = from + LAG_BLOCKS_MAX; /* far behind is all that anybody wants to know */
+    for (uint64_t i = from; i < end; i++) {
+        if (hw_core_block_size(core, i, &size, NULL) == HW_OK)
+            bytes += size;
+        if (!peek(core, i, &block, &header) || !is_state(&header))
+            continue;
+        peer->lag_entries++;
+        peer->lag_blocks = i + 1 - from;
+        peer->lag_bytes = bytes; /* blocks behind the last state, of a snapshot say, are no lag */
+        first_ms = first_ms == 0 ? header.time_ms : first_ms;
+    }
+    peer->lag_ms = first_ms == 0 || now < first_ms ? 0 : now - first_ms;
+    hw_buffer_release(&block);
 }
 
 static size_t list(struct hw_peer_table *table, struct hw_capture_peer *peers)
@@ -53,36 +53,29 @@ static size_t list(struct hw_peer_table *table, struct hw_capture_peer *peers)
     for (unsigned i = 0; i < HW_PEER_ROWS; i++) {
         struct hw_capture_peer peer = {0};
 
-        if (hw_peer_table_get(table, i, &peer.row) && peer.row.process_id != 0)
+        if (hw_peer_table_get(table, i, &peer.row))
             peers[count++] = peer;
     }
     return count;
 }
 
-size_t hw_capture_peers(struct hw_env *env, const char *dir, struct hw_core *core,
-                        struct hw_capture_peer *peers)
+size_t hw_capture_peers(struct hw_env *env, const char *dir, struct hw_capture_peer *peers)
 {
     struct hw_peer_table *table = NULL;
     struct hw_shared_page *page = NULL;
-    struct hw_core *own = NULL;
+    struct hw_core *core = NULL;
     size_t count;
 
     if (hw_peer_table_open(env, dir, false, &table, NULL) != HW_OK)
-        return 0; /* nobody has ever served it since the boot */
+        return 0;
     count = list(table, peers);
     hw_peer_table_close(table);
-    if (count > 0 && core == NULL && hw_shared_page_open(env, dir, false, &page, NULL) == HW_OK) {
-        if (hw_core_open(env, dir, HW_CORE_READ, hw_shared_durable_length(page), &own, NULL) ==
-            HW_OK)
-            core = own;
-        hw_shared_page_close(page);
-    }
-    for (size_t i = 0; i < count; i++) {
-        peers[i].lag_bytes = core == NULL ? UINT64_MAX : 0;
-        peers[i].lag_ms = core == NULL ? -1 : 0;
-        if (core != NULL)
+    if (count == 0 || hw_shared_page_open(env, dir, false, &page, NULL) != HW_OK)
+        return count;
+    if (hw_core_open(env, dir, HW_CORE_READ, hw_shared_durable_length(page), &core, NULL) == HW_OK)
+        for (size_t i = 0; i < count; i++)
             measure(env, core, &peers[i]);
-    }
-    hw_core_close(own);
+    hw_core_close(core);
+    hw_shared_page_close(page);
     return count;
 }

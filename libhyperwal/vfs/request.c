@@ -70,26 +70,26 @@ static enum hw_status finish(sqlite3_str *out, enum hw_status status, char **tex
     return *text == NULL ? hw_fail(err, HW_ENOMEM, "no memory for the status") : HW_OK;
 }
 
-/* As in docs/man/hyperwal.1, `status`: what is acknowledged, as seqs. */
+/* The fields of `hyperwal status --json`. */
 static void add_peer(sqlite3_str *out, const struct hw_capture_peer *peer)
 {
     const struct hw_peer_row *row = &peer->row;
+    char since[32];
 
+    hw_time_format(row->since_ms, since);
     sqlite3_str_appendchar(out, 1, '{');
     add_string(out, "address", row->address);
     add_key(out, "key", row->key);
+    sqlite3_str_appendf(out, "\"connected\":%s,", row->process_id != 0 ? "true" : "false");
+    add_string(out, "since", since);
     add_number(out, "length", row->length);
     add_seq(out, "received_seq", row->received - 1); /* 0, nothing, wraps to none */
     add_seq(out, "durable_seq", row->durable - 1);
     add_seq(out, "applied_seq", row->applied - 1);
     add_number(out, "lag", peer->lag_blocks);
-    add_seq(out, "lag_bytes", peer->lag_bytes);
-    if (peer->lag_ms < 0)
-        sqlite3_str_appendall(out, "\"lag_ms\":null,");
-    else
-        add_number(out, "lag_ms", (uint64_t)peer->lag_ms);
-    sqlite3_str_appendf(out, "\"counts\":%s,", row->counts ? "true" : "false");
-    sqlite3_str_appendf(out, "\"since\":%lld}", (long long)row->since_ms);
+    add_number(out, "lag_entries", peer->lag_entries);
+    add_number(out, "lag_bytes", peer->lag_bytes);
+    sqlite3_str_appendf(out, "\"lag_ms\":%lld}", (long long)peer->lag_ms);
 }
 
 static enum hw_status add_peers(sqlite3_str *out, struct hw_env *env, const char *dir,
@@ -100,7 +100,7 @@ static enum hw_status add_peers(sqlite3_str *out, struct hw_env *env, const char
 
     if (peers == NULL)
         return hw_fail(err, HW_ENOMEM, "no memory for the status");
-    count = dir == NULL ? 0 : hw_capture_peers(env, dir, NULL, peers);
+    count = dir == NULL ? 0 : hw_capture_peers(env, dir, peers);
     sqlite3_str_appendall(out, "\"peers\":[");
     for (size_t i = 0; i < count; i++) {
         if (i > 0)
