@@ -26,6 +26,10 @@
 #include "hyperwal.h"
 #include "node/hub.h"
 
+/* How long commits wait: for what comes, and for what does not, once they are in the log. */
+#define LONG  "&timeout=60000"
+#define SHORT "&timeout=800"
+
 static char directory[64];
 static char path[128];
 static char log_dir[160];
@@ -226,7 +230,7 @@ static void server_stop(struct server *server)
 
 static void without_followers_the_timeout_decides_and_the_commit_stands(void **state)
 {
-    sqlite3 *db = open_db("durability=remote&timeout=100");
+    sqlite3 *db = open_db("durability=remote" SHORT);
 
     (void)state;
     assert_unconfirmed(db, "INSERT INTO t VALUES('alone')", "no follower is connected");
@@ -275,7 +279,8 @@ static void every_durability_can_be_set(void **state)
 
 static void a_commit_waits_until_enough_followers_have_it(void **state)
 {
-    sqlite3 *db = open_db("durability=remote&replicas=2&timeout=200");
+    sqlite3 *db = open_db("durability=remote&replicas=2" LONG);
+    sqlite3 *hasty = open_db("durability=remote&replicas=2" SHORT);
     struct server server;
 
     (void)state;
@@ -283,7 +288,7 @@ static void a_commit_waits_until_enough_followers_have_it(void **state)
     for (int i = 0; i < 50; i++)
         execute(db, "INSERT INTO t VALUES(zeroblob(5000))");
     atomic_store(&server.held, 1);
-    assert_unconfirmed(db, "INSERT INTO t VALUES('half')", "1 of 2 followers confirmed seq ");
+    assert_unconfirmed(hasty, "INSERT INTO t VALUES('half')", "1 of 2 followers confirmed seq ");
     assert_non_null(strstr(last_log, "2 are connected"));
     atomic_store(&server.held, 0);
     execute(db, "INSERT INTO t VALUES('again')");
@@ -292,12 +297,14 @@ static void a_commit_waits_until_enough_followers_have_it(void **state)
     assert_status_has(db, "\"connected\":true,");
     server_stop(&server);
     assert_status_has(db, "\"connected\":false,");
+    close_db(hasty);
     close_db(db);
 }
 
 static void remote_apply_waits_for_what_readers_of_the_replica_see(void **state)
 {
-    sqlite3 *db = open_db("durability=remote&timeout=200");
+    sqlite3 *db = open_db("durability=remote" LONG);
+    sqlite3 *hasty = open_db("durability=remote_apply" SHORT);
     struct server server;
 
     (void)state;
@@ -305,18 +312,20 @@ static void remote_apply_waits_for_what_readers_of_the_replica_see(void **state)
     atomic_store(&server.applied_behind, 1);
     execute(db, "INSERT INTO t VALUES('durable')");
     execute(db, "PRAGMA hyperwal_durability=remote_apply");
-    assert_unconfirmed(db, "INSERT INTO t VALUES('not visible')", "0 of 1 followers applied seq ");
+    assert_unconfirmed(hasty, "INSERT INTO t VALUES('not visible')",
+                       "0 of 1 followers applied seq ");
     assert_status_has(db, "\"lag\":1,\"lag_entries\":1,\"lag_bytes\":");
     atomic_store(&server.applied_behind, 0);
     execute(db, "INSERT INTO t VALUES('visible')");
     assert_status_has(db, "\"lag\":0,\"lag_entries\":0,\"lag_bytes\":0,\"lag_ms\":0}");
     server_stop(&server);
+    close_db(hasty);
     close_db(db);
 }
 
 static void a_follower_that_left_after_it_confirmed_still_counts(void **state)
 {
-    sqlite3 *db = open_db("durability=remote&timeout=10000");
+    sqlite3 *db = open_db("durability=remote" LONG);
     struct hw_peer_row row = follower(0, UINT32_MAX, 0);
     struct server server;
 
@@ -333,7 +342,7 @@ static void a_follower_that_left_after_it_confirmed_still_counts(void **state)
 
 static void all_kinds_of_transactions_wait(void **state)
 {
-    sqlite3 *db = open_db("durability=remote&timeout=20000");
+    sqlite3 *db = open_db("durability=remote" LONG);
     struct server server;
     uint64_t seq;
 
@@ -368,9 +377,9 @@ static void attached_databases_wait_each_for_its_own_followers(void **state)
     db = open_file(other, "");
     execute(db, "CREATE TABLE o(v); SELECT * FROM o");
     close_db(db);
-    db = open_db("durability=remote&timeout=100");
+    db = open_db("durability=remote" LONG);
     (void)snprintf(sql, sizeof(sql),
-                   "ATTACH 'file:%s?vfs=hyperwal&durability=remote&timeout=100' AS other", other);
+                   "ATTACH 'file:%s?vfs=hyperwal&durability=remote" SHORT "' AS other", other);
     execute(db, sql);
     execute(db, "PRAGMA other.hyperwal_seq");
     server_start(&server, log_dir, 1);
@@ -437,7 +446,7 @@ static void connections_that_commit_at_once_share_the_wait(void **state)
 
 static void a_commit_that_waits_uses_no_processor(void **state)
 {
-    sqlite3 *db = open_db("durability=remote&timeout=1000");
+    sqlite3 *db = open_db("durability=remote" SHORT);
     struct rusage before, after;
     long used_us;
 
@@ -491,7 +500,7 @@ static void *commit_one(void *ctx)
 
 static void a_server_that_is_killed_during_the_wait_may_have_a_successor(void **state)
 {
-    sqlite3 *db = open_db("durability=remote&timeout=60000"), *look = open_db("");
+    sqlite3 *db = open_db("durability=remote" LONG), *look = open_db("");
     pid_t first = server_process(1, true), second;
     pthread_t thread;
     void *code = NULL;
@@ -518,7 +527,7 @@ static void a_server_that_is_killed_during_the_wait_may_have_a_successor(void **
 
 static void followers_of_a_killed_server_are_not_connected(void **state)
 {
-    sqlite3 *db = open_db("durability=remote&timeout=50");
+    sqlite3 *db = open_db("durability=remote" SHORT);
     pid_t server = server_process(3, true);
 
     (void)state;
@@ -579,7 +588,7 @@ static void mirror_stop(struct follower_node *node)
 
 static void a_mirror_over_the_network_confirms_what_it_has_synced(void **state)
 {
-    sqlite3 *db = open_db("listen=tcp://127.0.0.1:0&durability=remote&timeout=60000&replicas=2");
+    sqlite3 *db = open_db("listen=tcp://127.0.0.1:0&durability=remote&replicas=2" LONG);
     struct follower_node first = mirror_start(db, 'a'), second = mirror_start(db, 'b');
 
     (void)state;

@@ -188,22 +188,21 @@ def what_was_acknowledged_survives_the_primary_in_the_follower(world):
 
 
 def without_a_follower_the_timeout_decides_and_with_one_it_goes_on(world):
-    app, url = world.serve("&durability=remote&timeout=200")
-    assert app.fails(insert(1)) == UNCONFIRMED
-    assert app.status()["unconfirmed"]["count"] == 1
-    app.run("PRAGMA hyperwal_durability=local")
+    app, url = world.serve("&durability=remote&timeout=%d000" % DEADLINE)
+    hasty = App(world, world.path("app.db"), "&durability=remote&timeout=200")
+    assert hasty.fails(insert(1)) == UNCONFIRMED
+    assert hasty.status()["unconfirmed"]["count"] == 1
     follower = world.follow(url, "replica.db")
     app.run(insert(2))
-    wait_for_peers(app, 1)
-    app.run("PRAGMA hyperwal_durability=remote")
-    app.run(insert(3))
     follower.signal(signal.SIGSTOP)
-    assert app.fails(insert(4)) == UNCONFIRMED
+    assert hasty.fails(insert(3)) == UNCONFIRMED
     follower.signal(signal.SIGCONT)
+    app.run(insert(4))
     follower.kill()
     wait_for_peers(app, 0)
-    assert app.fails(insert(5)) == UNCONFIRMED
+    assert hasty.fails(insert(5)) == UNCONFIRMED
     assert app.run("SELECT count(*) FROM t") == [[5]]
+    hasty.close()
     app.close()
 
 
