@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import queue
+import random
 import shutil
 import signal
 import sqlite3
@@ -291,6 +292,40 @@ def a_commit_that_waits_gets_another_server_when_the_first_is_killed(world):
         process.close()
 
 
+def acknowledged_commits_survive_kills_of_both_sides(world):
+    chance = random.Random(int(os.environ.get("HYPERWAL_SEED", "1")))
+    acknowledged, value, port = [], 0, "0"
+    follower = None
+    for _ in range(12):
+        app = App(world, world.path("app.db"), "&durability=remote&timeout=%d000"
+                  "&listen=tcp://127.0.0.1:%s" % (DEADLINE, port))
+        app.run("CREATE TABLE IF NOT EXISTS t(v)")
+        app.seq()
+        port = app.status()["listen"][0].split(":")[2].split("/")[0]
+        url = "hyper://127.0.0.1:%s/app.db" % port
+        if follower is None:
+            follower = world.follow(url, "replica.db")
+        for _ in range(chance.randrange(1, 20)):
+            app.send(insert(value))
+            if chance.random() < 0.1:
+                follower.kill()
+                follower = world.follow(url, "replica.db")
+            app.answer()
+            acknowledged.append(value)
+            value += 1
+        app.send(insert(value))  # may be there or not
+        value += 1
+        app.kill()
+    follower.kill()
+    shutil.rmtree(world.path("app.db-hyper"))
+    done = subprocess.run([PROGRAM, "restore", world.path("replica.db"), world.path("out.db")],
+                          capture_output=True, text=True, timeout=DEADLINE,
+                          env=world.environment)
+    assert done.returncode == 0, done.stderr
+    lost = set(acknowledged) - set(rows(world.path("out.db")))
+    assert not lost, lost
+
+
 def readers_of_a_replica_can_wait_for_what_was_written(world):
     app, url = world.serve()
     follower = world.follow(url, "replica.db")
@@ -364,6 +399,7 @@ TESTS = [
     processes_that_do_not_serve_wait_for_followers_of_one_that_does,
     a_daemon_serves_for_applications_that_wait,
     a_commit_that_waits_gets_another_server_when_the_first_is_killed,
+    acknowledged_commits_survive_kills_of_both_sides,
     readers_of_a_replica_can_wait_for_what_was_written,
     a_replica_is_not_served_by_who_reads_it,
     an_address_that_is_taken_fails_the_open,
