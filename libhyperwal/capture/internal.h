@@ -162,6 +162,7 @@ struct hw_worker {
     uint32_t recovered_attempt; /* nBackfillAttempted as recovery left it; 0: it did not */
     bool distrust_file;         /* a checkpoint passed the gate: no old images from the file */
     bool urgent;                /* somebody waits for what is pending */
+    bool is_overtaken;          /* somebody proved to have more of the log: nothing is signed */
     bool alarmed;               /* the shared page shows an alarm of ours */
     uint64_t yield_since_ns;    /* another process has been asking for the role since; 0: no */
     uint64_t useless_since_ns;  /* it has the role and cannot work; 0: no */

@@ -6,6 +6,7 @@
 
 #include "base/alloc.h"
 #include "capture/internal.h"
+#include "hypercore/overtaken.h"
 
 enum { YIELD_TIMEOUT_MS = 3000, HEADER_RETRY_NS = 1000000, PROBE_SIZE = 1 << 20 };
 enum { REPAIR_RETRY = 25 }; /* times RETRY_NS: a damaged log waits for its operator */
@@ -83,11 +84,32 @@ static enum hw_status read_genesis(struct hw_worker *worker, struct hw_error *er
     return HW_OK;
 }
 
+/*
+ * A server heard a peer prove to have more of the log: whatever is signed under this fork from now
+ * on would make two histories.
+ */
+static enum hw_status check_fork(struct hw_capture *capture, struct hw_error *err)
+{
+    struct hw_core_head head = hw_core_head(capture->worker.core);
+
+    if (capture->memory || hw_shared_may_sign(capture->shared, head.fork))
+        return HW_OK;
+    capture->worker.is_overtaken = true;
+    if (hw_overtaken_allows(capture->env, capture->log_dir, &head, err) == HW_EFORK)
+        return HW_EFORK;
+    return hw_fail(err, HW_EFORK,
+                   "%s: a follower has more of fork %llu than there is here: stop its writers and "
+                   "adopt the log (hyperwal init --adopt)",
+                   capture->log_dir, (unsigned long long)head.fork);
+}
+
 static enum hw_status open_core(struct hw_capture *capture, struct hw_error *err)
 {
     struct hw_worker *worker = &capture->worker;
+    struct hw_overtaken overtaken;
     enum hw_status status;
 
+    worker->is_overtaken = false;
     worker->log_page_size = 0;
     worker->note =
         (struct hw_note){.seq = UINT64_MAX, .snapshot_seq = UINT64_MAX, .label_seq = UINT64_MAX};
@@ -98,7 +120,12 @@ static enum hw_status open_core(struct hw_capture *capture, struct hw_error *err
                               &worker->core, err);
         if (status == HW_ENOTFOUND)
             status = hw_core_create(capture->env, capture->log_dir, &worker->core, err);
+        worker->is_overtaken =
+            status == HW_EFORK && hw_overtaken_read(capture->env, capture->log_dir, &overtaken,
+                                                    NULL) == HW_OK; /* or it is a copy */
     }
+    if (status == HW_OK)
+        status = check_fork(capture, err);
     if (status != HW_OK || hw_core_length(worker->core) == 0)
         return status;
     status = hw_note_decode(hw_core_note(worker->core), &worker->note);
@@ -125,10 +152,11 @@ static void publish_nothing(struct hw_capture *capture)
 }
 
 /* The log is there and cannot be used as it is; who may write it is not in doubt. */
-static bool is_damage(enum hw_status status)
+static bool is_damage(const struct hw_worker *worker, enum hw_status status)
 {
     return status == HW_ECORRUPT || status == HW_EPROOF || status == HW_EIO ||
-           status == HW_ENOSPC || status == HW_EBROKEN;
+           status == HW_ENOSPC || status == HW_EBROKEN ||
+           (status == HW_EFORK && worker->is_overtaken);
 }
 
 enum hw_status hw_worker_take_role(struct hw_capture *capture, struct hw_error *err)
@@ -146,7 +174,7 @@ enum hw_status hw_worker_take_role(struct hw_capture *capture, struct hw_error *
         status = open_core(capture, err);
     if (status != HW_OK) {
         close_core(worker);
-        if (!is_damage(status)) {
+        if (!is_damage(worker, status)) {
             if (!capture->memory)
                 capture->env->ops->unlock(capture->lock_file);
             return status;
@@ -349,6 +377,8 @@ enum hw_status hw_worker_commit(struct hw_capture *capture, const struct hw_note
     if (worker->note_bytes.failed)
         status = hw_fail(err, HW_ENOMEM, "%s: no memory for a note", capture->path);
     if (status == HW_OK)
+        status = check_fork(capture, err);
+    if (status == HW_OK)
         status = hw_core_batch_commit(worker->core, worker->note_bytes.bytes,
                                       worker->note_bytes.size, err);
     if (status != HW_OK) {
@@ -454,7 +484,7 @@ static enum hw_status step_stalled(struct hw_capture *capture, uint64_t *deadlin
         *deadline_ns = worker->retry_ns;
         return HW_END;
     }
-    status = probe(capture, err);
+    status = worker->is_overtaken ? HW_OK : probe(capture, err); /* room is not what it lacks */
     worker->retry_ns = now_ns(capture) + RETRY_NS;
     if (status == HW_OK && !capture->memory) {
         close_core(worker); /* a poisoned core says nothing any more: what is durable counts */
@@ -583,8 +613,10 @@ static enum hw_status step_running(struct hw_capture *capture, uint64_t *deadlin
     struct hw_wal_index_header header;
     uint64_t now = now_ns(capture);
     uint32_t pending = 0;
-    enum hw_status status = pending_frames(capture, &header, &pending, err);
+    enum hw_status status = check_fork(capture, err);
 
+    if (status == HW_OK)
+        status = pending_frames(capture, &header, &pending, err);
     if (status == HW_AGAIN) {
         *deadline_ns = now + HEADER_RETRY_NS;
         return HW_END;

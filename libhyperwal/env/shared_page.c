@@ -43,7 +43,8 @@ struct layout {
     _Atomic uint32_t watched;
     _Atomic uint64_t remote_durable_ns;
     _Atomic uint64_t remote_applied_ns;
-    uint8_t reserved[16];
+    _Atomic uint64_t first_fork;
+    uint8_t reserved[8];
     _Alignas(64) _Atomic uint32_t news;
     _Atomic uint32_t work;
     _Atomic uint32_t idle;
@@ -328,6 +329,24 @@ void hw_shared_want_length(struct hw_shared_page *page, uint64_t length)
 bool hw_shared_is_wanted(struct hw_shared_page *page)
 {
     return atomic_load(&page->layout->wanted_length) > hw_shared_durable_length(page);
+}
+
+/* ---------------------------------------------------------------------------------- forks */
+
+void hw_shared_end_fork(struct hw_shared_page *page, uint64_t fork)
+{
+    uint64_t first = atomic_load(&page->layout->first_fork);
+
+    while (first <= fork &&
+           !atomic_compare_exchange_weak(&page->layout->first_fork, &first, fork + 1)) {
+        /* somebody else raised it: look again */
+    }
+    hw_shared_ring(page);
+}
+
+bool hw_shared_may_sign(struct hw_shared_page *page, uint64_t fork)
+{
+    return fork >= atomic_load(&page->layout->first_fork);
 }
 
 /* ------------------------------------------------------------------------------ positions */

@@ -10,6 +10,7 @@
  *       28  watched         1: somebody watches the file `bell`
  *       32  remote          two times, ns since boot: followers were last waited for to have a
  *                           commit durable; to have it applied
+ *       48  first_fork      the log is not to be signed under a fork below this one
  *       64  news            futex word: bumped after anything here changed that somebody awaits
  *       68  work            futex word: the worker sleeps on it
  *       72  idle            1: the worker sleeps, a committer must ring
@@ -136,6 +137,13 @@ uint32_t hw_shared_yield(struct hw_shared_page *page);
 /* Applied seq of a replica; UINT64_MAX: none. */
 uint64_t hw_shared_applied_seq(struct hw_shared_page *page);
 void hw_shared_set_applied_seq(struct hw_shared_page *page, uint64_t seq); /* and wakes */
+
+/*
+ * Somebody proved to have more of the log than it has itself: nothing is to be signed under `fork`,
+ * or one below, any more.  Wakes the worker.
+ */
+void hw_shared_end_fork(struct hw_shared_page *page, uint64_t fork);
+bool hw_shared_may_sign(struct hw_shared_page *page, uint64_t fork);
 
 /* What is wrong now, for all processes to see; "" if nothing is. */
 void hw_shared_set_alarm(struct hw_shared_page *page, const char *text);

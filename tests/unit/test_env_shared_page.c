@@ -95,6 +95,22 @@ static void second_mapping_sees_what_the_first_wrote(void **state)
     hw_shared_page_close(other);
 }
 
+static void fork_that_ended_is_not_signed_any_more(void **state)
+{
+    struct world *world = *state;
+    struct hw_shared_page *other = open_again(world);
+    uint32_t count = hw_shared_work_count(world->page);
+
+    assert_true(hw_shared_may_sign(world->page, 0));
+    hw_shared_end_fork(other, 2);
+    hw_shared_end_fork(other, 1); /* less than what is known */
+    assert_true(hw_shared_work_count(world->page) != count);
+    assert_false(hw_shared_may_sign(world->page, 0));
+    assert_false(hw_shared_may_sign(world->page, 2));
+    assert_true(hw_shared_may_sign(world->page, 3));
+    hw_shared_page_close(other);
+}
+
 static void page_of_another_boot_is_made_anew(void **state)
 {
     struct world *world = *state;
@@ -473,6 +489,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(new_page_knows_nothing),
         TEST(second_mapping_sees_what_the_first_wrote),
+        TEST(fork_that_ended_is_not_signed_any_more),
         TEST(page_of_another_boot_is_made_anew),
         TEST(page_survives_a_killed_process),
         TEST(garbage_in_the_file_is_not_believed),
