@@ -276,11 +276,11 @@ static void dial_failed(const struct hw_transport_event *event)
     conn_free(conn);
 }
 
-/* A mirror's other links may have got something to do by what one of them said. */
+/* The log, or other links of a mirror, may have got something to do by what one of them said. */
 static void touch_mirrors(struct hub_conn *conn)
 {
     for (struct hub_link *l = conn->links; l != NULL; l = l->next_of_conn)
-        if (l->log->mirror != NULL)
+        if (l->log->mirror != NULL || log_is_behind(l))
             log_touch(l->log);
 }
 

@@ -252,6 +252,7 @@ enum hw_status log_replace_core(struct hub_log *log, struct hw_core *core,
 void log_drop_core(struct hub_log *log); /* links are closed */
 void log_close_links(struct hub_log *log);
 void log_touch(struct hub_log *log);
+bool log_is_behind(const struct hub_link *link);  /* the remote has, or says so, more of it */
 void log_flush(struct hw_hub *hub, uint64_t now); /* all that were touched */
 void log_timers(struct hw_hub *hub, uint64_t now);
 void log_rang(struct hw_hub *hub, int watch);
@@ -261,6 +262,7 @@ void log_rang(struct hw_hub *hub, int watch);
 /* Look at the directory of a log that is not our own mirror: is there more of it? */
 void log_look(struct hub_log *log, uint64_t now);
 void logs_poll(struct hw_hub *hub, uint64_t now); /* for a hub without a thread */
+void log_overtaken(void *ctx, const struct hw_link *link, uint64_t fork, uint64_t length);
 void log_acknowledged(struct hub_link *link, const struct hw_ack *ack);
 void log_unlinked(struct hub_link *link);
 void log_urge(struct hub_link *link);

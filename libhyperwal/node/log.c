@@ -151,7 +151,8 @@ static enum hw_status replication_new(struct hub_log *log, struct hw_core *core,
         .arrived = fetches ? mirror_arrived : NULL,
         .upgraded = fetches ? mirror_upgraded : NULL,
         .broken = fetches ? mirror_broken : NULL,
-        .ctx = log->mirror,
+        .overtaken = hw_core_is_mirror(core) ? NULL : log_overtaken,
+        .ctx = fetches ? (void *)log->mirror : (void *)log,
     };
 
     return hw_replication_new(&options, out, err);
@@ -200,6 +201,17 @@ void log_drop_core(struct hub_log *log)
 }
 
 /* -------------------------------------------------------------------------------- flush */
+
+bool log_is_behind(const struct hub_link *link)
+{
+    const struct hw_link *wire = hw_peer_link_of(link->conn->peer, link->log->replication);
+    struct hw_link_status status;
+
+    if (wire == NULL)
+        return false;
+    hw_link_status(wire, &status);
+    return status.remote_length > link->log->length;
+}
 
 void log_touch(struct hub_log *log)
 {

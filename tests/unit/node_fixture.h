@@ -160,4 +160,17 @@ static inline void place_await_blocks(struct place *f, const char *name, uint64_
     hw_shared_page_close(page);
 }
 
+static inline uint64_t deadline(const struct place *f)
+{
+    return f->env->ops->monotonic_ns(f->env) + MS(PLACE_WAIT_MS);
+}
+
+/* Waits without a busy loop where there is no event to wait for: on a word that nobody wakes. */
+static inline void pause_ms(const struct place *f, unsigned ms)
+{
+    uint32_t word = 0;
+
+    f->env->ops->wait_word(f->env, &word, 0, MS(ms));
+}
+
 #endif
