@@ -183,7 +183,10 @@ const char *hw_capture_log_dir(const struct hw_capture *capture);
 /* A follower, connected to a server of this machine or not any more. */
 struct hw_capture_peer {
     struct hw_peer_row row;
-    /* What its replica does not show yet: up to the last state in the log; 100,000 blocks at most. */
+    /*
+     * What its replica does not show yet: up to the last state in the log.  Of one that is further
+     * behind than 4,096 blocks, entries, bytes and time are those of so many.
+     */
     uint64_t lag_blocks, lag_entries, lag_bytes;
     int64_t lag_ms; /* since the first of these was committed */
 };

@@ -3,7 +3,7 @@
 #include "capture/internal.h"
 #include "env/peer_table.h"
 
-enum { LAG_BLOCKS_MAX = 100000 };
+enum { LAG_BLOCKS_MAX = 4096 };
 
 static bool is_state(const struct hw_entry_header *header)
 {
@@ -23,26 +23,58 @@ static bool peek(struct hw_core *core, uint64_t index, struct hw_buffer *block,
     return hw_entry_header_decode(&cursor, index, header) == HW_OK;
 }
 
-static void measure(struct hw_env *env, struct hw_core *core, struct hw_capture_peer *peer)
+/* What followers lack, from the end of the log backwards. */
+struct lag {
+    uint64_t last; /* the newest state; UINT64_MAX: none was met yet */
+    uint64_t entries, bytes;
+    int64_t first_ms; /* when the first of them was committed */
+};
+
+static void lag_set(const struct lag *lag, int64_t now_ms, struct hw_capture_peer *peer)
 {
-    uint64_t from = peer->row.applied, end = hw_core_length(core), bytes = 0, size;
-    int64_t first_ms = 0, now = env->ops->realtime_ms(env);
+    if (lag->last == UINT64_MAX || lag->last < peer->row.applied)
+        return; /* blocks behind the last state, of a snapshot say, are no lag */
+    peer->lag_blocks = lag->last + 1 - peer->row.applied;
+    peer->lag_entries = lag->entries;
+    peer->lag_bytes = lag->bytes;
+    peer->lag_ms = now_ms < lag->first_ms ? 0 : now_ms - lag->first_ms;
+}
+
+/*
+ * All at once, and not far back: peers say what they have applied, and however many of them say
+ * that it is nothing, the status, which serving looks at too, must cost little.
+ */
+static void measure(struct hw_env *env, struct hw_core *core, struct hw_capture_peer *peers,
+                    size_t count)
+{
+    uint64_t end = hw_core_length(core), start = end, oldest = end, size;
+    int64_t now_ms = env->ops->realtime_ms(env);
+    struct lag lag = {.last = UINT64_MAX};
     struct hw_buffer block = {0};
     struct hw_entry_header header;
 
-    if (end > from && end - from > LAG_BLOCKS_MAX)
-        end = from + LAG_BLOCKS_MAX; /* far behind is all that anybody wants to know */
-    for (uint64_t i = from; i < end; i++) {
-        if (hw_core_block_size(core, i, &size, NULL) == HW_OK)
-            bytes += size;
-        if (!peek(core, i, &block, &header) || !is_state(&header))
-            continue;
-        peer->lag_entries++;
-        peer->lag_blocks = i + 1 - from;
-        peer->lag_bytes = bytes; /* blocks behind the last state, of a snapshot say, are no lag */
-        first_ms = first_ms == 0 ? header.time_ms : first_ms;
+    for (size_t i = 0; i < count; i++)
+        oldest = peers[i].row.applied < oldest ? peers[i].row.applied : oldest;
+    while (start > oldest && end - start < LAG_BLOCKS_MAX) {
+        start--;
+        if (peek(core, start, &block, &header) && is_state(&header)) {
+            lag.last = lag.last == UINT64_MAX ? start : lag.last;
+            lag.first_ms = header.time_ms;
+            lag.entries++;
+        }
+        if (lag.last != UINT64_MAX && hw_core_block_size(core, start, &size, NULL) == HW_OK)
+            lag.bytes += size;
+        for (size_t i = 0; i < count; i++)
+            if (peers[i].row.applied == start)
+                lag_set(&lag, now_ms, &peers[i]);
     }
-    peer->lag_ms = first_ms == 0 || now < first_ms ? 0 : now - first_ms;
+    if (lag.last == UINT64_MAX && start > oldest) { /* a large snapshot ends the log */
+        lag.last = start - 1;
+        lag.first_ms = now_ms;
+    }
+    for (size_t i = 0; i < count; i++)
+        if (peers[i].row.applied < start)
+            lag_set(&lag, now_ms, &peers[i]);
     hw_buffer_release(&block);
 }
 
@@ -73,8 +105,7 @@ size_t hw_capture_peers(struct hw_env *env, const char *dir, struct hw_capture_p
     if (count == 0 || hw_shared_page_open(env, dir, false, &page, NULL) != HW_OK)
         return count;
     if (hw_core_open(env, dir, HW_CORE_READ, hw_shared_durable_length(page), &core, NULL) == HW_OK)
-        for (size_t i = 0; i < count; i++)
-            measure(env, core, &peers[i]);
+        measure(env, core, peers, count);
     hw_core_close(core);
     hw_shared_page_close(page);
     return count;
