@@ -2,13 +2,20 @@
  * Connections of the hub: what the transport tells goes into a peer, what the peer wants said goes
  * to the transport, one send and one receive at a time.
  */
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/alloc.h"
 #include "node/hub_internal.h"
 
-enum { NS_PER_MS = 1000000 };
+enum {
+    NS_PER_MS = 1000000,
+    TOLD_AT_ONCE = 16,   /* drops for one reason that are told ... */
+    TOLD_EACH_MS = 1000, /* ... and one more each */
+    FLOOD_MS = 10000,    /* of those that were not told, the count */
+    KIND_SIZE = 24,      /* bytes of a reason that tell it from others */
+};
 
 /* ------------------------------------------------------------------------ begin and end */
 
@@ -62,6 +69,7 @@ static void conn_free(struct hub_conn *conn)
     struct hub_conn **link = &conn->hub->conns;
 
     conn_untouch(conn);
+    turn_leave(conn);
     while (*link != conn)
         link = &(*link)->next;
     *link = conn->next;
@@ -89,16 +97,69 @@ enum hw_status conn_dial(struct hw_hub *hub, const char *url, struct hub_conn **
     return HW_OK;
 }
 
+/* Did it do what no honest peer does?  Connections that just end are nothing to warn of. */
+static bool is_offence(const struct hub_conn *conn)
+{
+    enum hw_status why = conn->doom.status;
+
+    if (why == HW_EPROTOCOL || why == HW_ETIMEOUT)
+        return !conn->is_outgoing; /* of our sources the mirror tells */
+    return conn->is_refused || why == HW_EPROOF || why == HW_ELIMIT;
+}
+
+/* Which of the things that are told: its first words, which are ours and not the peer's. */
+static unsigned kind_of(const char *reason)
+{
+    unsigned hash = 5381;
+
+    for (unsigned i = 0; i < KIND_SIZE && reason[i] != '\0'; i++)
+        if (reason[i] < '0' || reason[i] > '9')
+            hash = 33 * hash + (unsigned char)reason[i];
+    return hash % HUB_REASONS;
+}
+
+/*
+ * May it be told in the log?  Who comes again and again does not fill the disk: of a flood some
+ * are told, and how many there were; and it does not hide what others do.
+ */
+static bool is_to_be_told(struct hw_hub *hub, const char *reason)
+{
+    uint64_t now = hub_now(hub), *told_ns = &hub->told_ns[kind_of(reason)];
+
+    if (*told_ns < now)
+        *told_ns = now;
+    if (*told_ns - now < (uint64_t)TOLD_AT_ONCE * TOLD_EACH_MS * NS_PER_MS) {
+        *told_ns += (uint64_t)TOLD_EACH_MS * NS_PER_MS;
+        return true;
+    }
+    if (hub->untold_count++ == 0)
+        hub->flood_end_ns = now + (uint64_t)FLOOD_MS * NS_PER_MS;
+    hub_timer(hub, hub->flood_end_ns);
+    return false;
+}
+
+void conn_tell_flood(struct hw_hub *hub)
+{
+    if (hub->untold_count > 0)
+        hw_env_log(hub->env, HW_LOG_WARN,
+                   "event=peers_flooded count=%" PRIu64 " reason=\"so many more were dropped or "
+                   "refused within %d s\"",
+                   hub->untold_count, FLOOD_MS / 1000);
+    hub->untold_count = 0;
+}
+
 static void log_drop(struct hub_conn *conn)
 {
     const uint8_t *key = conn->peer != NULL ? hw_peer_remote_key(conn->peer) : NULL;
     char text[2 * HW_KEY_SIZE + 1] = "";
     const char *event = conn->is_refused ? "peer_refused" : "peer_dropped";
+    bool is_warning = is_offence(conn);
 
+    if (is_warning && !is_to_be_told(conn->hub, conn->doom.message))
+        return;
     if (key != NULL)
         hw_key_format(key, text);
-    hw_env_log(conn->hub->env,
-               conn->is_refused || conn->doom.status == HW_EPROOF ? HW_LOG_WARN : HW_LOG_INFO,
+    hw_env_log(conn->hub->env, is_warning ? HW_LOG_WARN : HW_LOG_INFO,
                "event=%s peer=%s address=%s reason=\"%s\"", event, text, conn->address,
                conn->doom.message);
 }
@@ -242,8 +303,9 @@ static void accepted(struct hw_hub *hub, const struct hw_transport_event *event)
     if (conn != NULL)
         conn_free(conn);
     hub->counts.refused++;
-    hw_env_log(hub->env, HW_LOG_WARN, "event=peer_refused address=%s reason=\"%s\"", event->address,
-               err.message);
+    if (is_to_be_told(hub, err.message))
+        hw_env_log(hub->env, HW_LOG_WARN, "event=peer_refused address=%s reason=\"%s\"",
+                   event->address, err.message);
     hub->transport->ops->close(event->connection);
 }
 
@@ -284,14 +346,10 @@ static void touch_mirrors(struct hub_conn *conn)
             log_touch(l->log);
 }
 
-static void received(struct hub_conn *conn, struct hw_slice bytes)
+void conn_received(struct hub_conn *conn, struct hw_slice bytes)
 {
     struct hw_error err = {0};
 
-    conn->is_receiving = false;
-    conn->hub->counts.bytes_in += bytes.size;
-    if (conn->is_doomed)
-        return;
     touch_mirrors(conn);
     if (hw_peer_receive(conn->peer, bytes, &err) != HW_OK)
         conn_doom(conn, &err);
@@ -299,15 +357,30 @@ static void received(struct hub_conn *conn, struct hw_slice bytes)
     conn_touch(conn);
 }
 
-static void sent(struct hub_conn *conn)
+void conn_sent(struct hub_conn *conn)
 {
     struct hw_error err = {0};
     size_t size = conn->sending;
 
+    conn->was_sent = false;
     conn->sending = 0;
-    conn->hub->counts.bytes_out += size;
-    if (!conn->is_doomed && hw_peer_sent(conn->peer, size, &err) != HW_OK)
+    if (hw_peer_sent(conn->peer, size, &err) != HW_OK)
         conn_doom(conn, &err);
+    conn_touch(conn);
+}
+
+/* The work that it brings is done when it is this connection's turn. */
+static void moved(struct hub_conn *conn, const struct hw_transport_event *event)
+{
+    if (event->kind == HW_EVENT_SENT) {
+        conn->was_sent = true;
+        conn->hub->counts.bytes_out += conn->sending;
+    } else {
+        conn->is_receiving = false;
+        conn->input = event->bytes;
+        conn->hub->counts.bytes_in += event->bytes.size;
+    }
+    turn_take(conn);
     conn_touch(conn);
 }
 
@@ -324,10 +397,8 @@ static void event_handle(struct hw_hub *hub, const struct hw_transport_event *ev
         dial_failed(event);
         break;
     case HW_EVENT_RECEIVED:
-        received(event->user, event->bytes);
-        break;
     case HW_EVENT_SENT:
-        sent(event->user);
+        moved(event->user, event);
         break;
     case HW_EVENT_CLOSED:
         conn_doom(event->user, &event->error);
@@ -396,7 +467,8 @@ static void conn_flush_one(struct hub_conn *conn, uint64_t now)
         return;
     }
     hub_timer(conn->hub, conn->deadline_ns);
-    if (!conn->is_receiving && hw_peer_wants_input(conn->peer)) {
+    turn_take(conn); /* it may want input again */
+    if (!conn->is_receiving && conn->input.size == 0 && hw_peer_wants_input(conn->peer)) {
         conn->is_receiving = true;
         conn->hub->transport->ops->receive(conn->connection);
     }
@@ -416,6 +488,10 @@ void conn_timers(struct hw_hub *hub, uint64_t now)
 {
     struct hub_conn *next;
 
+    if (hub->untold_count > 0 && now >= hub->flood_end_ns)
+        conn_tell_flood(hub);
+    else if (hub->untold_count > 0)
+        hub_timer(hub, hub->flood_end_ns);
     for (struct hub_conn *conn = hub->conns; conn != NULL; conn = next) {
         next = conn->next;
         if (conn->deadline_ns > now) {

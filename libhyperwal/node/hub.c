@@ -79,6 +79,7 @@ static enum hw_status hub_round(struct hw_hub *hub)
     uint64_t now;
 
     conn_events(hub, &had_any);
+    had_any = turns_take(hub) || had_any;
     now = hub_now(hub);
     if (!hub->threaded)
         logs_poll(hub, now);

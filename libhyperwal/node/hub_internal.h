@@ -29,6 +29,7 @@
 
 enum {
     HUB_EVENTS_A_ROUND = 256,
+    HUB_REASONS = 16,         /* for drops, that are counted apart */
     HUB_SEND_MAX = 256 << 10, /* bytes of one send */
     HUB_ALLOWED_MAX = 65536,  /* identities let in */
 };
@@ -70,8 +71,13 @@ struct hub_conn {
     bool is_doomed;    /* to be dropped in this round */
     bool is_abandoned; /* nobody wants what is being dialed */
     struct hw_error doom;
-    size_t sending;       /* bytes that the transport has, 0: none */
-    struct hw_buffer out; /* what the transport sends now */
+    size_t sending;        /* bytes that the transport has, 0: none */
+    bool was_sent;         /* they went, and the peer does not know it yet */
+    struct hw_slice input; /* bytes that came and were not looked at; the transport's */
+    bool is_in_line;
+    struct hub_conn *next_in_line; /* in hub->line */
+    uint64_t cost_ns, cost_at_ns;  /* work it made us do, as remembered at that time */
+    struct hw_buffer out;          /* what the transport sends now */
     uint64_t born_ns, deadline_ns;
 };
 
@@ -184,8 +190,12 @@ struct hw_hub {
      */
     struct hw_mutex mutex, door;
     struct hub_conn *conns, *touched_conns;
+    struct hub_conn *line, *line_last; /* heavy ones with work to do, the next one first */
     struct hub_log *logs, *touched_logs;
     struct hw_hub_counts counts;
+    uint64_t told_ns[HUB_REASONS]; /* so far in the future as many drops were told */
+    uint64_t untold_count;         /* of drops, until ... */
+    uint64_t flood_end_ns;
     unsigned served_count;
     uint8_t (*allowed)[HW_IDENTITY_KEY_SIZE]; /* owned */
     size_t allowed_count;
@@ -221,11 +231,24 @@ void conn_touch(struct hub_conn *conn);
 void conn_doom(struct hub_conn *conn, const struct hw_error *why);
 /* At once, outside of any callback of its peer. */
 void conn_drop(struct hub_conn *conn);
+void conn_tell_flood(struct hw_hub *hub); /* how many drops the log was not told of */
 void conn_close_all(struct hw_hub *hub);
 void conn_free_all(struct hw_hub *hub); /* what was still dialed when the transport ended */
 void conn_events(struct hw_hub *hub, bool *had_any);
 void conn_flush(struct hw_hub *hub, uint64_t now); /* all that were touched */
 void conn_timers(struct hw_hub *hub, uint64_t now);
+
+/* What the transport told, when its turn has come. */
+void conn_received(struct hub_conn *conn, struct hw_slice bytes);
+void conn_sent(struct hub_conn *conn);
+
+/* ------------------------------------------------------------------------------- turn.c */
+
+/* It has something to do: done now, unless it has made us work a lot: then it waits in line. */
+void turn_take(struct hub_conn *conn);
+void turn_leave(struct hub_conn *conn);
+/* Some of the work of those in line; true: there is more. */
+bool turns_take(struct hw_hub *hub);
 
 /* ------------------------------------------------------------------------------- host.c */
 
