@@ -122,7 +122,7 @@ static inline struct hw_mirror *place_mirror(struct place *f, struct hw_hub *hub
     struct hw_mirror_options options = {.dir = dir, .sources = sources, .source_count = count};
     struct hw_mirror *mirror = NULL;
 
-    (void)snprintf(dir, sizeof(dir), "%s/%s", f->dir, name);
+    (void)snprintf(dir, sizeof(dir), "%s/%.16s", f->dir, name);
     for (size_t i = 0; i < count; i++)
         place_address(f, urls[i], "a.db", &sources[i]);
     memcpy(options.key, hw_core_identity(f->core)->key, HW_KEY_SIZE);
@@ -140,7 +140,7 @@ static inline void place_await_blocks(struct place *f, const char *name, uint64_
     struct hw_core *core = NULL;
     char dir[128];
 
-    (void)snprintf(dir, sizeof(dir), "%s/%s", f->dir, name);
+    (void)snprintf(dir, sizeof(dir), "%s/%.16s", f->dir, name);
     assert_ok(hw_shared_page_open(f->env, dir, true, &page, &f->err));
     assert_ok(hw_core_open(f->env, dir, HW_CORE_READ, UINT64_MAX, &core, &f->err));
     for (uint64_t i = start; i < end;) {
