@@ -156,9 +156,8 @@ enum hw_status hw_overtaken_allows(struct hw_env *env, const char *dir,
     if (status != HW_OK || !hw_overtaken_is_above(there.fork, there.length, head))
         return status;
     return hw_fail(err, HW_EFORK,
-                   "%s: a follower has %llu blocks of fork %llu, here are %llu of fork %llu: the "
-                   "log lost its end, or is an old copy; restore it, or stop its writers and adopt "
-                   "it (hyperwal init --adopt)",
+                   "%s: a follower has %llu blocks of fork %llu, here are %llu of fork %llu: "
+                   "restore the log, or stop its writers and adopt it (hyperwal init --adopt)",
                    dir, (unsigned long long)there.length, (unsigned long long)there.fork,
                    (unsigned long long)head->length, (unsigned long long)head->fork);
 }

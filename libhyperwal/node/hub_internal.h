@@ -23,6 +23,7 @@
 #include "env/shared_page.h"
 #include "env/thread.h"
 #include "hypercore/mirror.h"
+#include "hypercore/overtaken.h"
 #include "node/hub.h"
 #include "wire/peer.h"
 #include "wire/replication.h"
@@ -105,10 +106,14 @@ struct hub_log {
     struct hw_peer_table *table;        /* owned; NULL: no follower has acknowledged yet */
     struct hub_link *links;
     unsigned link_count;
-    bool is_urged;        /* a commit waits for followers */
-    uint64_t retry_ns;    /* between the last two tries to open it; 0: it opened */
-    uint64_t deadline_ns; /* when to look at it again, of itself */
-    uint64_t tick_ns;     /* when the replication wants to know the time */
+    bool is_urged;             /* a commit waits for followers */
+    uint64_t retry_ns;         /* between the last two tries to open it; 0: it opened */
+    uint64_t deadline_ns;      /* when to look at it again, of itself */
+    uint64_t tick_ns;          /* when the replication wants to know the time */
+    struct hw_overtaken shown; /* what a peer proved to have of it */
+    bool is_shown;             /* that is still to be dealt with ... */
+    uint64_t shown_ns;         /* ... not before this time */
+    bool is_stopped;           /* the signer knows of it */
 };
 
 struct hub_source {
@@ -284,12 +289,19 @@ void log_rang(struct hw_hub *hub, int watch);
 
 /* Look at the directory of a log that is not our own mirror: is there more of it? */
 void log_look(struct hub_log *log, uint64_t now);
-void logs_poll(struct hw_hub *hub, uint64_t now); /* for a hub without a thread */
-void log_overtaken(void *ctx, const struct hw_link *link, uint64_t fork, uint64_t length);
+uint64_t log_durable_limit(struct hw_shared_page *page); /* blocks that may be read */
+void logs_poll(struct hw_hub *hub, uint64_t now);        /* for a hub without a thread */
 void log_acknowledged(struct hub_link *link, const struct hw_ack *ack);
 void log_unlinked(struct hub_link *link);
 void log_urge(struct hub_link *link);
 void log_urge_all(struct hub_log *log, uint64_t now);
+
+/* -------------------------------------------------------------------------- overtaken.c */
+
+/* A peer proved more of our log, whatever that means: looked at in overtaken_settle(). */
+void log_overtaken(void *ctx, const struct hw_link *link, uint64_t fork, uint64_t length);
+/* May drop the log's core. */
+void overtaken_settle(struct hub_log *log, uint64_t now);
 
 /* ----------------------------------------------------------------------------- mirror.c */
 

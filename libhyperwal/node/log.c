@@ -198,6 +198,7 @@ void log_drop_core(struct hub_log *log)
     log->replication = NULL;
     log->core = NULL;
     log->is_urged = false;
+    log->is_shown = false; /* whoever has more proves it again */
 }
 
 /* -------------------------------------------------------------------------------- flush */
@@ -210,7 +211,8 @@ bool log_is_behind(const struct hub_link *link)
     if (wire == NULL)
         return false;
     hw_link_status(wire, &status);
-    return status.remote_length > link->log->length;
+    return status.remote_length > link->log->length ||
+           status.remote_fork > hw_core_head(link->log->core).fork;
 }
 
 void log_touch(struct hub_log *log)
@@ -245,6 +247,8 @@ static void log_flush_one(struct hub_log *log, uint64_t now)
     struct hw_error err = {0};
     uint64_t deadline = UINT64_MAX;
 
+    if (log->is_shown)
+        overtaken_settle(log, now);
     if (log->replication == NULL)
         return;
     if (log->mirror != NULL)
@@ -281,7 +285,7 @@ void log_timers(struct hw_hub *hub, uint64_t now)
         } else {
             hub_timer(hub, log->deadline_ns);
         }
-        if (log->replication != NULL && log->tick_ns <= now)
+        if (log->replication != NULL && (log->tick_ns <= now || log->is_shown))
             log_touch(log);
         else if (log->replication != NULL)
             hub_timer(hub, log->tick_ns);

@@ -9,7 +9,6 @@
 
 #include "base/alloc.h"
 #include "hypercore/crypto.h"
-#include "hypercore/overtaken.h"
 #include "node/hub_internal.h"
 
 enum { NS_PER_MS = 1000000 };
@@ -20,7 +19,7 @@ enum { NS_PER_MS = 1000000 };
 /* --------------------------------------------------------------------- what is there? */
 
 /* As all readers: with no worker since the boot, all that is whole. */
-static uint64_t durable_limit(struct hw_shared_page *page)
+uint64_t log_durable_limit(struct hw_shared_page *page)
 {
     uint64_t durable = hw_shared_durable_length(page);
 
@@ -117,8 +116,8 @@ static enum hw_status log_open(struct hub_log *log, struct hw_error *err)
 
     if (status != HW_OK)
         return status;
-    status =
-        hw_core_open(log->hub->env, log->dir, HW_CORE_READ, durable_limit(log->page), &core, err);
+    status = hw_core_open(log->hub->env, log->dir, HW_CORE_READ, log_durable_limit(log->page),
+                          &core, err);
     if (status != HW_OK)
         return status;
     log->length = hw_core_length(core);
@@ -130,7 +129,7 @@ static enum hw_status log_open(struct hub_log *log, struct hw_error *err)
 
 static enum hw_status log_refresh(struct hub_log *log, struct hw_error *err)
 {
-    uint64_t limit = durable_limit(log->page);
+    uint64_t limit = log_durable_limit(log->page);
     enum hw_status status = HW_OK;
 
     if (limit != log->length && limit != UINT64_MAX)
@@ -307,41 +306,6 @@ void log_unlinked(struct hub_link *link)
     row_fill(link, false, &row);
     (void)hw_peer_table_set(link->log->table, link->row, &row); /* false: another follower has it */
     hw_shared_wake(link->log->page);
-}
-
-/* --------------------------------------------------------------------------- overtaken */
-
-static const uint8_t *key_of_link(const struct hub_log *log, const struct hw_link *link)
-{
-    for (const struct hub_link *l = log->links; l != NULL; l = l->next_of_log)
-        if (hw_peer_has_link(l->conn->peer, link))
-            return hw_peer_remote_key(l->conn->peer);
-    return NULL;
-}
-
-/*
- * A peer proved that the log's key signed more than there is here: it was put back to an older
- * state.  Unless we are only behind: what the worker has published, other servers have sent.
- */
-void log_overtaken(void *ctx, const struct hw_link *link, uint64_t fork, uint64_t length)
-{
-    struct hub_log *log = ctx;
-    struct hw_env *env = log->hub->env;
-    struct hw_overtaken overtaken = {.fork = fork, .length = length};
-    const uint8_t *key = key_of_link(log, link);
-    struct hw_error err = {0};
-
-    if (log->page == NULL || length <= hw_shared_durable_length(log->page) ||
-        fork < hw_core_head(log->core).fork)
-        return;
-    if (key != NULL)
-        memcpy(overtaken.peer, key, sizeof(overtaken.peer));
-    hw_env_log(env, HW_LOG_ERROR, "event=log_overtaken log=%s fork=%llu length=%llu", log->dir,
-               (unsigned long long)fork, (unsigned long long)length);
-    hw_shared_end_fork(log->page, fork);
-    if (hw_overtaken_write(env, log->dir, &overtaken, &err) != HW_OK)
-        hw_env_log(env, HW_LOG_ERROR, "event=overtaken_unwritten log=%s reason=\"%s\"", log->dir,
-                   err.message);
 }
 
 /* -------------------------------------------------------------------- serve, unserve */
