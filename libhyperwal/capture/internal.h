@@ -92,7 +92,7 @@ struct hw_note {
     uint64_t seq;          /* last block of the newest state-carrying entry; UINT64_MAX: none */
     uint64_t snapshot_seq; /* UINT64_MAX: none */
     uint64_t label_seq;
-    uint64_t log_since, raw_since; /* bytes since the newest snapshot began */
+    uint64_t log_since, raw_since; /* bytes since the newest snapshot began, without groups */
                                    /* from HW_SNAPSHOT_NEEDED on: none serves the state now */
     uint64_t snapshot_bytes;       /* of the groups it lists */
     int64_t time_ms;

@@ -168,8 +168,7 @@ static enum hw_status add_group(struct hw_capture *capture, uint32_t group, stru
     if (status != HW_OK)
         return status;
     work->groups[group] = (struct hw_snapshot_group){.block_seq = seq, .base_seq = note->seq};
-    work->bytes += worker->block.size;
-    note->log_since += worker->block.size;
+    work->bytes += worker->block.size; /* not of log_since: no snapshot is a reason for the next */
     note->time_ms = header.time_ms;
     return HW_OK;
 }

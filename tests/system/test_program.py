@@ -479,6 +479,21 @@ def prune_gives_up_the_past_and_nothing_else(dir):
     check(last_text("r.db") == "after", "a new replica of a pruned log")
 
 
+def small_commits_make_no_snapshot_of_a_large_database(dir):
+    make("app.db")
+    with contextlib.closing(through_vfs("app.db")) as db:
+        db.execute("CREATE TABLE big(b BLOB)")
+        for _ in range(10):
+            db.execute("WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 512) "
+                       "INSERT INTO big SELECT randomblob(4000) FROM n")
+    run("snapshot", "app.db")
+    snapshot = fact("status", "app.db")["snapshot_seq"]
+    for i in range(4):
+        add("app.db", f"small {i}")  # each by a worker that knows nothing of the groups before
+    newer = [entry["type"] for entry in facts("log", "app.db") if entry["seq"] > snapshot]
+    check("group" not in newer, f"{newer.count('group')} groups for four rows")
+
+
 def what_changes_a_log_wants_one(dir):
     make("app.db")
     for args in (["snapshot", "app.db"], ["label", "app.db", "x"], ["prune", "app.db", "--keep", "1"]):
