@@ -263,6 +263,7 @@ def a_late_follower_fills_a_long_link(dir):
     size = int(os.environ.get("HYPERWAL_NETNS_MIB", "100"))
     net.make("app.db")
     fill(size)
+    run("snapshot", "app.db")  # without it the whole log may have to come
     with World(2, delay_ms=25, rate=20e6) as world:
         here, far = world.hosts
         plain = plain_copy(here, far, size * MIB)
