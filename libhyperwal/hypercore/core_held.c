@@ -21,6 +21,22 @@ uint64_t hw_core_first_kept(const struct hw_core *core)
     return core->mirror != NULL ? core->mirror->first_kept : core->log.first_kept;
 }
 
+enum hw_status hw_core_refresh_kept(struct hw_core *core, struct hw_error *err)
+{
+    struct hw_log_file log;
+    enum hw_status status;
+
+    if (core->mirror != NULL || core->mode == HW_CORE_WRITE)
+        return HW_OK;
+    status = hw_log_file_read(core->env, core->dir, &log, err);
+    if (status != HW_OK)
+        return status;
+    if (memcmp(log.key, core->log.key, sizeof(log.key)) != 0)
+        return hw_fail(err, HW_EFORK, "%s: another log is in its place", core->dir);
+    core->log = log;
+    return HW_OK;
+}
+
 static bool slot_is_held(const uint8_t bytes[HW_SLOT_SIZE])
 {
     struct hw_slot slot;

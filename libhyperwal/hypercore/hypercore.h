@@ -177,6 +177,12 @@ enum hw_status hw_core_refresh(struct hw_core *core, uint64_t limit,
                                struct hw_error *err) HW_MUST_CHECK;
 
 /*
+ * A reader looks from where on blocks are kept by now (hw_core_first_kept()); a mirror does so in
+ * hw_core_refresh().  HW_EFORK: there is another log in the directory.
+ */
+enum hw_status hw_core_refresh_kept(struct hw_core *core, struct hw_error *err) HW_MUST_CHECK;
+
+/*
  * Give up the bytes of every block for which `keep` says no; the tree stays.  Segments with less
  * than a quarter of live bytes are rewritten, dead ones removed; a mirror gives back the room of
  * each block.  Safe against a crash at any point and against readers.  *freed: bytes of files, or

@@ -289,12 +289,23 @@ void log_rang(struct hw_hub *hub, int watch);
 
 /* Look at the directory of a log that is not our own mirror: is there more of it? */
 void log_look(struct hub_log *log, uint64_t now);
+/*
+ * The file that is written anew when another log takes the place of this one, when the log gets a
+ * higher fork, or is pruned.
+ */
+enum hw_status log_stat(struct hub_log *log, struct hw_file_stat *out,
+                        struct hw_error *err) HW_MUST_CHECK;
 uint64_t log_durable_limit(struct hw_shared_page *page); /* blocks that may be read */
 void logs_poll(struct hw_hub *hub, uint64_t now);        /* for a hub without a thread */
 void log_acknowledged(struct hub_link *link, const struct hw_ack *ack);
 void log_unlinked(struct hub_link *link);
 void log_urge(struct hub_link *link);
 void log_urge_all(struct hub_log *log, uint64_t now);
+
+/* ----------------------------------------------------------------------------- pruned.c */
+
+/* The log's file was replaced: only because the log was pruned?  Then the links know by now. */
+bool log_take_prune(struct hub_log *log);
 
 /* -------------------------------------------------------------------------- overtaken.c */
 

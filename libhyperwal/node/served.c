@@ -26,8 +26,7 @@ uint64_t log_durable_limit(struct hw_shared_page *page)
     return durable == 0 && hw_shared_worker(page) == 0 ? UINT64_MAX : durable;
 }
 
-/* What is written anew when another log takes the place of this one, or the log a higher fork. */
-static enum hw_status log_stat(struct hub_log *log, struct hw_file_stat *out, struct hw_error *err)
+enum hw_status log_stat(struct hub_log *log, struct hw_file_stat *out, struct hw_error *err)
 {
     struct hw_env *env = log->hub->env;
     char path[1024];
@@ -151,7 +150,7 @@ void log_look(struct hub_log *log, uint64_t now)
     enum hw_status status;
 
     log->deadline_ns = UINT64_MAX;
-    if ((log->core != NULL && is_replaced(log)) || is_deaf(log))
+    if ((log->core != NULL && is_replaced(log) && !log_take_prune(log)) || is_deaf(log))
         log_forget(log);
     status = log_watch(log, &err);
     if (status == HW_OK)

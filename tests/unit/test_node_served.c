@@ -193,6 +193,45 @@ static void log_that_was_put_back_is_not_written_on(void **state)
     hw_hub_close(server);
 }
 
+static bool keep_late(void *ctx, uint64_t index)
+{
+    (void)ctx;
+    return index >= 100 || index % 40 == 0;
+}
+
+static void log_that_is_pruned_while_it_is_served_keeps_its_followers(void **state)
+{
+    struct place *f = *state;
+    char url[HW_URL_MAX];
+    const char *urls[] = {url};
+    struct hw_hub *server, *client;
+    struct hw_hub_counts counts;
+    struct hw_mirror *mirror;
+    uint64_t freed;
+
+    place_make_log(f);
+    for (unsigned i = 0; i < 20; i++)
+        place_append(f, 10);
+    server = place_server(f, url);
+    client = place_hub(f);
+    mirror = place_mirror(f, client, "b", urls, 1);
+    hw_mirror_want_tail(mirror, 190);
+    place_await_blocks(f, "b", 190, 200);
+    assert_ok(hw_mirror_fetch(mirror, 60, &f->err));
+    assert_ok(hw_core_prune(f->core, keep_late, NULL, false, &freed, &f->err));
+    place_append(f, 1); /* rings */
+    place_await_blocks(f, "b", 200, 201);
+    assert_status(hw_mirror_fetch(mirror, 50, &f->err), HW_EPRUNED, &f->err);
+    assert_ok(hw_mirror_fetch(mirror, 150, &f->err));
+    assert_ok(hw_mirror_fetch(mirror, 40, &f->err)); /* one that stayed among those that went */
+    hw_hub_counts(server, &counts);
+    assert_int_equal(counts.accepted, 1);
+    assert_int_equal(counts.dropped, 0);
+    hw_hub_mirror_close(mirror);
+    hw_hub_close(client);
+    hw_hub_close(server);
+}
+
 static void server_answers_what_it_is_asked(void **state)
 {
     struct place *f = *state;
@@ -301,6 +340,7 @@ int main(int argc, char **argv)
         TEST(log_that_takes_the_place_of_another_is_served),
         TEST(followers_go_over_to_a_higher_fork),
         TEST(log_that_was_put_back_is_not_written_on),
+        TEST(log_that_is_pruned_while_it_is_served_keeps_its_followers),
         TEST(server_answers_what_it_is_asked),
         TEST(followers_confirm_what_they_have),
     };

@@ -1,0 +1,73 @@
+/*
+ * A log that we serve was pruned by its worker, which wrote the file `log` anew: its links stay, and
+ * are told what is gone.
+ */
+#include <string.h>
+
+#include "node/hub_internal.h"
+
+enum { RANGES_MAX = 1024 }; /* told to each link; more: the links are opened anew */
+
+/* Is the directory's log the one that we have open, with fewer blocks? */
+static bool is_pruned(const struct hub_log *log, const struct hw_core *now)
+{
+    struct hw_core_head old = hw_core_head(log->core), new = hw_core_head(now);
+
+    return memcmp(hw_core_identity(log->core)->key, hw_core_identity(now)->key, HW_KEY_SIZE) == 0 &&
+           new.fork == old.fork &&new.length >= old.length &&hw_core_first_kept(now) >
+                           hw_core_first_kept(log->core);
+}
+
+/* The first block from `start` on that is held, or is not; `end` if there is none. */
+static uint64_t find(struct hw_core *core, uint64_t start, uint64_t end, bool held)
+{
+    while (start < end) {
+        uint64_t checked = end, found = hw_core_find(core, start, end, held, &checked);
+
+        if (found < end)
+            return found;
+        if (checked <= start)
+            return end;
+        start = checked;
+    }
+    return end;
+}
+
+static bool tell(struct hub_log *log)
+{
+    uint64_t end = hw_core_first_kept(log->core);
+    unsigned told = 0;
+
+    for (uint64_t at = find(log->core, 0, end, false); at < end;) {
+        uint64_t stop = find(log->core, at, end, true);
+
+        if (++told > RANGES_MAX)
+            return false;
+        hw_replication_dropped(log->replication, at, stop - at);
+        at = find(log->core, stop, end, false);
+    }
+    return true;
+}
+
+bool log_take_prune(struct hub_log *log)
+{
+    struct hw_env *env = log->hub->env;
+    struct hw_file_stat stat;
+    struct hw_core *now = NULL;
+    bool is_taken = false;
+
+    if (log->page == NULL || hw_core_is_mirror(log->core) || log_stat(log, &stat, NULL) != HW_OK)
+        return false;
+    if (hw_core_open(env, log->dir, HW_CORE_READ, log_durable_limit(log->page), &now, NULL) !=
+        HW_OK)
+        return false;
+    if (is_pruned(log, now) && hw_core_refresh_kept(log->core, NULL) == HW_OK) {
+        is_taken = tell(log);
+        log->stat = stat; /* of before the look: a later change is seen again */
+        log_touch(log);
+        hw_env_log(env, HW_LOG_INFO, "event=log_pruned log=%s first_kept=%llu", log->dir,
+                   (unsigned long long)hw_core_first_kept(log->core));
+    }
+    hw_core_close(now);
+    return is_taken;
+}
