@@ -1,6 +1,6 @@
 /*
- * A log that we serve was pruned by its worker, which wrote the file `log` anew: its links stay, and
- * are told what is gone.
+ * A log that we serve was pruned by its worker, which wrote the file `log` anew: its links stay,
+ * and are told what is gone.
  */
 #include <string.h>
 
