@@ -73,17 +73,27 @@ static enum hw_status host_open(struct world *w, unsigned host)
     return status;
 }
 
-static enum hw_status mirror_open(struct world *w, unsigned host)
+static void source_of(struct world *w, unsigned host, struct hw_address *out)
 {
-    struct hw_address source = {.has_key = true};
+    *out = (struct hw_address){.has_key = true};
+    (void)snprintf(out->dial, sizeof(out->dial), "tcp://%s:1", names[host]);
+    memcpy(out->key, w->key, HW_KEY_SIZE);
+}
+
+/* From its source, and `second` too if that is another host. */
+static enum hw_status mirror_open_from(struct world *w, unsigned host, unsigned second)
+{
+    struct hw_address from[2];
     char dir[32];
-    struct hw_mirror_options options = {.dir = dir, .sources = &source, .source_count = 1};
+    struct hw_mirror_options options = {.dir = dir, .sources = from, .source_count = 1};
     enum hw_status status;
 
     sim_set_process(w->sim, host);
     dir_of(host, dir);
-    (void)snprintf(source.dial, sizeof(source.dial), "tcp://%s:1", names[sources[host]]);
-    memcpy(source.key, w->key, HW_KEY_SIZE);
+    source_of(w, sources[host], &from[0]);
+    source_of(w, second, &from[1]);
+    if (second != sources[host])
+        options.source_count = 2;
     memcpy(options.key, w->key, HW_KEY_SIZE);
     options.replica_id[0] = (uint8_t)host;
     status = hw_hub_mirror_open(w->hubs[host], &options, &w->mirrors[host], &w->err);
@@ -91,6 +101,11 @@ static enum hw_status mirror_open(struct world *w, unsigned host)
         return status;
     hw_mirror_want_tail(w->mirrors[host], 0);
     return hw_hub_serve(w->hubs[host], "x.db", dir, &w->err);
+}
+
+static enum hw_status mirror_open(struct world *w, unsigned host)
+{
+    return mirror_open_from(w, host, sources[host]);
 }
 
 static void append(struct world *w, unsigned count)
@@ -322,6 +337,48 @@ static void host_that_falls_silent_holds_up_nobody(void **state)
     end(&w);
 }
 
+static bool c_is_whole(struct world *w)
+{
+    return mirror_is_whole(w, C);
+}
+
+static bool c_knows_a_length(struct world *w)
+{
+    struct hw_mirror_status status;
+
+    sim_set_process(w->sim, C);
+    hw_mirror_status(w->mirrors[C], &status);
+    return status.length > 0 && status.connected == 2;
+}
+
+/* At every moment of its catching up, by how many blocks it has. */
+static void source_that_falls_silent_is_made_up_for_by_another(void **state)
+{
+    struct sim *sim = *state;
+
+    for (unsigned when = 0; when < 12; when++) {
+        struct world w;
+
+        sim_reset(sim, 100 + when);
+        begin(&w, sim, 100 + when);
+        for (unsigned i = 0; i < 20; i++)
+            append(&w, 50);
+        follow(&w, A);
+        check_all(&w);
+        assert_status(host_open(&w, C), HW_OK, &w.err);
+        assert_status(mirror_open_from(&w, C, SERVER), HW_OK, &w.err);
+        assert_true(run(&w, c_knows_a_length, MS(5000)));
+        (void)run(&w, c_is_whole, MS(2) * when);
+        sim_net_set_silent(w.net, w.transports[when % 2 == 0 ? A : SERVER], true);
+        assert_true(run(&w, c_is_whole, MS(30000)));
+        check_blocks(&w, C);
+        sim_net_set_silent(w.net, w.transports[when % 2 == 0 ? A : SERVER], false);
+        append(&w, 5);
+        check_all(&w);
+        end(&w);
+    }
+}
+
 /* ------------------------------------------------------------------------------- faults */
 
 static struct world faulty;
@@ -498,6 +555,7 @@ int main(int argc, char **argv)
         TEST(mirrors_become_whole_whatever_the_network_does),
         TEST(cut_at_any_byte_is_made_up_for),
         TEST(host_that_falls_silent_holds_up_nobody),
+        TEST(source_that_falls_silent_is_made_up_for_by_another),
         TEST(mirror_bears_any_failure_of_its_disk),
         TEST(hubs_bear_any_failed_allocation),
         TEST(what_was_told_to_be_durable_survives_a_crash),
