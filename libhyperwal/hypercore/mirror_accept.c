@@ -233,11 +233,82 @@ enum hw_status hw_core_accept(struct hw_core *core, const struct hw_proof *proof
 
 /* ----------------------------------------------------------------------------- other forks */
 
+enum { SURE_MAX = 2048 }; /* nodes of a new fork that are looked at; more are all doubted */
+
+/* Do `one` and `other` make this very node? */
+static bool makes(const struct hw_node *one, const struct hw_node *other,
+                  const struct hw_node *parent)
+{
+    struct hw_node made;
+
+    if (one->size > UINT64_MAX - other->size)
+        return false;
+    hw_node_parent(one, other, &made);
+    return made.index == parent->index && made.size == parent->size &&
+           memcmp(made.hash, parent->hash, HW_HASH_SIZE) == 0;
+}
+
+/* A parent's hash binds its size. */
+static bool has_children(const struct hw_nodes *nodes, const struct hw_node *node)
+{
+    const struct hw_node *left, *right;
+
+    if (node->index % 2 == 0)
+        return false;
+    left = hw_nodes_find(nodes, hw_flat_left_child(node->index));
+    right = hw_nodes_find(nodes, hw_flat_right_child(node->index));
+    return left != NULL && right != NULL && makes(left, right, node);
+}
+
+/*
+ * Is the size of this node of a new fork, which hashes to its roots, proven?  That of a root is
+ * signed, that of a parent follows from its hash, and that of its sibling from the one above.
+ */
+static bool is_sure(const struct hw_reorg *reorg, const struct hw_node *node)
+{
+    const struct hw_node *sibling, *parent;
+
+    for (unsigned i = 0; i < reorg->roots.count; i++) {
+        if (reorg->roots.nodes[i].index == node->index)
+            return reorg->roots.nodes[i].size == node->size;
+    }
+    if (has_children(&reorg->nodes, node))
+        return true;
+    sibling = hw_nodes_find(&reorg->nodes, hw_flat_sibling(node->index));
+    parent = hw_nodes_find(&reorg->nodes, hw_flat_parent(node->index));
+    return sibling != NULL && parent != NULL && has_children(&reorg->nodes, sibling) &&
+           makes(node, sibling, parent);
+}
+
+/* Those whose size may be wrong are asked for again before others are served by them. */
+static enum hw_status put_fork(struct hw_core *core, const struct hw_reorg *reorg,
+                               struct hw_error *err)
+{
+    static const struct hw_mirror_doubt all = {.all = true}, none = {.all = false};
+    size_t count = hw_nodes_count(&reorg->nodes);
+    struct hw_nodes sure = {0}, doubted = {0};
+    enum hw_status status = HW_OK;
+
+    for (size_t i = 0; i < count; i++) {
+        const struct hw_node *node = hw_nodes_at(&reorg->nodes, i);
+
+        hw_nodes_add(count <= SURE_MAX && is_sure(reorg, node) ? &sure : &doubted, node);
+    }
+    if (sure.buffer.failed || doubted.buffer.failed)
+        status = hw_fail(err, HW_ENOMEM, "%s: no memory for the nodes of a fork", core->dir);
+    if (status == HW_OK)
+        status = hw_mirror_put_nodes(core, &doubted, &all, err);
+    if (status == HW_OK)
+        status = hw_mirror_put_nodes(core, &sure, &none, err);
+    hw_nodes_release(&sure);
+    hw_nodes_release(&doubted);
+    return status;
+}
+
 enum hw_status hw_core_reorg(struct hw_core *core, const struct hw_reorg *reorg,
                              struct hw_slice signature, struct hw_slice manifest,
                              struct hw_error *err)
 {
-    const struct hw_mirror_doubt doubt = {.all = true};
     uint64_t common;
     enum hw_status status = hw_mirror_check_writable(core, err);
 
@@ -266,6 +337,6 @@ enum hw_status hw_core_reorg(struct hw_core *core, const struct hw_reorg *reorg,
     if (status == HW_OK)
         status = hw_mirror_sync_files(core, err);
     if (status == HW_OK) /* what finds no room now is asked for again */
-        (void)hw_mirror_put_nodes(core, &reorg->nodes, &doubt, NULL);
+        (void)put_fork(core, reorg, NULL);
     return status;
 }

@@ -163,6 +163,30 @@ static void a_change_of_fork_that_is_cut_is_taken_up_again(void **state)
     }
 }
 
+/* The mirror alone feeds others, with all of the new fork: also what both had. */
+static void a_mirror_that_moved_serves_the_whole_log(void **state)
+{
+    struct link_net *net = *state;
+
+    for (unsigned common = 0; common < 40; common++) {
+        unsigned mirror, third, pairs[2];
+
+        link_net_reset(net, common + 1);
+        make_fork(net, common, common + 5, common + 1 + common * 7 % 13);
+        mirror = link_net_mirror(net, key_of(net, 0), 0);
+        for (unsigned i = 0; i < 2; i++) {
+            pairs[i] = link_net_connect(net, i, mirror);
+            link_net_run(net);
+            link_net_check(net, mirror, i, 0);
+            link_net_cut(net, pairs[i]);
+        }
+        third = link_net_mirror(net, key_of(net, 0), 0);
+        (void)link_net_connect(net, mirror, third);
+        link_net_run(net);
+        link_net_check(net, third, 1, 0);
+    }
+}
+
 #define net_test(name) cmocka_unit_test_setup_teardown(name, link_net_setup, link_net_teardown)
 
 int main(int argc, char **argv)
@@ -171,6 +195,7 @@ int main(int argc, char **argv)
         net_test(a_mirror_moves_to_a_higher_fork),
         net_test(an_empty_mirror_starts_on_any_fork),
         net_test(a_change_of_fork_that_is_cut_is_taken_up_again),
+        net_test(a_mirror_that_moved_serves_the_whole_log),
     };
 
     if (argc > 1)
