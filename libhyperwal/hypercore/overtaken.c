@@ -148,7 +148,7 @@ enum hw_status hw_overtaken_remove(struct hw_env *env, const char *dir, struct h
 enum hw_status hw_overtaken_allows(struct hw_env *env, const char *dir,
                                    const struct hw_core_head *head, struct hw_error *err)
 {
-    struct hw_overtaken there;
+    struct hw_overtaken there = {0};
     enum hw_status status = hw_overtaken_read(env, dir, &there, err);
 
     if (status == HW_ENOTFOUND)

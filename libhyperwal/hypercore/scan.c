@@ -80,7 +80,7 @@ enum hw_status hw_segment_scan_next(struct hw_segment_scan *scan, struct hw_reco
                                     struct hw_error *err)
 {
     uint8_t checksum[HW_SEGMENT_CHAIN_SIZE];
-    const uint8_t *bytes, *tail;
+    const uint8_t *bytes = NULL, *tail;
     struct hw_record record;
     enum hw_status status;
 

@@ -223,7 +223,8 @@ static enum hw_status bytes_before(struct hw_tree_file *tree, uint64_t block, ui
     if (status == HW_END)
         return hw_fail(err, HW_ECORRUPT, "%s: block %llu has no slot", tree->path,
                        (unsigned long long)(block - 1));
-    *out = slot.end;
+    if (status == HW_OK)
+        *out = slot.end;
     return status;
 }
 
