@@ -262,11 +262,15 @@ enum hw_status hw_mirror_write_head(struct hw_core *core, uint64_t fork,
     mirror->head_dirty = true;
     status = core->env->ops->write_at(mirror->head, slot * (uint64_t)HW_MIRROR_SLOT_SIZE,
                                       mirror->scratch.bytes, mirror->scratch.size, err);
-    if (status != HW_OK) {
+    if (status == HW_OK)
+        status = head_adopt(core, &head, slot, err);
+    else
         mirror->generation++; /* a reader may have seen it all the same */
-        return status;
-    }
-    return head_adopt(core, &head, slot, err);
+    if (status == HW_OK)
+        hw_mirror_tail_head(core);
+    else
+        hw_mirror_tail_spoil(core);
+    return status;
 }
 
 /* --------------------------------------------------------------------- create, open, close */
@@ -296,31 +300,48 @@ void hw_mirror_free(struct hw_core *core)
     core->mirror = NULL;
 }
 
+/*
+ * The head must be on the disk before another slot is written, and nodes of a fork before which an
+ * older head would lie.  Written anew, for what a failed sync left in the page cache, no later sync
+ * writes; and at its place, for we do not know which other slot is on the disk.
+ */
+static enum hw_status pin_head(struct hw_core *core, struct hw_error *err)
+{
+    struct hw_core_mirror *mirror = core->mirror;
+    const struct hw_mirror_head head = {
+        .generation = mirror->generation,
+        .fork = core->fork,
+        .roots = core->roots,
+        .signature = {mirror->signature.bytes, mirror->signature.size},
+    };
+    enum hw_status status;
+
+    hw_mirror_head_encode(&head, &mirror->scratch);
+    if (mirror->scratch.failed) {
+        hw_buffer_release(&mirror->scratch);
+        return hw_fail(err, HW_ENOMEM, "%s: no memory for the head", core->dir);
+    }
+    status = core->env->ops->write_at(mirror->head, mirror->slot * (uint64_t)HW_MIRROR_SLOT_SIZE,
+                                      mirror->scratch.bytes, mirror->scratch.size, err);
+    if (status == HW_OK)
+        status = core->env->ops->sync(mirror->head, err);
+    if (status == HW_OK)
+        mirror->pinned = mirror->slot;
+    return status;
+}
+
 /* Another writer was here before us, and may not have synced what it wrote. */
 static enum hw_status take_over(struct hw_core *core, struct hw_error *err)
 {
     struct hw_core_mirror *mirror = core->mirror;
-    struct hw_slice signature = {mirror->signature.bytes, mirror->signature.size};
     enum hw_status status;
 
     mirror->nodes_dirty = mirror->have_dirty = mirror->names_dirty = mirror->dats_dirty = true;
     /* A crash may have kept bits of blocks beyond the head it kept, and not the blocks. */
     status = hw_mirror_cut_bits(core, core->roots.length, err);
-    if (status != HW_OK || mirror->generation == 0)
-        return status;
-    /*
-     * What it stands on must be on the disk before another slot is written, and nodes of a fork
-     * before which an older head would lie.  Written anew, for what a failed sync left in the page
-     * cache, no later sync writes.
-     */
-    status = hw_mirror_write_head(core, core->fork, &core->roots, signature, err);
-    if (status == HW_OK)
-        status = core->env->ops->sync(mirror->head, err);
-    if (status != HW_OK)
-        return status;
-    mirror->head_dirty = false;
-    mirror->pinned = mirror->slot;
-    return HW_OK;
+    if (status == HW_OK && mirror->generation != 0)
+        status = pin_head(core, err);
+    return status == HW_OK ? hw_mirror_tail_replay(core, err) : status;
 }
 
 enum hw_status hw_mirror_open(struct hw_core *core, struct hw_error *err)
@@ -393,7 +414,7 @@ static enum hw_status remove_file(struct hw_env *env, char *path, struct hw_erro
 
 enum hw_status hw_core_remove_mirror(struct hw_env *env, const char *dir, struct hw_error *err)
 {
-    static const char *const names[] = {"head", "nodes", "have"};
+    static const char *const names[] = {"head", "nodes", "have", "tail"};
     struct hw_buffer numbers = {0};
     enum hw_status status = remove_file(env, hw_format("%s/mirror", dir), err);
 
@@ -416,10 +437,16 @@ enum hw_status hw_core_remove_mirror(struct hw_env *env, const char *dir, struct
 
 enum hw_status hw_core_sync(struct hw_core *core, uint64_t *length, struct hw_error *err)
 {
+    bool done = false;
     enum hw_status status = hw_mirror_check_writable(core, err);
 
     if (status == HW_OK)
+        status = hw_mirror_tail_sync(core, &done, err);
+    if (status == HW_OK && !done) {
         status = hw_mirror_sync_files(core, err);
+        if (status == HW_OK)
+            hw_mirror_tail_grow(core);
+    }
     if (status == HW_OK)
         *length = core->roots.length;
     return status;

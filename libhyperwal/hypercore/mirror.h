@@ -11,6 +11,7 @@
  *                  nodes          48 bytes a node of the flat tree: size, hash, sum; holes
  *                  have           one bit a block
  *                  NNNNNNNN.dat   bytes of the log, 64 MiB each, at their place; holes
+ *                  tail           what came since all of them were synced, to be synced fast
  *
  * Nothing is synced but by hw_core_sync(): what a crash takes was held by somebody else and is
  * fetched again.  So every byte is checked when it is read (nodes by their checksum, blocks by

@@ -160,6 +160,9 @@ static enum hw_status store_block(struct hw_core *core, const struct hw_proof *p
             core, start, (struct hw_slice){proof->block.bytes, proof->block.size}, err);
     if (status == HW_OK)
         status = hw_mirror_set_bit(core, index, true, err);
+    if (status == HW_OK)
+        hw_mirror_tail_block(core, index, start,
+                             (struct hw_slice){proof->block.bytes, proof->block.size});
     *stored = status == HW_OK;
     return status;
 }
@@ -189,6 +192,8 @@ static enum hw_status store(struct hw_core *core, const struct hw_proof *proof,
     }
     if (status == HW_OK)
         *out = accepted;
+    else
+        hw_mirror_tail_spoil(core); /* nobody knows how much of it was stored */
     return status;
 }
 
@@ -326,6 +331,8 @@ enum hw_status hw_core_reorg(struct hw_core *core, const struct hw_reorg *reorg,
      * A node of the old fork under the new head would be a lie: they are gone for sure before the
      * head comes.  After a crash between, the old fork has fewer nodes and blocks.
      */
+    if (status == HW_OK)
+        status = hw_mirror_tail_retire(core, err);
     if (status == HW_OK)
         status = hw_mirror_cut_bits(core, common, err);
     if (status == HW_OK)

@@ -4,6 +4,8 @@
 #include <assert.h>
 #include <string.h>
 
+#include "hypercore/hypercore.h"
+
 enum {
     VERSION = 1,
     INFO_FIXED_SIZE = 64,
@@ -23,6 +25,7 @@ static_assert(SLOT_FIXED_SIZE + HW_TREE_ROOTS_MAX * ROOT_SIZE + HW_MIRROR_SIGNAT
 
 static const uint8_t info_magic[8] = {'h', 'w', 'm', 'i', 'r', 'r', '1', '\n'};
 static const uint8_t head_magic[8] = {'h', 'w', 'h', 'e', 'a', 'd', '1', '\n'};
+static const uint8_t tail_magic[8] = {'h', 'w', 't', 'a', 'i', 'l', '1', '\n'};
 
 static void checksum(const uint8_t *bytes, size_t size, uint8_t out[CHECKSUM_SIZE])
 {
@@ -192,4 +195,107 @@ bool hw_mirror_node_decode(const uint8_t bytes[HW_MIRROR_NODE_SIZE], uint64_t in
     memcpy(out->hash, bytes + 8, HW_HASH_SIZE);
     *is_proven = (hw_get_le64(bytes) & UNPROVEN) == 0;
     return true;
+}
+
+/* ----------------------------------------------------------------------------------- tail */
+
+void hw_mirror_tail_begin(uint64_t fork, const uint8_t salt[16],
+                          uint8_t out[HW_MIRROR_TAIL_HEADER_SIZE])
+{
+    memcpy(out, tail_magic, sizeof(tail_magic));
+    memcpy(out + 8, salt, 16);
+    hw_put_le64(out + 24, fork);
+}
+
+bool hw_mirror_tail_decode(const uint8_t header[HW_MIRROR_TAIL_HEADER_SIZE], uint64_t *fork)
+{
+    *fork = hw_get_le64(header + 24);
+    return memcmp(header, tail_magic, sizeof(tail_magic)) == 0;
+}
+
+struct hw_mirror_chain hw_mirror_chain_begin(const uint8_t header[HW_MIRROR_TAIL_HEADER_SIZE],
+                                             const uint8_t key[HW_HASH_SIZE])
+{
+    struct hw_slice parts[2] = {{header, HW_MIRROR_TAIL_HEADER_SIZE}, {key, HW_HASH_SIZE}};
+    struct hw_mirror_chain chain;
+
+    hw_hash(parts, 2, chain.hash);
+    return chain;
+}
+
+struct hw_mirror_chain hw_mirror_chain_next(const struct hw_mirror_chain *chain,
+                                            struct hw_slice record)
+{
+    struct hw_slice parts[2] = {{chain->hash, HW_HASH_SIZE}, record};
+    struct hw_mirror_chain next;
+
+    hw_hash(parts, 2, next.hash);
+    return next;
+}
+
+void hw_mirror_item_encode(const struct hw_mirror_item *item, struct hw_buffer *scratch,
+                           struct hw_buffer *out)
+{
+    uint8_t node[HW_MIRROR_NODE_SIZE];
+
+    hw_buffer_add_u8(out, (uint8_t)item->kind);
+    switch (item->kind) {
+    case HW_MIRROR_NODE:
+        hw_mirror_node_encode(&item->node, item->is_proven, node);
+        hw_buffer_add_le64(out, item->node.index);
+        hw_buffer_add(out, node, sizeof(node));
+        return;
+    case HW_MIRROR_BLOCK:
+        assert(item->data.size <= HW_BLOCK_SIZE_MAX);
+        hw_buffer_add_le64(out, item->block);
+        hw_buffer_add_le64(out, item->start);
+        hw_buffer_add_le32(out, (uint32_t)item->data.size);
+        hw_buffer_add(out, item->data.bytes, item->data.size);
+        return;
+    case HW_MIRROR_HEAD:
+        hw_mirror_head_encode(&item->head, scratch);
+        hw_buffer_add_le32(out, (uint32_t)scratch->size);
+        hw_buffer_add(out, scratch->bytes, scratch->size);
+        out->failed = out->failed || scratch->failed;
+        return;
+    }
+}
+
+/* The rest of an item, behind its kind.  False: not one that was encoded. */
+static bool item_decode(struct hw_cursor *cursor, struct hw_mirror_item *out)
+{
+    const uint8_t *bytes;
+    size_t size;
+
+    switch (out->kind) {
+    case HW_MIRROR_NODE:
+        out->node.index = hw_cursor_le64(cursor);
+        bytes = hw_cursor_bytes(cursor, HW_MIRROR_NODE_SIZE);
+        return bytes != NULL && out->node.index < 2 * HW_TREE_LENGTH_MAX &&
+               hw_mirror_node_decode(bytes, out->node.index, &out->node, &out->is_proven);
+    case HW_MIRROR_BLOCK:
+        out->block = hw_cursor_le64(cursor);
+        out->start = hw_cursor_le64(cursor);
+        size = hw_cursor_le32(cursor);
+        bytes = hw_cursor_bytes(cursor, size);
+        out->data = (struct hw_slice){bytes, size};
+        return bytes != NULL && out->block < HW_TREE_LENGTH_MAX && size <= HW_BLOCK_SIZE_MAX &&
+               out->start <= UINT64_MAX - size;
+    case HW_MIRROR_HEAD:
+        size = hw_cursor_le32(cursor);
+        bytes = hw_cursor_bytes(cursor, size);
+        return bytes != NULL && hw_mirror_head_decode((struct hw_slice){bytes, size}, &out->head);
+    }
+    return false;
+}
+
+enum hw_status hw_mirror_item_decode(struct hw_cursor *cursor, struct hw_mirror_item *out,
+                                     struct hw_error *err)
+{
+    if (hw_cursor_left(cursor) == 0)
+        return HW_END;
+    out->kind = (enum hw_mirror_item_kind)hw_cursor_u8(cursor);
+    if (!item_decode(cursor, out))
+        return hw_fail(err, HW_ECORRUPT, "an item of kind %d that cannot be", (int)out->kind);
+    return HW_OK;
 }

@@ -19,6 +19,15 @@
  * The greatest bit of a node's size says that the size is not proven: a hash binds the sum of its
  * children's sizes, not each of them, so that a node of which only the hash was asked for may have
  * been given a wrong one.
+ *
+ *   tail    0       8      24     32       36      36 + n
+ *           | magic | salt | fork | n, u32 | items | sum, 8 bytes | n, u32 | items | sum | ...
+ *
+ *   item    | 1 | index u64 | node, as above          | 2 | block u64 | start u64 | n, u32 | data
+ *           | 3 | n, u32 | slot, as above
+ *
+ * A sum is of all before it: each record continues the one before, and the first one the header and
+ * the key.  What a sum does not fit is where the tail ends, and so is what an older salt left.
  */
 #ifndef HW_HYPERCORE_MIRROR_FILE_H
 #define HW_HYPERCORE_MIRROR_FILE_H
@@ -34,6 +43,8 @@ enum {
     HW_MIRROR_SLOTS = 3,
     HW_MIRROR_SLOT_SIZE = 12 << 10,
     HW_MIRROR_NODE_SIZE = 48,
+    HW_MIRROR_TAIL_HEADER_SIZE = 32,
+    HW_MIRROR_RECORD_FIXED_SIZE = 4 + 8, /* bytes of a record beside its items */
 };
 
 struct hw_mirror_info {
@@ -62,5 +73,35 @@ void hw_mirror_node_encode(const struct hw_node *node, bool is_proven,
 /* False: not held, or torn.  `index` says which node it is to be. */
 bool hw_mirror_node_decode(const uint8_t bytes[HW_MIRROR_NODE_SIZE], uint64_t index,
                            struct hw_node *out, bool *is_proven);
+
+/* What continues to the next sum.  It begins with the header of a tail, and ends every record. */
+struct hw_mirror_chain {
+    uint8_t hash[HW_HASH_SIZE];
+};
+struct hw_mirror_chain hw_mirror_chain_begin(const uint8_t header[HW_MIRROR_TAIL_HEADER_SIZE],
+                                             const uint8_t key[HW_HASH_SIZE]);
+/* With one more record: its size and items.  The first 8 bytes are its sum. */
+struct hw_mirror_chain hw_mirror_chain_next(const struct hw_mirror_chain *chain,
+                                            struct hw_slice record);
+void hw_mirror_tail_begin(uint64_t fork, const uint8_t salt[16],
+                          uint8_t out[HW_MIRROR_TAIL_HEADER_SIZE]);
+/* False: not the header of a tail. */
+bool hw_mirror_tail_decode(const uint8_t header[HW_MIRROR_TAIL_HEADER_SIZE], uint64_t *fork);
+
+enum hw_mirror_item_kind { HW_MIRROR_NODE = 1, HW_MIRROR_BLOCK = 2, HW_MIRROR_HEAD = 3 };
+struct hw_mirror_item {
+    enum hw_mirror_item_kind kind;
+    struct hw_node node;
+    bool is_proven;
+    uint64_t block, start;      /* a block, and its first byte in the log */
+    struct hw_slice data;       /* borrowed */
+    struct hw_mirror_head head; /* borrows */
+};
+/* Adds to *out; `scratch` is for the head. */
+void hw_mirror_item_encode(const struct hw_mirror_item *item, struct hw_buffer *scratch,
+                           struct hw_buffer *out);
+/* The next one; borrows what the cursor reads.  HW_END: that was all.  HW_ECORRUPT. */
+enum hw_status hw_mirror_item_decode(struct hw_cursor *cursor, struct hw_mirror_item *out,
+                                     struct hw_error *err) HW_MUST_CHECK;
 
 #endif

@@ -4,6 +4,7 @@
  *   mirror_file.c    bytes of the small files
  *   mirror_store.c   nodes, bits and data of blocks, at their places
  *   mirror.c         create, open, refresh, sync, close; the head
+ *   mirror_tail.c    what was accepted since all of that was synced
  *   mirror_accept.c  answers, other forks
  *   mirror_read.c    blocks, what is held
  *   mirror_prune.c   giving bytes up
@@ -12,6 +13,18 @@
  * A struct hw_core with a `mirror` is one: roots, fork and tree hash are those of the newest head,
  * segments and tree file are not used.  Order of writing: nodes, data, bits, head; whoever sees a
  * length finds what came with it, and what a crash leaves out is not held.
+ *
+ * To sync is one write and one fdatasync of one file most of the time:
+ *
+ *             accept ──▶ nodes, *.dat, have, head      as readers see them
+ *                  └───▶ news ──sync──▶ tail           the same again, durable
+ *                                         │ full, or the news too large:
+ *                                         ▼
+ *                        all files are synced, and a new tail begins
+ *
+ * What was synced in full and the tail upon it are what a crash leaves.  Who opens the mirror for
+ * writing stores what the tail has once more.  Whatever takes something away, or writes over it,
+ * retires the tail before.
  */
 #ifndef HW_HYPERCORE_MIRROR_INTERNAL_H
 #define HW_HYPERCORE_MIRROR_INTERNAL_H
@@ -24,9 +37,14 @@ enum {
     HW_MIRROR_DAT_SIZE = 64 << 20,       /* bytes of the log in one file */
     HW_MIRROR_DAT_NUMBER_MAX = 99999999, /* what the name has room for */
     HW_MIRROR_DATS_OPEN = 4,
-    HW_MIRROR_CACHE = 1024, /* nodes; a power of two */
-    HW_MIRROR_LOOK = 4096,  /* bytes of `have` looked at in one call */
-    HW_MIRROR_PAGE = 4096,  /* bytes of `have` that the one who writes it keeps */
+    HW_MIRROR_CACHE = 1024,          /* nodes; a power of two */
+    HW_MIRROR_RUN_MAX = 64,          /* nodes written at once */
+    HW_MIRROR_LOOK = 4096,           /* bytes of `have` looked at in one call */
+    HW_MIRROR_PAGE = 4096,           /* bytes of `have` that the one who writes it keeps */
+    HW_MIRROR_TAIL_FIRST = 64 << 10, /* bytes of a tail; it is doubled when it was full, up to */
+    HW_MIRROR_TAIL_SIZE = 4 << 20,
+    HW_MIRROR_NEWS_MAX = 512 << 10, /* bytes of items in one record; beyond all is synced */
+    HW_MIRROR_RECORD_MAX = HW_MIRROR_NEWS_MAX + HW_MIRROR_SLOT_SIZE,
 };
 
 struct hw_mirror_dat {
@@ -39,6 +57,20 @@ struct hw_mirror_dat {
 struct hw_mirror_cached {
     struct hw_node node;
     bool is_held, is_proven;
+};
+
+struct hw_mirror_tail {
+    struct hw_file *file;         /* owned; NULL: there is none yet */
+    uint64_t capacity;            /* bytes that were written once */
+    uint64_t first_size, size;    /* HW_MIRROR_TAIL_..., smaller for tests */
+    uint64_t end;                 /* where the next record goes; 0: with a new salt */
+    struct hw_mirror_chain chain; /* up to there */
+    bool is_based;  /* all was synced, and what was stored since is in the tail or in the news */
+    bool is_void;   /* nothing in the file counts, also after a crash */
+    bool has_head;  /* the head moved since the last record */
+    bool was_short; /* its size was why all was synced */
+    /* Room for a header and a record's size, then items. */
+    struct hw_buffer news;
 };
 
 struct hw_core_mirror {
@@ -65,6 +97,7 @@ struct hw_core_mirror {
     uint64_t next, next_start; /* the block after the one read last, and its first byte */
     struct hw_core_fetcher fetcher;
     struct hw_buffer scratch, order;
+    struct hw_mirror_tail tail;
 };
 
 /* ---------------------------------------------------------------------------- mirror_store.c */
@@ -123,6 +156,37 @@ enum hw_status hw_mirror_list_dats(struct hw_env *env, const char *dir, struct h
                                    struct hw_error *err) HW_MUST_CHECK;
 /* Make what was written so far durable, data and nodes before the head. */
 enum hw_status hw_mirror_sync_files(struct hw_core *core, struct hw_error *err) HW_MUST_CHECK;
+
+/* Write nodes whose indices follow each other, `count` of at most HW_MIRROR_RUN_MAX. */
+enum hw_status hw_mirror_write_nodes(struct hw_core *core, const struct hw_mirror_cached *items,
+                                     size_t count, struct hw_error *err) HW_MUST_CHECK;
+
+/* ----------------------------------------------------------------------------- mirror_tail.c */
+
+/* Open the tail if there is one; a new mirror begins without. */
+enum hw_status hw_mirror_tail_open(struct hw_core *core, bool create,
+                                   struct hw_error *err) HW_MUST_CHECK;
+void hw_mirror_tail_close(struct hw_core *core);
+
+/* What was stored: for the next record. */
+void hw_mirror_tail_node(struct hw_core *core, const struct hw_node *node, bool is_proven);
+void hw_mirror_tail_block(struct hw_core *core, uint64_t block, uint64_t start,
+                          struct hw_slice data);
+void hw_mirror_tail_head(struct hw_core *core);
+/* Something was stored in part, or is stored past the tail: the next sync is one of everything. */
+void hw_mirror_tail_spoil(struct hw_core *core);
+
+/* Make the news durable.  *done false: that takes a sync of everything. */
+enum hw_status hw_mirror_tail_sync(struct hw_core *core, bool *done,
+                                   struct hw_error *err) HW_MUST_CHECK;
+/* Everything was synced: the tail begins anew. */
+void hw_mirror_tail_restart(struct hw_core *core);
+/* Make it larger, if that would have spared a sync of everything.  Without room it stays. */
+void hw_mirror_tail_grow(struct hw_core *core);
+/* Sync everything, and let nothing of the tail come back after a crash. */
+enum hw_status hw_mirror_tail_retire(struct hw_core *core, struct hw_error *err) HW_MUST_CHECK;
+/* Store what the tail has, and retire it. */
+enum hw_status hw_mirror_tail_replay(struct hw_core *core, struct hw_error *err) HW_MUST_CHECK;
 
 /* ---------------------------------------------------------------------------------- mirror.c */
 

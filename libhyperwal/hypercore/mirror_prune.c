@@ -179,7 +179,8 @@ static enum hw_status run(struct prune *prune, struct hw_error *err)
 {
     struct hw_core *core = prune->core;
     uint64_t size = (core->roots.length + 7) / 8;
-    enum hw_status status = HW_OK;
+    /* What is given up must not come back with the tail. */
+    enum hw_status status = prune->dry_run ? HW_OK : hw_mirror_tail_retire(core, err);
 
     for (uint64_t offset = 0; offset < size && status == HW_OK; offset += HW_MIRROR_LOOK)
         status = prune_window(prune, offset, err);

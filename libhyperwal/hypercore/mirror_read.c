@@ -212,7 +212,8 @@ static bool is_ours(const char *name)
     const char *dot = strrchr(name, '.');
 
     return strcmp(name, "mirror") == 0 || strcmp(name, "head") == 0 || strcmp(name, "nodes") == 0 ||
-           strcmp(name, "have") == 0 || (dot != NULL && strcmp(dot, ".dat") == 0);
+           strcmp(name, "have") == 0 || strcmp(name, "tail") == 0 ||
+           (dot != NULL && strcmp(dot, ".dat") == 0);
 }
 
 static bool add_file(void *ctx, const char *name)

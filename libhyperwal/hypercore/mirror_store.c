@@ -7,7 +7,6 @@
 #include "hypercore/mirror_internal.h"
 
 enum {
-    RUN_MAX = 64,          /* nodes written at once */
     ORDER_KEPT = 64 << 10, /* bytes of memory for putting nodes in order that are not given back */
 };
 
@@ -17,11 +16,15 @@ static enum hw_status open_one(struct hw_core *core, const char *name, unsigned 
                                struct hw_file **out, struct hw_error *err)
 {
     char *path = hw_format("%s/%s", core->dir, name);
-    enum hw_status status;
+    enum hw_status status = HW_OK;
 
     if (path == NULL)
         return hw_fail(err, HW_ENOMEM, "%s: no memory to open the mirror", core->dir);
-    status = core->env->ops->open(core->env, path, flags, out, err);
+    /* That of another mirror, which an earlier crash left, must not come back after the next. */
+    if ((flags & HW_OPEN_CREATE) != 0)
+        status = core->env->ops->remove(core->env, path, err);
+    if (status == HW_OK || status == HW_ENOTFOUND)
+        status = core->env->ops->open(core->env, path, flags, out, err);
     if (status == HW_ENOTFOUND)
         status = hw_fail(err, HW_ECORRUPT,
                          "%s: missing: remove the mirror's files, it is fetched again", path);
@@ -44,15 +47,9 @@ enum hw_status hw_mirror_files_open(struct hw_core *core, bool create, struct hw
         status = open_one(core, "nodes", flags, &mirror->nodes, err);
     if (status == HW_OK)
         status = open_one(core, "have", flags, &mirror->have, err);
+    if (status == HW_OK)
+        status = hw_mirror_tail_open(core, create, err);
     mirror->page_at = UINT64_MAX;
-    if (status != HW_OK || !create)
-        return status;
-    /* A crash may have left some, of another mirror. */
-    status = core->env->ops->truncate(mirror->head, 0, err);
-    if (status == HW_OK)
-        status = core->env->ops->truncate(mirror->nodes, 0, err);
-    if (status == HW_OK)
-        status = core->env->ops->truncate(mirror->have, 0, err);
     return status;
 }
 
@@ -61,6 +58,7 @@ void hw_mirror_files_close(struct hw_core *core)
     const struct hw_env_ops *ops = core->env->ops;
 
     hw_mirror_drop_dats(core);
+    hw_mirror_tail_close(core);
     ops->close(core->mirror->head);
     ops->close(core->mirror->nodes);
     ops->close(core->mirror->have);
@@ -192,11 +190,10 @@ static enum hw_status is_stored(struct hw_core *core, const struct hw_mirror_cac
     return status == HW_ENOTFOUND ? HW_OK : status;
 }
 
-/* Write items[0..count), whose indices follow each other. */
-static enum hw_status write_run(struct hw_core *core, const struct hw_mirror_cached *items,
-                                size_t count, struct hw_error *err)
+enum hw_status hw_mirror_write_nodes(struct hw_core *core, const struct hw_mirror_cached *items,
+                                     size_t count, struct hw_error *err)
 {
-    uint8_t bytes[RUN_MAX * HW_MIRROR_NODE_SIZE];
+    uint8_t bytes[HW_MIRROR_RUN_MAX * HW_MIRROR_NODE_SIZE];
     enum hw_status status;
 
     for (size_t i = 0; i < count; i++)
@@ -207,10 +204,13 @@ static enum hw_status write_run(struct hw_core *core, const struct hw_mirror_cac
                                  bytes, count * HW_MIRROR_NODE_SIZE, err);
     if (status != HW_OK) {
         hw_mirror_forget_nodes(core); /* what is there now is on the disk only */
+        hw_mirror_tail_spoil(core);
         return status;
     }
-    for (size_t i = 0; i < count; i++)
+    for (size_t i = 0; i < count; i++) {
         keep_cached(core->mirror, &items[i].node, items[i].is_proven);
+        hw_mirror_tail_node(core, &items[i].node, items[i].is_proven);
+    }
     return HW_OK;
 }
 
@@ -229,18 +229,18 @@ static enum hw_status write_sorted(struct hw_core *core, const struct hw_mirror_
         status = is_stored(core, &items[i], &stored, err);
         if (status != HW_OK || stored)
             continue;
-        if (end > first && end == i && end - first < RUN_MAX &&
+        if (end > first && end == i && end - first < HW_MIRROR_RUN_MAX &&
             items[i].node.index == items[end - 1].node.index + 1) {
             end++;
             continue;
         }
         if (end > first)
-            status = write_run(core, items + first, end - first, err);
+            status = hw_mirror_write_nodes(core, items + first, end - first, err);
         first = i;
         end = i + 1;
     }
     if (status == HW_OK && end > first)
-        status = write_run(core, items + first, end - first, err);
+        status = hw_mirror_write_nodes(core, items + first, end - first, err);
     return status;
 }
 
@@ -642,7 +642,9 @@ enum hw_status hw_mirror_sync_files(struct hw_core *core, struct hw_error *err)
     }
     if (status == HW_OK)
         status = sync_one(core, mirror->head, &mirror->head_dirty, err);
-    if (status == HW_OK)
-        mirror->pinned = mirror->slot;
-    return status == HW_OK ? HW_OK : hw_core_poison(core, status);
+    if (status != HW_OK)
+        return hw_core_poison(core, status);
+    mirror->pinned = mirror->slot;
+    hw_mirror_tail_restart(core);
+    return HW_OK;
 }

@@ -45,6 +45,34 @@ static void check_node(struct hw_slice bytes)
         abort();
 }
 
+static void check_items(struct hw_slice bytes)
+{
+    struct hw_cursor cursor = hw_cursor(bytes.bytes, bytes.size);
+    struct hw_buffer encoded = {0}, scratch = {0};
+    struct hw_mirror_item item = {.block = 0};
+
+    while (hw_mirror_item_decode(&cursor, &item, NULL) == HW_OK)
+        hw_mirror_item_encode(&item, &scratch, &encoded);
+    if (encoded.size > 0 && memcmp(encoded.bytes, bytes.bytes, encoded.size) != 0)
+        abort();
+    hw_buffer_release(&encoded);
+    hw_buffer_release(&scratch);
+}
+
+static void check_tail(struct hw_slice bytes)
+{
+    uint8_t header[HW_MIRROR_TAIL_HEADER_SIZE];
+    uint64_t fork;
+
+    if (bytes.size < sizeof(header) + 4 || !hw_mirror_tail_decode(bytes.bytes, &fork))
+        return;
+    hw_mirror_tail_begin(fork, bytes.bytes + 8, header);
+    if (memcmp(header, bytes.bytes, sizeof(header)) != 0)
+        abort();
+    check_items(
+        (struct hw_slice){bytes.bytes + sizeof(header) + 4, bytes.size - sizeof(header) - 4});
+}
+
 /* A changed byte fails the checksum; with it made right again, the fields are looked at. */
 static void check_resealed(struct hw_slice bytes, void (*check)(struct hw_slice bytes))
 {
@@ -69,6 +97,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
     check_info(all);
     check_head(all);
     check_node(all);
+    check_items(all);
+    check_tail(all);
     if (size > 8) {
         check_resealed(all, check_info);
         check_resealed(all, check_head);

@@ -23,6 +23,9 @@ struct world {
     struct hw_core *log;   /* grows while it is mirrored */
     struct hw_core *other; /* of a higher fork; NULL: there is none */
     bool created, forks, prunes, sync_failed;
+    bool small_tails, no_tails; /* full after a few syncs; at once */
+    unsigned every;             /* so many steps there is a sync */
+    enum sim_crash_mode before; /* the crash before the run, if it has one */
     uint64_t synced_length, synced_fork;
     bool synced[BLOCKS + 8]; /* blocks that a sync covered, and that were not given up */
 };
@@ -68,6 +71,12 @@ static struct hw_core *open_mirror(struct sim *sim)
         return NULL;
     }
     world.created = true;
+    if (world.no_tails)
+        core->mirror->tail.size = 0;
+    if (world.small_tails) {
+        core->mirror->tail.first_size = 2048;
+        core->mirror->tail.size = 4096;
+    }
     return core;
 }
 
@@ -99,8 +108,8 @@ static enum hw_status sync_mirror(struct hw_core *core)
     enum hw_status status = hw_core_sync(core, &length, NULL);
 
     world.sync_failed = world.sync_failed || status == HW_EIO || status == HW_ENOSPC;
-    if (status != HW_OK)
-        return status;
+    if (status != HW_OK || world.sync_failed)
+        return status; /* what was synced before stays */
     world.synced_length = length;
     world.synced_fork = hw_core_head(core).fork;
     for (uint64_t i = 0; i < BLOCKS; i++)
@@ -142,7 +151,7 @@ static enum hw_status step(struct hw_core *core, unsigned i)
         if (status != HW_OK)
             return HW_OK; /* no memory for our own helper */
     }
-    if (i % 8 == 7)
+    if (i % world.every == world.every - 1)
         return sync_mirror(core);
     if (world.prunes && i % 8 == 4)
         return prune_mirror(core);
@@ -175,6 +184,37 @@ static void run(struct sim *sim, void *ctx)
     hw_core_close(core);
 }
 
+/* Open what an earlier run left, and go on a little. */
+static void recover(struct sim *sim, void *ctx)
+{
+    struct hw_core *core = open_mirror(sim);
+
+    (void)ctx;
+    if (core == NULL)
+        core = open_mirror(sim);
+    for (unsigned i = 0; i < 4 && core != NULL; i++) {
+        enum hw_status status = step(core, 8 + i);
+
+        if (status == HW_EBROKEN)
+            break;
+    }
+    hw_core_close(core);
+}
+
+/* Nothing is wrong. */
+static void check_right(struct hw_core *core)
+{
+    struct hw_error err = {0};
+
+    for (uint64_t i = 0; i < hw_core_length(core); i++) {
+        enum hw_status status = check_block(core, i, &err);
+
+        if (status != HW_EMISSING)
+            assert_status(status, HW_OK, &err);
+    }
+    assert_status(hw_core_verify(core, NULL, NULL, &err), HW_OK, &err);
+}
+
 /* Nothing is wrong, and nothing that was synced is missing. */
 static void check_held(struct hw_core *core)
 {
@@ -182,13 +222,10 @@ static void check_held(struct hw_core *core)
 
     assert_true(hw_core_length(core) >= world.synced_length);
     assert_true(hw_core_head(core).fork >= world.synced_fork);
-    for (uint64_t i = 0; i < hw_core_length(core); i++) {
-        enum hw_status status = check_block(core, i, &err);
-
-        if (status != HW_EMISSING || world.synced[i])
-            assert_status(status, HW_OK, &err);
-    }
-    assert_status(hw_core_verify(core, NULL, NULL, &err), HW_OK, &err);
+    for (uint64_t i = 0; i < hw_core_length(core); i++)
+        if (world.synced[i])
+            assert_status(check_block(core, i, &err), HW_OK, &err);
+    check_right(core);
 }
 
 /* All that is missing is fetched; then nothing is missing. */
@@ -222,19 +259,19 @@ static void check(struct sim *sim, void *ctx)
     status = hw_core_open(sim_env(sim), "/mirror", HW_CORE_READ, UINT64_MAX, &core, &err);
     if (status != HW_ENOTFOUND || world.created) {
         assert_status(status, HW_OK, &err);
-        check_held(core);
+        check_right(core); /* what is in the tail alone, a reader does not see */
         hw_core_close(core);
     }
     assert_non_null(core = open_mirror(sim));
     check_held(core);
     check_filled(core);
     hw_core_close(core);
-    if (world.sync_failed)
-        return; /* what the kernel gave up then, no later sync brings to the disk */
     sim_crash(sim, SIM_DROP);
     assert_status(hw_core_open(sim_env(sim), "/mirror", HW_CORE_MIRROR, UINT64_MAX, &core, &err),
                   HW_OK, &err);
-    for (uint64_t i = 0; i < hw_core_length(core); i++)
+    check_held(core);
+    /* What the kernel gave up when a sync failed, no later one brings to the disk. */
+    for (uint64_t i = 0; i < hw_core_length(core) && !world.sync_failed; i++)
         assert_status(check_block(core, i, &err), HW_OK, &err);
     hw_core_close(core);
     assert_int_equal(sim_open_handles(sim), 0);
@@ -255,9 +292,19 @@ static void prepare(struct sim *sim, void *ctx)
     memset(world.synced, 0, sizeof(world.synced));
 }
 
+/* A mirror whose tail has something, after a power loss that took what was not synced. */
+static void prepare_tail(struct sim *sim, void *ctx)
+{
+    prepare(sim, ctx);
+    run(sim, ctx);
+    assert_true(world.synced_length > 0 && !world.sync_failed);
+    if (world.before != SIM_CRASH_MODES) /* else the page cache has it all */
+        sim_crash(sim, world.before);
+}
+
 static int setup(void **state)
 {
-    world = (struct world){.keys = {sim_new(7), sim_new(7)}};
+    world = (struct world){.keys = {sim_new(7), sim_new(7)}, .every = 8};
     *state = sim_new(0);
     return 0;
 }
@@ -330,6 +377,65 @@ static void another_fork_is_taken_over_or_not_wherever_it_ends(void **state)
     each(state, SIM_CRASH | SIM_EIO | SIM_ENOSPC | SIM_ENOMEM, 1, false);
 }
 
+static void what_was_synced_often_survives_power_loss_anywhere(void **state)
+{
+    world.every = 2;
+    each(state, SIM_CRASH, 4, false);
+    world.small_tails = true;
+    each(state, SIM_CRASH, 1, false);
+}
+
+static void any_failing_operation_leaves_a_tail_that_goes_on(void **state)
+{
+    world.every = 2;
+    world.small_tails = true;
+    each(state, SIM_KILL | SIM_EIO | SIM_ENOSPC | SIM_EMFILE | SIM_SHORT_READ | SIM_BIT_FLIP, 2,
+         false);
+    each(state, SIM_ENOMEM, 2, false);
+    each(state, SIM_ENOSPC, 5, true);
+}
+
+static void pruning_and_forks_leave_nothing_of_the_tail(void **state)
+{
+    world.every = 2;
+    world.small_tails = true;
+    world.prunes = true;
+    each(state, SIM_CRASH | SIM_EIO, 2, false);
+    world.prunes = false;
+    world.forks = true;
+    make_other(&world.other);
+    each(state, SIM_CRASH | SIM_EIO, 2, false);
+}
+
+/* A fault at any operation of recovery, and of what comes after it; and then one more crash. */
+static void a_recovery_that_ends_anywhere_is_done_again(void **state)
+{
+    struct sim_scenario scenario = {
+        .faults = SIM_CRASH,
+        .crash_modes = 1 << SIM_DROP | 1 << SIM_TORN | 1 << SIM_BYTES,
+        .path = "/mirror",
+        .stride = 1,
+        .prepare = prepare_tail,
+        .run = recover,
+        .check = check,
+    };
+
+    for (unsigned mode = SIM_KEEP; mode <= SIM_CRASH_MODES; mode++) {
+        world.every = mode % 2 == 0 ? 3 : 4;
+        world.before = (enum sim_crash_mode)mode;
+        assert_true(sim_for_each_fault(*state, &scenario) > 10);
+    }
+    world.no_tails = true; /* heads alone */
+    assert_true(sim_for_each_fault(*state, &scenario) > 10);
+    world.no_tails = false;
+    world.before = SIM_DROP;
+    scenario.faults = SIM_KILL | SIM_EIO | SIM_ENOSPC | SIM_EMFILE | SIM_SHORT_READ;
+    assert_true(sim_for_each_fault(*state, &scenario) > 10);
+    scenario.faults = SIM_ENOMEM;
+    scenario.path = NULL;
+    assert_true(sim_for_each_fault(*state, &scenario) > 10);
+}
+
 int main(int argc, char **argv)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -342,6 +448,10 @@ int main(int argc, char **argv)
         TEST(a_bit_read_wrong_is_never_given_out),
         TEST(pruning_keeps_what_it_keeps_wherever_it_ends),
         TEST(another_fork_is_taken_over_or_not_wherever_it_ends),
+        TEST(what_was_synced_often_survives_power_loss_anywhere),
+        TEST(any_failing_operation_leaves_a_tail_that_goes_on),
+        TEST(pruning_and_forks_leave_nothing_of_the_tail),
+        TEST(a_recovery_that_ends_anywhere_is_done_again),
     };
 
     if (argc > 1)
