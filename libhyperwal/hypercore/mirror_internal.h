@@ -90,7 +90,7 @@ struct hw_core_mirror {
     struct hw_mirror_dat dats[HW_MIRROR_DATS_OPEN];
     uint64_t ticks;
 
-    /* A page of `have` as it is in the file.  Only in who writes it: others would miss what comes. */
+    /* A page of `have` as in the file.  Only in who writes it: others would miss what comes. */
     uint8_t page[HW_MIRROR_PAGE];
     uint64_t page_at; /* where it is from; UINT64_MAX: none */
     struct hw_mirror_cached cache[HW_MIRROR_CACHE];
