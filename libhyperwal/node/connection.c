@@ -70,6 +70,7 @@ static void conn_free(struct hub_conn *conn)
 
     conn_untouch(conn);
     turn_leave(conn);
+    conn->hub->output_bytes -= conn->queued;
     while (*link != conn)
         link = &(*link)->next;
     *link = conn->next;
@@ -346,10 +347,23 @@ static void touch_mirrors(struct hub_conn *conn)
             log_touch(l->log);
 }
 
+/* However many peers take nothing, what waits for all of them together stays within bounds. */
+static void look_at_output(struct hub_conn *conn)
+{
+    struct hw_hub *hub = conn->hub;
+    size_t queued = hw_peer_output(conn->peer).size;
+
+    hub->output_bytes += queued - conn->queued;
+    conn->queued = queued;
+    hw_peer_set_room(conn->peer,
+                     hub->output_bytes > HUB_OUTPUT_ENOUGH ? HUB_ROOM_SMALL : HW_LINK_OUTPUT_MAX);
+}
+
 void conn_received(struct hub_conn *conn, struct hw_slice bytes)
 {
     struct hw_error err = {0};
 
+    look_at_output(conn);
     touch_mirrors(conn);
     if (hw_peer_receive(conn->peer, bytes, &err) != HW_OK)
         conn_doom(conn, &err);
@@ -362,6 +376,7 @@ void conn_sent(struct hub_conn *conn)
     struct hw_error err = {0};
     size_t size = conn->sending;
 
+    look_at_output(conn);
     conn->was_sent = false;
     conn->sending = 0;
     if (hw_peer_sent(conn->peer, size, &err) != HW_OK)
@@ -467,6 +482,7 @@ static void conn_flush_one(struct hub_conn *conn, uint64_t now)
         return;
     }
     hub_timer(conn->hub, conn->deadline_ns);
+    look_at_output(conn);
     turn_take(conn); /* it may want input again */
     if (!conn->is_receiving && conn->input.size == 0 && hw_peer_wants_input(conn->peer)) {
         conn->is_receiving = true;

@@ -30,9 +30,11 @@
 
 enum {
     HUB_EVENTS_A_ROUND = 256,
-    HUB_REASONS = 16,         /* for drops, that are counted apart */
-    HUB_SEND_MAX = 256 << 10, /* bytes of one send */
-    HUB_ALLOWED_MAX = 65536,  /* identities let in */
+    HUB_REASONS = 16,             /* for drops, that are counted apart */
+    HUB_SEND_MAX = 256 << 10,     /* bytes of one send */
+    HUB_OUTPUT_ENOUGH = 64 << 20, /* bytes that wait for all peers: above it ... */
+    HUB_ROOM_SMALL = 64 << 10,    /* ... fewer wait for each */
+    HUB_ALLOWED_MAX = 65536,      /* identities let in */
 };
 
 struct hub_log;
@@ -75,6 +77,7 @@ struct hub_conn {
     size_t sending;        /* bytes that the transport has, 0: none */
     bool was_sent;         /* they went, and the peer does not know it yet */
     struct hw_slice input; /* bytes that came and were not looked at; the transport's */
+    size_t queued;         /* its part of hub->output_bytes */
     bool is_in_line;
     struct hub_conn *next_in_line; /* in hub->line */
     uint64_t cost_ns, cost_at_ns;  /* work it made us do, as remembered at that time */
@@ -198,6 +201,7 @@ struct hw_hub {
     struct hub_conn *line, *line_last; /* heavy ones with work to do, the next one first */
     struct hub_log *logs, *touched_logs;
     struct hw_hub_counts counts;
+    size_t output_bytes;           /* that wait for peers, as of the last look at each */
     uint64_t told_ns[HUB_REASONS]; /* so far in the future as many drops were told */
     uint64_t untold_count;         /* of drops, until ... */
     uint64_t flood_end_ns;

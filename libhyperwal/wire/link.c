@@ -161,7 +161,9 @@ static enum hw_status on_sync(struct hw_link *link, struct hw_slice payload, str
         link->is_live = false;
     if (sync.fork != replication->fork || link->is_live)
         return HW_OK;
-    if (sync.length < replication->length)
+    if (sync.length < replication->length && hw_link_output_is_full(link))
+        link->sync_due = true; /* one answer is enough for all that it says meanwhile */
+    else if (sync.length < replication->length)
         hw_link_send_sync(link); /* it waits for that before it asks */
     else if (sync.length == replication->length && sync.allows_push)
         hw_link_go_live(link, sync.length);

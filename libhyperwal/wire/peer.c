@@ -158,6 +158,7 @@ enum hw_status hw_peer_new(struct hw_env *env, bool is_initiator,
     if (peer == NULL)
         return hw_fail(err, HW_ENOMEM, "peer: no memory");
     peer->env = env;
+    peer->room = HW_LINK_OUTPUT_MAX;
     peer->host = *host;
     mux_host.ctx = peer;
     status = hw_stream_new(env, is_initiator, identity, NULL, &peer->stream, err);
@@ -296,6 +297,11 @@ bool hw_peer_wants_input(const struct hw_peer *peer)
     return peer->failure.status == HW_OK && !is_paused(peer);
 }
 
+void hw_peer_set_room(struct hw_peer *peer, size_t size)
+{
+    peer->room = size < HW_LINK_OUTPUT_MAX ? size : HW_LINK_OUTPUT_MAX;
+}
+
 struct hw_slice hw_peer_output(const struct hw_peer *peer)
 {
     return hw_stream_output(peer->stream);
@@ -311,7 +317,7 @@ enum hw_status hw_peer_sent(struct hw_peer *peer, size_t size, struct hw_error *
         return failed_before(peer, err);
     hw_stream_sent(peer->stream, size);
     peer->taken_ns = now_ns(peer);
-    if (peer_queued(peer) < HW_LINK_OUTPUT_MAX) {
+    if (peer_queued(peer) < peer->room) {
         status = peer_links_drained(peer, &why);
         if (status == HW_OK)
             status = peer_base_drained(peer, &why);

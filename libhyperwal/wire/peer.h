@@ -100,6 +100,11 @@ bool hw_peer_wants_input(const struct hw_peer *peer);
 struct hw_slice hw_peer_output(const struct hw_peer *peer);
 enum hw_status hw_peer_sent(struct hw_peer *peer, size_t size, struct hw_error *err) HW_MUST_CHECK;
 /*
+ * Answers and pushes wait while more than so many bytes wait to be sent: HW_LINK_OUTPUT_MAX is the
+ * start, and the most.
+ */
+void hw_peer_set_room(struct hw_peer *peer, size_t size);
+/*
  * Time passes.  A failure drops the peer; it may be one that a push to it met.  *deadline_ns: when
  * to call again.
  */

@@ -68,6 +68,9 @@ static size_t sink_queued(void *ctx)
 {
     const struct peer_link *link = ctx;
 
+    /* Links know one bound: above ours it is told as reached. */
+    if (peer_queued(link->peer) > link->peer->room)
+        return HW_LINK_OUTPUT_MAX + peer_queued(link->peer);
     return peer_queued(link->peer);
 }
 
@@ -254,7 +257,7 @@ enum hw_status peer_links_drained(struct hw_peer *peer, struct hw_error *err)
 
     for (const struct peer_link *link = peer->links; link != NULL; link = link->next)
         count++;
-    while (status == HW_OK && count-- > 0 && peer_queued(peer) < HW_LINK_OUTPUT_MAX) {
+    while (status == HW_OK && count-- > 0 && peer_queued(peer) < peer->room) {
         struct peer_link *link = take_turn(peer);
 
         if (link->link != NULL)

@@ -262,7 +262,7 @@ enum hw_status peer_base_drained(struct hw_peer *peer, struct hw_error *err)
 
     if (peer->base == NULL)
         peer->query_count = 0; /* nobody is there to hear the answers */
-    while (status == HW_OK && done < peer->query_count && peer_queued(peer) < HW_LINK_OUTPUT_MAX)
+    while (status == HW_OK && done < peer->query_count && peer_queued(peer) < peer->room)
         status = answer(peer, &peer->queries[done++], err);
     peer->query_count -= done;
     if (done > 0)

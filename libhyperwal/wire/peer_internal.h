@@ -53,6 +53,7 @@ struct hw_peer {
     struct hw_stream *stream; /* owned */
     struct hw_mux *mux;       /* owned */
     bool is_open;             /* ready() was told */
+    size_t room;              /* bytes of output above which answers wait */
     struct hw_error failure;  /* status HW_OK: none */
 
     struct peer_link *links; /* owned; the one whose turn it is comes first */

@@ -62,6 +62,8 @@ static void dial(struct field *field, struct wire *wire)
     }
     wire->was_dialed = true;
     wire->number = field->dialed++;
+    if ((field->attack->flags & ATTACK_DEAF) != 0)
+        wire_narrow(wire);
     if (field->attack->begin != NULL)
         field->attack->begin(wire);
 }

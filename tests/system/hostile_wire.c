@@ -152,6 +152,13 @@ bool wire_take(struct wire *wire, int fd, const struct wire_host *host)
     return begin(wire, fd, false, host);
 }
 
+void wire_narrow(struct wire *wire)
+{
+    int size = 64 << 10;
+
+    (void)setsockopt(wire->fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
+}
+
 void wire_close(struct wire *wire, bool with_reset)
 {
     struct linger linger = {.l_onoff = 1, .l_linger = 0};

@@ -68,6 +68,8 @@ void any_bytes(void *out, size_t size);
 bool wire_dial(struct wire *wire, const struct target *target, const struct wire_host *host);
 /* For a socket that was accepted. */
 bool wire_take(struct wire *wire, int fd, const struct wire_host *host);
+/* The system takes little for it: what it does not read stays with the remote. */
+void wire_narrow(struct wire *wire);
 void wire_close(struct wire *wire, bool with_reset);
 /* What poll() is to wait for. */
 short wire_events(const struct wire *wire);
