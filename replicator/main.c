@@ -1,5 +1,6 @@
 /* The table of verbs, their options, and what all of them say in the same way. */
 #include <errno.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -210,6 +211,8 @@ int main(int argc, char **argv)
         verb_help(verb);
         return DONE;
     }
+    /* What waited for peers who took nothing goes back to the system when they are gone. */
+    mallopt(M_MMAP_THRESHOLD, 128 << 10);
     sqlite3_config(SQLITE_CONFIG_LOG, sqlite_log_line, NULL);
     hyperwal_set_log(log_line, NULL);
     result = verb->run(argc - 1, argv + 1);
