@@ -320,7 +320,7 @@ void hw_request_answer(struct hw_capture *capture, uint32_t slot, enum hw_status
 
 /* The table of followers, borrowed as long as the capture; NULL: nobody has ever followed. */
 struct hw_peer_table *hw_remote_peers(struct hw_capture *capture);
-/* The worker's: lengths that followers of another fork confirmed mean nothing. */
+/* The worker's, as it begins: what was confirmed of another fork, or of more, means nothing. */
 void hw_remote_set_fork(struct hw_capture *capture, uint64_t fork);
 
 /* ----------------------------------------------------------------------------------- gate.c */

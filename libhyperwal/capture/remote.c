@@ -27,8 +27,10 @@ void hw_remote_set_fork(struct hw_capture *capture, uint64_t fork)
 {
     struct hw_peer_table *peers = hw_remote_peers(capture);
 
-    if (peers != NULL)
-        hw_peer_table_set_fork(peers, fork);
+    if (peers == NULL)
+        return;
+    hw_peer_table_set_fork(peers, fork);
+    hw_peer_table_set_length(peers, hw_core_length(capture->worker.core));
 }
 
 /* What is missing, in the words of who has to find out. */

@@ -573,3 +573,23 @@ void hw_peer_table_set_fork(struct hw_peer_table *table, uint64_t fork)
     atomic_store(&table->layout->fork, fork);
     unlock_table(file);
 }
+
+void hw_peer_table_set_length(struct hw_peer_table *table, uint64_t length)
+{
+    struct hw_file *file = NULL;
+
+    if (lock_table(table->env, table->path, false, &file, NULL) != HW_OK)
+        return;
+    for (unsigned i = 0; i < HW_PEER_ROWS; i++) {
+        struct shared_row *shared = &table->layout->rows[i];
+        uint64_t odd;
+        struct row row;
+
+        row_lock(table->env, shared, &odd);
+        row_load(shared, &row);
+        if (row.received > length || row.durable > length || row.applied > length)
+            row = (struct row){0};
+        row_store(shared, &row, odd);
+    }
+    unlock_table(file);
+}

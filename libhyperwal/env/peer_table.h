@@ -70,5 +70,10 @@ unsigned hw_peer_table_confirmed(struct hw_peer_table *table, uint64_t length, b
 /* Who writes the log says which fork it is: lengths of another one mean nothing, rows are emptied.
  */
 void hw_peer_table_set_fork(struct hw_peer_table *table, uint64_t fork);
+/*
+ * And, as it begins, how long it is: what a follower confirmed beyond that is of a log that was
+ * lost since; what it has in the place of blocks to come is not ours, and its row is emptied.
+ */
+void hw_peer_table_set_length(struct hw_peer_table *table, uint64_t length);
 
 #endif

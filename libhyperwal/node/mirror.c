@@ -74,6 +74,7 @@ static void mirror_advance(struct hw_mirror *mirror)
         mirror->fork = head.fork;
         mirror->complete = mirror->tail == UINT64_MAX ? 0 : mirror->tail;
         mirror->durable = 0;
+        mirror->told.received = UINT64_MAX; /* what was told so far was of the other fork */
     }
     mirror->check_ns = UINT64_MAX;
     if (mirror->tail == UINT64_MAX || !trust_check(mirror, length))

@@ -11,11 +11,11 @@ enum { RANGES_MAX = 1024 }; /* told to each link; more: the links are opened ane
 /* Is the directory's log the one that we have open, with fewer blocks? */
 static bool is_pruned(const struct hub_log *log, const struct hw_core *now)
 {
-    struct hw_core_head old = hw_core_head(log->core), new = hw_core_head(now);
+    struct hw_core_head before = hw_core_head(log->core), after = hw_core_head(now);
 
     return memcmp(hw_core_identity(log->core)->key, hw_core_identity(now)->key, HW_KEY_SIZE) == 0 &&
-           new.fork == old.fork &&new.length >= old.length &&hw_core_first_kept(now) >
-                           hw_core_first_kept(log->core);
+           after.fork == before.fork && after.length >= before.length &&
+           hw_core_first_kept(now) > hw_core_first_kept(log->core);
 }
 
 /* The first block from `start` on that is held, or is not; `end` if there is none. */

@@ -263,6 +263,30 @@ static void ack_bound(struct hw_ack *ack, uint64_t length)
         ack->applied = length;
 }
 
+/*
+ * What of it is about our history?  One that is still on another fork, or has more than was ever
+ * published here, may hold other blocks in the place of ours.
+ */
+static struct hw_ack ack_of_ours(const struct hub_link *link, const struct hw_ack *ack)
+{
+    const struct hub_log *log = link->log;
+    const struct hw_link *wire = hw_peer_link_of(link->conn->peer, log->replication);
+    struct hw_core_head head = hw_core_head(log->core);
+    uint64_t published = hw_shared_durable_length(log->page);
+    struct hw_link_status status = {0};
+    struct hw_ack out = *ack;
+
+    if (wire != NULL)
+        hw_link_status(wire, &status);
+    if (published < head.length)
+        published = head.length;
+    if (wire == NULL || status.remote_fork != head.fork || ack->received > published)
+        return (struct hw_ack){0, 0, 0};
+    if (ack->applied > published)
+        out.applied = 0;
+    return out;
+}
+
 void log_acknowledged(struct hub_link *link, const struct hw_ack *ack)
 {
     struct hub_log *log = link->log;
@@ -273,7 +297,7 @@ void log_acknowledged(struct hub_link *link, const struct hw_ack *ack)
 
     if (log->page == NULL)
         return;
-    link->ack = *ack;
+    link->ack = ack_of_ours(link, ack);
     link->has_ack = true;
     ack_bound(&link->ack, hw_core_length(log->core));
     row_fill(link, true, &row);

@@ -109,8 +109,31 @@ def a_follower_refuses_another_history_and_says_so(dir):
     run("verify", "r.db")
 
 
+def nobody_confirms_what_he_has_not_got(dir):
+    """What followers confirmed before the log was put back says nothing of what it signs now."""
+    def commit_remotely(text, timeout):
+        with contextlib.closing(through_vfs("app.db", durability="remote", timeout=timeout)) as db:
+            db.execute("INSERT INTO t(b) VALUES(?)", (text,))
+
+    make("app.db")
+    add("app.db", "kept")
+    back_up()
+    with server("app.db") as primary:
+        with follower(primary.urls["app.db"], "r.db") as live:
+            live.line("r.db: live")
+            for i in range(10):
+                commit_remotely(f"lost {i}", 20000)
+    put_back()
+    try:
+        commit_remotely("new", 300)
+        raise AssertionError("confirmed by nobody")
+    except sqlite3.Error as error:
+        check(error.sqlite_errorcode == 1 | 200 << 8, error)  # HYPERWAL_UNCONFIRMED
+
+
 test_network.TESTS = (nothing_is_signed_until_it_is_adopted,
-                      a_follower_refuses_another_history_and_says_so)
+                      a_follower_refuses_another_history_and_says_so,
+                      nobody_confirms_what_he_has_not_got)
 
 if __name__ == "__main__":
     sys.exit(test_network.main(sys.argv[1:]))

@@ -344,6 +344,21 @@ static void another_fork_empties_the_table(void **state)
     assert_int_equal(hw_peer_table_confirmed(world->table, 4, false), 0);
 }
 
+static void who_confirmed_more_than_there_is_counts_no_more(void **state)
+{
+    struct world *world = *state;
+    struct hw_peer_row more = follower(1, 100), as_much = follower(2, 99), got;
+    unsigned first = claim(world->table, &more), second = claim(world->table, &as_much);
+
+    hw_peer_table_set_length(world->table, 100);
+    assert_int_equal(hw_peer_table_confirmed(world->table, 99, false), 2);
+    hw_peer_table_set_length(world->table, 99); /* it lost a block, and makes another one */
+    assert_false(hw_peer_table_get(world->table, first, &got));
+    assert_true(hw_peer_table_get(world->table, second, &got));
+    assert_int_equal(hw_peer_table_confirmed(world->table, 100, false), 0);
+    assert_int_equal(hw_peer_table_confirmed(world->table, 99, false), 1);
+}
+
 static void table_of_another_boot_is_made_anew(void **state)
 {
     struct world *world = *state;
@@ -503,6 +518,7 @@ int main(int argc, char **argv)
         TEST(follower_257_gets_the_row_of_who_left_longest_ago),
         TEST(full_table_of_a_killed_server_is_free),
         TEST(another_fork_empties_the_table),
+        TEST(who_confirmed_more_than_there_is_counts_no_more),
         TEST(table_of_another_boot_is_made_anew),
         TEST(garbage_in_the_file_is_not_believed),
         TEST(faults_leave_nothing_open),
