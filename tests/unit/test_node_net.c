@@ -289,6 +289,46 @@ static void mirrors_become_whole_whatever_the_network_does(void **state)
     assert_true(cuts > 100);
 }
 
+/* A clock that goes on whenever somebody looks at it: so all that a loop does takes time. */
+static const struct hw_env_ops *timeless;
+static uint64_t passed_ns;
+
+static uint64_t clock_of_a_slow_machine(struct hw_env *env)
+{
+    passed_ns += MS(1) / 5;
+    return timeless->monotonic_ns(env) + passed_ns;
+}
+
+/* Everybody costs more than is forgotten: all wait in line, and for each the turn comes. */
+static void who_waits_in_line_is_served_all_the_same(void **state)
+{
+    struct sim *sim = *state;
+    struct hw_env_ops ops;
+    struct world w;
+
+    for (uint64_t seed = 1; seed <= 6; seed++) {
+        sim_reset(sim, seed);
+        begin(&w, sim, seed);
+        timeless = w.env->ops;
+        ops = *timeless;
+        ops.monotonic_ns = clock_of_a_slow_machine;
+        w.env->ops = &ops;
+        sim_net_set_cuts(w.net, seed % 2 == 0 ? 0 : 5000);
+        sim_net_set_piece(w.net, 1 + (size_t)(seed * 997 % 30000));
+        append(&w, 300);
+        for (unsigned i = A; i < HOSTS; i++)
+            follow(&w, i);
+        for (unsigned i = 0; i < 10; i++) {
+            append(&w, 5);
+            (void)run(&w, never, MS(20));
+        }
+        sim_net_set_cuts(w.net, 0);
+        check_all(&w);
+        end(&w);
+        w.env->ops = timeless;
+    }
+}
+
 static void cut_at_any_byte_is_made_up_for(void **state)
 {
     struct sim *sim = *state;
@@ -334,6 +374,42 @@ static void host_that_falls_silent_holds_up_nobody(void **state)
     assert_int_equal(counts.peers, 1);
     sim_net_set_silent(w.net, w.transports[A], false);
     check_all(&w); /* and comes back */
+    end(&w);
+}
+
+static bool b_is_linked(struct world *w)
+{
+    struct hw_mirror_status status;
+
+    sim_set_process(w->sim, B);
+    hw_mirror_status(w->mirrors[B], &status);
+    return status.connected == 1;
+}
+
+/* A server that lets us in and drops us, again and again, costs neither side much. */
+static void source_that_drops_us_at_once_is_dialed_seldom(void **state)
+{
+    struct sim *sim = *state;
+    struct world w;
+    uint64_t end_ns;
+    unsigned drops = 0;
+
+    begin(&w, sim, 4);
+    follow(&w, B);
+    check_all(&w);
+    end_ns = w.env->ops->monotonic_ns(w.env) + MS(60000);
+    while (w.env->ops->monotonic_ns(w.env) < end_ns && run(&w, b_is_linked, MS(20000))) {
+        sim_net_cut_host(w.net, w.transports[SERVER]);
+        (void)run(&w, never, MS(10));
+        drops++;
+    }
+    assert_in_range(drops, 5, 20);
+    assert_true(run(&w, b_is_linked, MS(20000)));
+    sim_advance(w.sim, MS(2000)); /* one that lasts is good again */
+    sim_net_cut_host(w.net, w.transports[SERVER]);
+    (void)run(&w, never, MS(10));
+    assert_true(run(&w, b_is_linked, MS(200)));
+    check_all(&w);
     end(&w);
 }
 
@@ -553,9 +629,11 @@ int main(int argc, char **argv)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
         TEST(mirrors_become_whole_whatever_the_network_does),
+        TEST(who_waits_in_line_is_served_all_the_same),
         TEST(cut_at_any_byte_is_made_up_for),
         TEST(host_that_falls_silent_holds_up_nobody),
         TEST(source_that_falls_silent_is_made_up_for_by_another),
+        TEST(source_that_drops_us_at_once_is_dialed_seldom),
         TEST(mirror_bears_any_failure_of_its_disk),
         TEST(hubs_bear_any_failed_allocation),
         TEST(what_was_told_to_be_durable_survives_a_crash),
