@@ -224,19 +224,20 @@ void log_touch(struct hub_log *log)
     log->hub->touched_logs = log;
 }
 
-/* The one whose link the replication wants dropped. */
+/* The one whose link the replication wants dropped; the hub may have had no memory to note it. */
 static void drop_link(struct hub_log *log, const struct hw_link *dropped,
                       const struct hw_error *why)
 {
-    for (struct hub_link *l = log->links; l != NULL; l = l->next_of_log) {
-        struct hub_conn *conn = l->conn;
+    for (struct hub_conn *conn = log->hub->conns; conn != NULL; conn = conn->next) {
+        struct hub_link *link;
 
-        if (!hw_peer_has_link(conn->peer, dropped))
+        if (conn->peer == NULL || !hw_peer_has_link(conn->peer, dropped))
             continue;
         conn_doom(conn, why); /* before unlinked() says that it was closed */
         hw_peer_unlink(conn->peer, log->replication);
-        if (link_find(conn, log) == l)
-            link_remove(l);
+        link = link_find(conn, log);
+        if (link != NULL)
+            link_remove(link);
         return;
     }
 }

@@ -14,6 +14,7 @@
 enum { NS_PER_MS = 1000000 };
 #define BACKOFF_MIN_NS (100 * (uint64_t)NS_PER_MS)
 #define BACKOFF_MAX_NS (10000 * (uint64_t)NS_PER_MS)
+#define LASTING_NS     (1000 * (uint64_t)NS_PER_MS) /* a link that was there for less is a failure */
 #define BAN_NS         (600000 * (uint64_t)NS_PER_MS) /* for a false proof */
 
 void source_ready(struct hub_source *source)
@@ -27,7 +28,7 @@ void source_ready(struct hub_source *source)
 void source_linked(struct hub_source *source)
 {
     source->is_linked = true;
-    source->backoff_ns = 0;
+    source->deadline_ns = hub_now(source->mirror->hub) + LASTING_NS;
     source->problem[0] = '\0';
     source->mirror->told.received = UINT64_MAX; /* this one knows nothing of us yet */
 }
@@ -49,6 +50,8 @@ void source_lost(struct hub_source *source, const struct hw_error *why)
 {
     struct hw_mirror *mirror = source->mirror;
 
+    if (source->is_linked && hub_now(mirror->hub) >= source->deadline_ns)
+        source->backoff_ns = 0;
     source->conn = NULL;
     source->is_linked = false;
     mirror->bytes_of_closed += source->bytes;
