@@ -1,8 +1,11 @@
 /* Blocks of a mirror, and what is held. */
+#include <assert.h>
 #include <string.h>
 
 #include "base/alloc.h"
 #include "hypercore/mirror_internal.h"
+
+static_assert((int)HW_MIRROR_LOOK == (int)HW_MIRROR_PAGE, "a look does not go beyond a page");
 
 enum {
     TRIES = 3,   /* looks at what is written meanwhile */
@@ -160,12 +163,15 @@ uint64_t hw_mirror_find(struct hw_core *core, uint64_t start, uint64_t end, bool
                         uint64_t *checked)
 {
     uint8_t bytes[HW_MIRROR_LOOK];
-    uint64_t first = start - start % 8, stop = first + UINT64_C(8) * HW_MIRROR_LOOK;
+    uint64_t first = start - start % 8, stop = first;
 
+    /* Up to where a page ends, which the one who writes it has at hand. */
+    stop += UINT64_C(8) * (HW_MIRROR_LOOK - first / 8 % HW_MIRROR_LOOK);
     if (stop > end)
         stop = end;
     /* What cannot be read is not held. */
-    if (hw_mirror_read_bits(core, first / 8, sizeof(bytes), bytes, NULL) != HW_OK)
+    if (stop > first &&
+        hw_mirror_read_bits(core, first / 8, (size_t)(stop - first + 7) / 8, bytes, NULL) != HW_OK)
         memset(bytes, 0, sizeof(bytes));
     for (uint64_t at = start; at < stop; at++) {
         uint8_t byte = bytes[(at - first) / 8];
