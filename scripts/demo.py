@@ -60,10 +60,9 @@ class Demo:
         return child
 
     def stop(self):
-        for child in self.children:
+        for child in reversed(self.children):  # who follows, before who serves
             if child.poll() is None:
                 child.send_signal(signal.SIGTERM)
-        for child in self.children:
             try:
                 child.wait(timeout=20)
             except subprocess.TimeoutExpired:
@@ -237,6 +236,41 @@ def accident(demo, db):
                db.execute("SELECT * FROM subdivision ORDER BY code").fetchall() == kept)
 
 
+def network(demo, db):
+    """A server, and a follower that knows nothing but its URL; it is killed, and comes back."""
+    server = demo.start("serve", "--listen", "tcp://127.0.0.1:0", "app.db")
+    url = server.stdout.readline().split()[2]
+    server.stdout.readline()  # ready
+    step(f"7. Over the network: hyperwal follow {url} far.db")
+    started = time.monotonic()
+    far = demo.start("follow", url, "far.db")
+    print("  " + far.stdout.readline().rstrip() + f", {(time.monotonic() - started) * 1000:.0f} ms after its start")
+    db.execute("PRAGMA hyperwal_durability = remote_apply").fetchone()
+    times = []
+    for _ in range(200):
+        committing = time.monotonic()
+        db.execute("UPDATE progress SET loaded = loaded + 1")
+        times.append((time.monotonic() - committing) * 1000)
+    ours = db.execute("SELECT loaded FROM progress").fetchone()[0]
+    demo.check("200 commits with durability=remote_apply, each visible there before it returns",
+               int(shell("far.db", "SELECT loaded FROM progress")) == ours,
+               f"median {statistics.median(times):.2f} ms, commit and fdatasyncs included")
+    db.execute("PRAGMA hyperwal_durability = async").fetchone()
+    far.kill()
+    far.wait()
+    for _ in range(200):
+        db.execute("UPDATE progress SET loaded = loaded + 1")
+    last = seq_of(db)
+    far = demo.start("follow", url, "far.db")
+    far.stdout.readline()
+    with contextlib.closing(through_vfs("far.db")) as replica:
+        replica.execute(f"PRAGMA hyperwal_wait={last}").fetchone()
+    demo.check("killed with -9, it goes on where it was",
+               shell("far.db", ".dump") == shell("app.db", ".dump"))
+    told = demo.facts("status", "app.db")[0]["peers"]
+    demo.check("the primary's status knows how far it is", any(p["durable_seq"] is not None for p in told))
+
+
 def session(demo):
     step("1. A database with its log, and a follower that keeps a replica")
     demo_db = sqlite3.connect(":memory:")
@@ -256,11 +290,12 @@ def session(demo):
         step("4. What does it cost?")
         figures(demo)
         accident(demo, db)
+        network(demo, db)
         last = seq_of(db)
         with contextlib.closing(through_vfs("replica.db")) as replica:
             replica.execute(f"PRAGMA hyperwal_wait={last}").fetchone()
 
-    step("7. In the end")
+    step("8. In the end")
     ours, theirs = shell("app.db", ".dump"), shell("replica.db", ".dump")
     demo.check("primary and replica have the same content", ours == theirs, size(len(ours)))
     demo.stop()
@@ -281,6 +316,7 @@ def main():
     demo = Demo(os.path.abspath(arguments.build))
     directory = tempfile.mkdtemp(prefix="hyperwal-demo-")
     os.chdir(directory)
+    os.environ["HYPERWAL_IDENTITY"] = os.path.join(directory, "identity")
     started = time.monotonic()
     try:
         session(demo)
