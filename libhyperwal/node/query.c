@@ -35,6 +35,17 @@ void query_list(struct hub_query *query, const struct hw_error *err)
         query_end(query, err->status, err);
 }
 
+/* Names are the server's words, and go to a terminal: what steers one is not shown. */
+static void make_harmless(char *text)
+{
+    for (; *text != '\0'; text++) {
+        unsigned char c = (unsigned char)*text;
+
+        if (c < 0x20 || c >= 0x7f)
+            *text = '?';
+    }
+}
+
 void query_named(struct hub_query *query, const struct hw_name_entry *entry)
 {
     char *message = query->err.message;
@@ -47,6 +58,7 @@ void query_named(struct hub_query *query, const struct hw_name_entry *entry)
         (void)snprintf(message + size, room, "%s%.*s%s",
                        query->name_count == 0 ? "; it has " : ", ", (int)entry->name.size,
                        (const char *)entry->name.bytes, is_last ? ", ..." : "");
+        make_harmless(message + size);
         query->name_count++;
     }
     if (entry != NULL)

@@ -565,6 +565,16 @@ def errors_say_what_is_wrong(dir):
         check("in use" in run("serve", "--listen", taken, "other.db", code=1).stderr, "taken")
 
 
+def names_from_a_server_do_not_steer_the_terminal(dir):
+    evil = "evil\x1b[2J\x9b\n.db"
+    make(evil)
+    with server(evil) as primary:
+        base = next(iter(primary.urls.values())).rsplit("/", 1)[0]
+        error = run("status", f"{base}/app.db", code=1).stderr
+        check("it has evil" in error and error[-1:] == "\n", repr(error))
+        check(all(" " <= c <= "~" for c in error[:-1]), repr(error))
+
+
 def status_names_the_followers(dir):
     make("app.db")
     with server("app.db") as primary:
@@ -664,7 +674,8 @@ TESTS = (a_follower_is_live_over_tcp, a_follower_is_live_over_ipc, a_follower_is
          a_late_follower_fetches_what_it_needs_alone,
          a_follower_uses_the_source_that_is_left, a_follower_behind_the_pruned_part_starts_over,
          anybody_may_be_killed_at_any_time, a_damaged_mirror_is_mended_from_its_source,
-         a_log_that_goes_on_from_a_backup_takes_its_followers_along, only_who_is_allowed_comes_in, errors_say_what_is_wrong, status_names_the_followers,
+         a_log_that_goes_on_from_a_backup_takes_its_followers_along, only_who_is_allowed_comes_in, errors_say_what_is_wrong,
+         names_from_a_server_do_not_steer_the_terminal, status_names_the_followers,
          a_log_is_read_by_its_url, a_replica_from_afar_has_a_past, once_ends_at_the_head,
          a_large_database_comes_in_pieces)
 
