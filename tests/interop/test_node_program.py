@@ -7,9 +7,13 @@ import contextlib
 import hashlib
 import json
 import os
+import select
+import shutil
 import sqlite3
+import struct
 import subprocess
 import sys
+import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import read_log  # noqa: E402
@@ -199,6 +203,59 @@ def a_follower_of_a_mirror_of_node_bears_cuts():
             check(proxy.connections > 3, proxy.connections)
 
 
+def a_mirror_of_node_stops_a_log_that_was_put_back():
+    """It has more than the log that signed it, and proves it when it is asked."""
+    with database("app.db") as db:
+        make(db, 50)
+    shutil.copytree("app.db-hyper", "backup")
+    shutil.copy("app.db", "backup.db")
+    with Node("js") as node:
+        with served("app.db") as server:
+            node.call("open", name="a", key=server.keys["app.db"])
+            node.call("connect", port=server.port)
+            with database("app.db") as db:
+                add(db, 20)
+            more = has_all(node, "a", "app.db")
+        node.call("drop")
+        names = [("backup.db", "app.db")]
+        names += [(f"backup/{name}", f"app.db-hyper/{name}") for name in os.listdir("backup")]
+        for old, path in names:  # into the same files
+            with open(old, "rb") as source, open(path, "r+b") as file:
+                file.truncate()
+                shutil.copyfileobj(source, file)
+        for name in ("app.db-wal", "app.db-shm"):  # of the server, which was killed
+            if os.path.exists(name):
+                os.remove(name)
+        with served("app.db") as server:
+            node.call("connect", port=server.port)
+            deadline = time.monotonic() + 20
+            while not os.path.exists("app.db-hyper/overtaken"):
+                check(time.monotonic() < deadline, "it was not told")
+                select.select([], [], [], 0.02)
+            with open("app.db-hyper/overtaken", "rb") as file:
+                fork, length = struct.unpack_from("<QQ", file.read(), 16)
+            check((fork, length) == (0, more), fork, length, more)
+
+
+def node_goes_on_when_the_log_is_pruned():
+    with database("app.db") as db, Node("js") as node:
+        make(db, 100)
+        with served("app.db") as server:
+            node.call("open", name="a", key=server.keys["app.db"])
+            node.call("connect", port=server.port)
+            has_all(node, "a", "app.db")
+            db.execute("PRAGMA hyperwal_snapshot").fetchall()
+            seq = add(db, 10)
+            length = len(log_hashes("app.db"))
+            subprocess.run([PROGRAM, "prune", "app.db", "--keep", str(seq)], check=True,
+                           capture_output=True, timeout=60)
+            check(None in log_hashes("app.db"), "something was pruned")
+            add(db, 20)  # over the same connection
+            hashes = log_hashes("app.db")
+            node.call("whole", name="a", length=len(hashes))
+            check(node.hashes("a")[length:] == hashes[length:], "what is new")
+
+
 TESTS = [
     node_follows_a_served_database_live,
     node_follows_several_databases_over_one_connection,
@@ -207,6 +264,8 @@ TESTS = [
     a_mirror_of_node_is_enough_when_the_primary_is_gone,
     node_follows_a_follower_that_serves,
     a_follower_of_a_mirror_of_node_bears_cuts,
+    a_mirror_of_node_stops_a_log_that_was_put_back,
+    node_goes_on_when_the_log_is_pruned,
 ]
 
 if __name__ == "__main__":
