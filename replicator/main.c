@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "program.h"
@@ -183,6 +184,17 @@ const char *failure_words(sqlite3 *db, int code)
     return sqlite3_errcode(db) != SQLITE_OK ? sqlite3_errmsg(db) : sqlite3_errstr(code);
 }
 
+/* Peers may hold a thousand connections: the log's own files are to be opened all the same. */
+static void allow_descriptors(void)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+        return;
+    limit.rlim_cur = limit.rlim_max;
+    (void)setrlimit(RLIMIT_NOFILE, &limit); /* fewer must do */
+}
+
 int main(int argc, char **argv)
 {
     const struct verb *verb;
@@ -211,6 +223,7 @@ int main(int argc, char **argv)
         verb_help(verb);
         return DONE;
     }
+    allow_descriptors();
     /* What waited for peers who took nothing goes back to the system when they are gone. */
     mallopt(M_MMAP_THRESHOLD, 128 << 10);
     sqlite3_config(SQLITE_CONFIG_LOG, sqlite_log_line, NULL);
