@@ -17,7 +17,9 @@ import json
 import os
 import random
 import re
+import resource
 import select
+import socket
 import subprocess
 import sys
 import tempfile
@@ -195,7 +197,7 @@ class Stage:
 
 def numbers(measured):
     commits, lags = measured
-    return (f"commit p50 {part(commits, 0.5):.2f} p99 {part(commits, 0.99):.2f} ms, "
+    return (f"{len(commits)} commits, p50 {part(commits, 0.5):.2f} p99 {part(commits, 0.99):.2f} ms, "
             f"lag p50 {part(lags, 0.5):.1f} p99 {part(lags, 0.99):.1f} ms")
 
 
@@ -413,6 +415,55 @@ def connections_may_break_anywhere(dir):
     attack(("resets", 20, 3))
 
 
+def descriptors_may_run_out(dir):
+    net.make("own.db")
+    with net.server("own.db") as primary:
+        server = Server(primary.process.pid)
+        host = primary.urls["own.db"].split("/")[2]
+        where = [*host.split(":"), net.run("key", "own.db").stdout.strip()]
+        soft, hard = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
+        check(soft == hard, soft, hard)
+        with net.follower(primary.urls["own.db"], "r.db") as live:
+            live.line("r.db: live")
+            few = server.descriptors() + 20
+            resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (few, few))
+            with attackers(where, ("attack", "knocks", 100, 2)):
+                until(lambda: server.descriptors() == few, "all descriptors are taken")
+                for i in range(20):
+                    net.wait_for("r.db", net.add("own.db", f"without descriptors {i}"))
+            until(lambda: server.descriptors() < few, "some are free again")
+            net.run("follow", primary.urls["own.db"], "late.db", "--once")
+            net.wait_for("r.db", net.add("own.db", "afterwards"))
+            check("accept_failed" in primary.said(), primary.said())
+    check(net.dump("r.db") == net.dump("own.db"), "r.db differs")
+
+
+def web_sockets_are_no_back_door(dir):
+    net.make("own.db")
+    with net.server("own.db", listen="ws://127.0.0.1:0/hyperwal") as primary:
+        server = Server(primary.process.pid)
+        before = server.descriptors()
+        port = int(primary.urls["own.db"].split("/")[2].split(":")[1])
+        upgrade = (f"GET /hyperwal HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\n"
+                   "Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+                   "Sec-WebSocket-Version: 13\r\n\r\n").encode()
+        giant = upgrade + b"\x82\xff" + (1 << 40).to_bytes(8, "big") + bytes(MIB)
+        wordy = b"GET /hyperwal HTTP/1.1\r\n" + b"X: " + bytes(4 * MIB)
+        large = b"POST /hyperwal HTTP/1.1\r\nContent-Length: 1000000000000\r\n\r\n" + bytes(MIB)
+        noise = upgrade + b"\x82\x85\0\0\0\0noise"
+        with contextlib.ExitStack() as stack:
+            for said in (b"", b"GET /hyper", giant, wordy, large, noise) * 20:
+                client = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+                with contextlib.suppress(OSError):
+                    client.settimeout(0.2)
+                    client.sendall(said)
+            net.run("follow", primary.urls["own.db"], "r.db", "--once")
+            tell(f"peak {server.peak() / MIB:.1f} MiB, {server.descriptors()} descriptors")
+        until(lambda: server.descriptors() <= before + 2, "descriptors are given back")
+        refused(primary.said(), "handshake frame")
+    check(net.dump("r.db") == net.dump("own.db"), "r.db differs")
+
+
 def afterwards_all_is_as_it_was(dir):
     on = stage()
     on.load.end()
@@ -545,6 +596,7 @@ TESTS = (noise_before_the_handshake_is_refused, a_handshake_is_good_once_and_as_
          what_is_not_there_is_not_looked_for_long, who_never_reads_keeps_nothing_waiting,
          what_a_peer_claims_to_have_or_want_costs_little, forged_blocks_are_not_taken,
          false_acknowledgements_hide_no_follower, connections_may_break_anywhere,
+         descriptors_may_run_out, web_sockets_are_no_back_door,
          who_never_shakes_hands_is_let_go, afterwards_all_is_as_it_was,
          lies_of_a_server_are_found_out, forged_pushes_are_found_out,
          a_liar_keeps_nobody_from_a_better_source, two_hundred_followers_hold)
