@@ -14,7 +14,7 @@
 enum { NS_PER_MS = 1000000 };
 #define BACKOFF_MIN_NS (100 * (uint64_t)NS_PER_MS)
 #define BACKOFF_MAX_NS (10000 * (uint64_t)NS_PER_MS)
-#define LASTING_NS     (1000 * (uint64_t)NS_PER_MS) /* a link that was there for less is a failure */
+#define LASTING_NS     (1000 * (uint64_t)NS_PER_MS)   /* a link that ends sooner is a failure */
 #define BAN_NS         (600000 * (uint64_t)NS_PER_MS) /* for a false proof */
 
 void source_ready(struct hub_source *source)
