@@ -51,10 +51,11 @@ static enum hw_status add_label(struct hw_capture *capture, const char *name, ui
 
 /* ----------------------------------------------------------------------------------- prune */
 
-/* What has to stay: everything above `above`, block 0, and the blocks in `listed`. */
+/* What has to stay: everything from `first` on, block 0, and the blocks in `listed`. */
 struct keep {
-    uint64_t above;
-    uint64_t *listed; /* owned, ascending once complete */
+    uint64_t oldest_base; /* last block of the entry whose state the oldest snapshot begins with */
+    uint64_t first;       /* block of that entry: what a state is, its entry says */
+    uint64_t *listed;     /* owned, ascending once complete */
     size_t count, capacity;
 };
 
@@ -63,7 +64,7 @@ static bool keep_block(void *ctx, uint64_t index)
     const struct keep *keep = ctx;
     size_t low = 0, high = keep->count;
 
-    if (index == 0 || index > keep->above)
+    if (index == 0 || index >= keep->first)
         return true;
     while (low < high) {
         size_t middle = low + (high - low) / 2;
@@ -128,6 +129,37 @@ static int compare_seqs(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
+/* The state of the oldest base is there only with its whole entry. */
+static enum hw_status keep_entry(struct hw_capture *capture, struct keep *keep,
+                                 struct hw_error *err)
+{
+    struct hw_worker *worker = &capture->worker;
+    enum hw_status status = HW_OK;
+
+    keep->first = keep->oldest_base;
+    while (keep->first > 0) {
+        struct hw_entry_header header;
+        struct hw_cursor cursor;
+
+        status = hw_core_read(worker->core, keep->first, &worker->block, err);
+        if (status == HW_EPRUNED) { /* by an older version, that did not keep it */
+            keep->first = keep->oldest_base + 1;
+            return HW_OK;
+        }
+        if (status != HW_OK)
+            return status;
+        cursor = hw_cursor(worker->block.bytes, worker->block.size);
+        status = hw_entry_header_decode(&cursor, keep->first, &header);
+        if (status != HW_OK)
+            return hw_fail(err, status, "block %llu is not an entry",
+                           (unsigned long long)keep->first);
+        if (header.starts)
+            break;
+        keep->first--;
+    }
+    return status;
+}
+
 /* Walk the snapshots from the newest back to the one that serves `from_seq`. */
 static enum hw_status plan(struct hw_capture *capture, uint64_t from_seq, struct keep *keep,
                            struct hw_error *err)
@@ -152,7 +184,7 @@ static enum hw_status plan(struct hw_capture *capture, uint64_t from_seq, struct
         }
         if (status != HW_OK)
             break;
-        keep->above = index.least_base;
+        keep->oldest_base = index.least_base;
         if (index.greatest_base <= from_seq)
             break;
         seq = older;
@@ -161,7 +193,9 @@ static enum hw_status plan(struct hw_capture *capture, uint64_t from_seq, struct
             break; /* an earlier pruning went as far */
     }
     if (status == HW_OK && (seq == UINT64_MAX || index.greatest_base > from_seq))
-        keep->above = 0; /* no snapshot serves it: all is needed */
+        keep->oldest_base = 0; /* no snapshot serves it: all is needed */
+    if (status == HW_OK)
+        status = keep_entry(capture, keep, err);
     if (keep->count > 0)
         qsort(keep->listed, keep->count, sizeof(*keep->listed), compare_seqs);
     hw_free(groups);
@@ -180,7 +214,7 @@ static enum hw_status prune(struct hw_capture *capture, uint64_t from_seq, bool 
         return hw_fail(err, HW_ENOTFOUND, "seq %llu does not exist: the log has 0..%llu",
                        (unsigned long long)from_seq, (unsigned long long)hw_core_length(core) - 1);
     status = plan(capture, from_seq, &keep, err);
-    if (status == HW_OK && keep.above > 0)
+    if (status == HW_OK && keep.first > 0)
         status = hw_core_prune(core, keep_block, &keep, dry_run, freed, err);
     hw_free(keep.listed);
     return status;

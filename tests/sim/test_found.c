@@ -1,0 +1,144 @@
+/*
+ * What random scenarios found, each on its own.
+ */
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <setjmp.h>
+
+#include <cmocka.h>
+
+#include "apply/apply.h"
+#include "capture/capture.h"
+#include "hypercore/hypercore.h"
+#include "sim/sim.h"
+#include "vfs/vfs.h"
+
+static struct sim *sim;
+
+static int setup(void **state)
+{
+    struct hw_vfs_options options = {.name = "hwsim"};
+
+    (void)state;
+    sim = sim_new(0);
+    options.base = sim_vfs(sim);
+    options.env = sim_env(sim);
+    return hw_vfs_register(&options, NULL) == HW_OK ? 0 : -1;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    hw_vfs_unregister("hwsim");
+    sim_free(sim);
+    return 0;
+}
+
+static sqlite3 *open_with(const char *vfs)
+{
+    int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE;
+    sqlite3 *db = NULL;
+
+    assert_int_equal(sqlite3_open_v2("/app.db", &db, flags, vfs), SQLITE_OK);
+    return db;
+}
+
+static void run_sql(sqlite3 *db, const char *sql)
+{
+    if (sqlite3_exec(db, sql, NULL, NULL, NULL) != SQLITE_OK)
+        fail_msg("%s: %s", sql, sqlite3_errmsg(db));
+}
+
+static struct hw_capture *capture_of(sqlite3 *db)
+{
+    struct hw_capture *capture = NULL;
+
+    run_sql(db, "SELECT count(*) FROM t"); /* now it knows of the WAL */
+    (void)sqlite3_file_control(db, "main", HW_FCNTL_CAPTURE, &capture);
+    assert_non_null(capture);
+    return capture;
+}
+
+static uint64_t logged(sqlite3 *db)
+{
+    struct hw_error err = {0};
+    uint64_t seq = 0;
+
+    if (hw_capture_wait_logged(capture_of(db), 5000, &seq, &err) != HW_OK)
+        fail_msg("%s", err.message);
+    return seq;
+}
+
+static uint64_t fingerprint_of(sqlite3 *db)
+{
+    uint64_t fingerprint = 0;
+    char message[256];
+
+    if (!sim_fingerprint(db, &fingerprint, message))
+        fail_msg("%s", message);
+    return fingerprint;
+}
+
+static enum hw_status restore(uint64_t seq, uint64_t *fingerprint, struct hw_error *err)
+{
+    struct hw_target target = {.kind = HW_TARGET_SEQ, .seq = seq};
+    struct hw_env *env = sim_env(sim);
+    struct hw_core *core = NULL;
+    struct hw_state reached;
+    enum hw_status status;
+    sqlite3 *db = NULL;
+
+    assert_int_equal(hw_core_open(env, "/app.db-hyper", HW_CORE_READ, UINT64_MAX, &core, err),
+                     HW_OK);
+    sim_file_remove(sim, "/out.db");
+    status =
+        hw_restore(env, sim_vfs(sim), core, &target, "/out.db", false, NULL, NULL, &reached, err);
+    hw_core_close(core);
+    if (status != HW_OK)
+        return status;
+    assert_int_equal(sqlite3_open_v2("/out.db", &db, SQLITE_OPEN_READONLY, sim_vfs(sim)->zName),
+                     SQLITE_OK);
+    *fingerprint = fingerprint_of(db);
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+    return HW_OK;
+}
+
+/* A snapshot has it, but what it is, its entry says. */
+static void the_oldest_state_that_is_kept_is_restored(void **state)
+{
+    uint64_t wanted, restored = 0, freed = 0, first, seq;
+    struct hw_error err = {0};
+    sqlite3 *db = open_with("hwsim");
+
+    (void)state;
+    run_sql(db,
+            "CREATE TABLE t(a INTEGER PRIMARY KEY, b); INSERT INTO t VALUES(1, zeroblob(9000))");
+    first = logged(db);
+    run_sql(db, "INSERT INTO t VALUES(2, randomblob(3000000))"); /* an entry of several blocks */
+    seq = logged(db);
+    wanted = fingerprint_of(db);
+    run_sql(db, "PRAGMA hyperwal_snapshot; DELETE FROM t WHERE a = 2");
+    if (hw_capture_prune(capture_of(db), seq, false, 5000, &freed, &err) != HW_OK)
+        fail_msg("%s", err.message);
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+    assert_int_equal(restore(first, &restored, &err), HW_EPRUNED);
+    if (restore(seq, &restored, &err) != HW_OK)
+        fail_msg("%s", err.message);
+    assert_true(restored == wanted);
+}
+
+int main(int argc, char **argv)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(the_oldest_state_that_is_kept_is_restored),
+    };
+
+    if (argc > 1) /* one test, by name or pattern */
+        cmocka_set_test_filter(argv[1]);
+    return cmocka_run_group_tests_name("found", tests, NULL, NULL);
+}
