@@ -108,8 +108,8 @@ static enum hw_status sync_state(struct hw_capture *capture, struct hw_error *er
 
     if (rc != SQLITE_OK)
         return hw_fail(err, HW_EIO, "%s: cannot sync (SQLite code %d)", capture->path, rc);
-    if (worker->check_at.frame == 0)
-        return HW_OK;
+    if (worker->check_at.frame == 0) /* a journal whose removal is lost would roll the file back */
+        return capture->env->ops->sync_dir(capture->env, capture->directory, err);
     memcpy(worker->wal_header.salts, worker->check_at.salts, sizeof(worker->wal_header.salts));
     return hw_worker_sync_wal(capture, worker->check_at.frame, err);
 }
