@@ -303,17 +303,24 @@ enum hw_status hw_proof_make(const struct hw_proof_request *request,
 
 /* --------------------------------------------------------------------------- a log we hold */
 
+/* What is read ahead for one answer, and good no longer. */
+struct core_nodes {
+    struct hw_core *core;
+    struct hw_slots_ahead ahead;
+};
+
 static enum hw_status core_node(void *ctx, uint64_t index, struct hw_node *out,
                                 struct hw_error *err)
 {
-    struct hw_core *core = ctx;
+    struct core_nodes *nodes = ctx;
+    struct hw_core *core = nodes->core;
 
     if (core->mirror != NULL)
         return hw_mirror_node_proven(core, index, out, err);
     if (hw_flat_right_span(index) >= 2 * core->roots.length)
         return hw_fail(err, HW_ENOTFOUND, "%s: node %llu is beyond the log", core->dir,
                        (unsigned long long)index);
-    return hw_tree_file_node(&core->tree, index, out, err);
+    return hw_tree_file_node_ahead(&core->tree, index, core->roots.length, &nodes->ahead, out, err);
 }
 
 /* As we made it, or as it was received. */
@@ -341,13 +348,16 @@ static uint64_t prologue_length(const struct hw_core *core)
 enum hw_status hw_core_prove(struct hw_core *core, const struct hw_proof_request *request,
                              struct hw_proof *out, struct hw_error *err)
 {
+    struct core_nodes nodes;
     struct hw_proof_server server = {.length = core->roots.length,
                                      .fork = core->fork,
                                      .prologue_length = prologue_length(core),
-                                     .source = {core_node, core}};
+                                     .source = {core_node, &nodes}};
     struct hw_proof proof = {0};
     enum hw_status status;
 
+    nodes.core = core;
+    nodes.ahead.count = 0;
     if (request->fork != core->fork)
         return hw_fail(err, HW_EFORK, "request about fork %llu of a log at %llu",
                        (unsigned long long)request->fork, (unsigned long long)core->fork);

@@ -209,17 +209,50 @@ enum hw_status hw_tree_file_block_ahead(struct hw_tree_file *tree, uint64_t bloc
                         out, err);
 }
 
+/* Where slots are looked up: in the file, and before in what was read of it. */
+struct lookup {
+    struct hw_tree_file *tree;
+    uint64_t length;              /* of the log */
+    struct hw_slots_ahead *ahead; /* NULL: nothing is read ahead */
+};
+
+/* A slot of a complete block.  HW_END: nothing is there. */
+static enum hw_status find_slot(const struct lookup *lookup, uint64_t block, struct hw_slot *out,
+                                struct hw_error *err)
+{
+    struct hw_slots_ahead *ahead = lookup->ahead;
+
+    /* Once: nodes far above have theirs far apart. */
+    if (ahead != NULL && ahead->count == 0 && block < lookup->length) {
+        uint64_t left;
+
+        ahead->first = block - block % HW_SLOTS_AHEAD;
+        left = lookup->length - ahead->first;
+        ahead->count = left < HW_SLOTS_AHEAD ? (unsigned)left : (unsigned)HW_SLOTS_AHEAD;
+        if (read_slots(lookup->tree, ahead->first, ahead->count, ahead->bytes, NULL) != HW_OK)
+            ahead->count = 0; /* what is wrong shows below */
+    }
+    if (ahead != NULL && block >= ahead->first && block - ahead->first < ahead->count) {
+        const uint8_t *bytes = ahead->bytes + (block - ahead->first) * HW_SLOT_SIZE;
+
+        hw_slot_decode(bytes, out);
+        return is_zero(bytes, HW_HASH_SIZE) ? HW_END : HW_OK;
+    }
+    return hw_tree_file_slot(lookup->tree, block, out, err);
+}
+
 /* Bytes of all blocks before `block`. */
-static enum hw_status bytes_before(struct hw_tree_file *tree, uint64_t block, uint64_t *out,
+static enum hw_status bytes_before(const struct lookup *lookup, uint64_t block, uint64_t *out,
                                    struct hw_error *err)
 {
+    struct hw_tree_file *tree = lookup->tree;
     struct hw_slot slot;
     enum hw_status status;
 
     *out = 0;
     if (block == 0)
         return HW_OK;
-    status = hw_tree_file_slot(tree, block - 1, &slot, err);
+    status = find_slot(lookup, block - 1, &slot, err);
     if (status == HW_END)
         return hw_fail(err, HW_ECORRUPT, "%s: block %llu has no slot", tree->path,
                        (unsigned long long)(block - 1));
@@ -228,19 +261,20 @@ static enum hw_status bytes_before(struct hw_tree_file *tree, uint64_t block, ui
     return status;
 }
 
-enum hw_status hw_tree_file_node(struct hw_tree_file *tree, uint64_t index, struct hw_node *out,
-                                 struct hw_error *err)
+static enum hw_status find_node(const struct lookup *lookup, uint64_t index, struct hw_node *out,
+                                struct hw_error *err)
 {
+    struct hw_tree_file *tree = lookup->tree;
     struct hw_slot slot;
     struct hw_node node = {.index = index};
     uint64_t before = 0, end = 0;
     enum hw_status status;
 
-    status = bytes_before(tree, hw_flat_left_span(index) / 2, &before, err);
+    status = bytes_before(lookup, hw_flat_left_span(index) / 2, &before, err);
     if (status == HW_OK)
-        status = bytes_before(tree, hw_flat_right_span(index) / 2 + 1, &end, err);
+        status = bytes_before(lookup, hw_flat_right_span(index) / 2 + 1, &end, err);
     if (status == HW_OK)
-        status = hw_tree_file_slot(tree, index / 2, &slot, err);
+        status = find_slot(lookup, index / 2, &slot, err);
     if (status < 0)
         return status;
     if (status == HW_OK)
@@ -251,6 +285,23 @@ enum hw_status hw_tree_file_node(struct hw_tree_file *tree, uint64_t index, stru
     node.size = end - before;
     *out = node;
     return HW_OK;
+}
+
+enum hw_status hw_tree_file_node(struct hw_tree_file *tree, uint64_t index, struct hw_node *out,
+                                 struct hw_error *err)
+{
+    const struct lookup lookup = {.tree = tree};
+
+    return find_node(&lookup, index, out, err);
+}
+
+enum hw_status hw_tree_file_node_ahead(struct hw_tree_file *tree, uint64_t index, uint64_t length,
+                                       struct hw_slots_ahead *ahead, struct hw_node *out,
+                                       struct hw_error *err)
+{
+    const struct lookup lookup = {.tree = tree, .length = length, .ahead = ahead};
+
+    return find_node(&lookup, index, out, err);
 }
 
 enum hw_status hw_tree_file_roots(struct hw_tree_file *tree, uint64_t length, struct hw_roots *out,

@@ -88,6 +88,13 @@ enum hw_status hw_tree_file_block_ahead(struct hw_tree_file *tree, uint64_t bloc
 /* A node by its flat index, which must be complete in a log of the caller's length. */
 enum hw_status hw_tree_file_node(struct hw_tree_file *tree, uint64_t index, struct hw_node *out,
                                  struct hw_error *err) HW_MUST_CHECK;
+/*
+ * The same for who wants several in a row, near the first one: the slots around that are read at
+ * once.  `ahead` is of the caller, empty at first, and only good while the log does not change.
+ */
+enum hw_status hw_tree_file_node_ahead(struct hw_tree_file *tree, uint64_t index, uint64_t length,
+                                       struct hw_slots_ahead *ahead, struct hw_node *out,
+                                       struct hw_error *err) HW_MUST_CHECK;
 enum hw_status hw_tree_file_roots(struct hw_tree_file *tree, uint64_t length, struct hw_roots *out,
                                   struct hw_error *err) HW_MUST_CHECK;
 

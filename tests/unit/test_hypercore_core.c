@@ -167,6 +167,35 @@ static void what_was_read_ahead_is_checked(void **state)
     hw_core_close(core);
 }
 
+/* Nodes near each other, as an answer wants them, from one read and from one read each. */
+static void nodes_read_in_a_row_are_those_read_alone(void **state)
+{
+    struct core_log *f = *state;
+    struct hw_core *core = NULL;
+
+    assert_ok(hw_core_create(f->env, f->dir, &core, &f->err));
+    for (unsigned i = 0; i < 40; i++)
+        assert_ok(core_log_append(core, 1 + i % 7, "n", &f->err));
+    for (uint64_t block = 0; block < hw_core_length(core); block++) {
+        struct hw_slots_ahead ahead;
+
+        ahead.count = 0;
+        for (uint64_t at = 2 * block; hw_flat_right_span(at) < 2 * hw_core_length(core);
+             at = hw_flat_parent(at)) {
+            struct hw_node alone, in_row;
+
+            assert_ok(hw_tree_file_node(&core->tree, at, &alone, &f->err));
+            assert_ok(hw_tree_file_node_ahead(&core->tree, at, hw_core_length(core), &ahead,
+                                              &in_row, &f->err));
+            assert_true(ahead.count > 0);
+            assert_int_equal(in_row.index, at);
+            assert_int_equal(in_row.size, alone.size);
+            assert_memory_equal(in_row.hash, alone.hash, HW_HASH_SIZE);
+        }
+    }
+    hw_core_close(core);
+}
+
 static void a_large_batch_is_one_batch(void **state)
 {
     struct core_log *f = *state;
@@ -270,6 +299,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(blocks_read_in_turn_cost_few_reads, core_log_setup,
                                         core_log_teardown),
         cmocka_unit_test_setup_teardown(what_was_read_ahead_is_checked, core_log_setup,
+                                        core_log_teardown),
+        cmocka_unit_test_setup_teardown(nodes_read_in_a_row_are_those_read_alone, core_log_setup,
                                         core_log_teardown),
         cmocka_unit_test_setup_teardown(a_large_batch_is_one_batch, core_log_setup,
                                         core_log_teardown),
