@@ -57,6 +57,7 @@ struct hw_mirror_dat {
 struct hw_mirror_cached {
     struct hw_node node;
     bool is_held, is_proven;
+    bool is_missing; /* it is known not to be in the file; only in who writes that */
 };
 
 struct hw_mirror_tail {

@@ -82,7 +82,7 @@ static void keep_cached(struct hw_core_mirror *mirror, const struct hw_node *nod
 void hw_mirror_forget_nodes(struct hw_core *core)
 {
     for (unsigned i = 0; i < HW_MIRROR_CACHE; i++)
-        core->mirror->cache[i].is_held = false;
+        core->mirror->cache[i].is_held = core->mirror->cache[i].is_missing = false;
     core->mirror->next = UINT64_MAX;
 }
 
@@ -118,14 +118,18 @@ enum hw_status hw_mirror_node(struct hw_core *core, uint64_t index, struct hw_no
         *is_proven = known->is_proven;
         return HW_OK;
     }
-    if (index >= 2 * HW_TREE_LENGTH_MAX)
+    if (index >= 2 * HW_TREE_LENGTH_MAX || (known->is_missing && known->node.index == index))
         return not_held(core, index, err);
     status = core->env->ops->read_at(core->mirror->nodes, index * HW_MIRROR_NODE_SIZE, bytes,
                                      sizeof(bytes), err);
     if (status < 0)
         return status;
-    if (!hw_mirror_node_decode(bytes, index, out, is_proven))
+    if (!hw_mirror_node_decode(bytes, index, out, is_proven)) {
+        /* Asked for often, until it comes. */
+        if (core->mode == HW_CORE_MIRROR)
+            *known = (struct hw_mirror_cached){.node = {.index = index}, .is_missing = true};
         return not_held(core, index, err);
+    }
     keep_cached(core->mirror, out, *is_proven);
     return HW_OK;
 }

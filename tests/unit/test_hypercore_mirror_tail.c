@@ -242,6 +242,31 @@ static void large_blocks_go_past_the_tail(void **state)
     }
 }
 
+/* Until they come; it is asked for them again and again. */
+static void nodes_that_are_missing_are_looked_for_once(void **state)
+{
+    struct world *f = *state;
+    struct hw_accepted accepted;
+    uint64_t reads, missing = 0;
+
+    make(f);
+    assert_ok(core_log_append(f->log, 40, "n", &f->err));
+    assert_ok(mirror_log_upgrade(f->log, f->mirror, &accepted, &f->err));
+    assert_ok(hw_core_missing_nodes(f->mirror, 2 * 17, &missing, &f->err));
+    assert_int_equal(missing, 5);
+    reads = sim_count(f->sim, SIM_READ, "/mirror/nodes");
+    assert_ok(hw_core_missing_nodes(f->mirror, 2 * 17, &missing, &f->err));
+    assert_int_equal(missing, 5);
+    assert_int_equal(sim_count(f->sim, SIM_READ, "/mirror/nodes"), reads);
+    assert_ok(mirror_log_block(f->log, f->mirror, 17, &accepted, &f->err));
+    assert_true(accepted.has_block);
+    assert_ok(hw_core_missing_nodes(f->mirror, 2 * 17, &missing, &f->err));
+    assert_int_equal(missing, 0);
+    assert_ok(hw_core_missing_nodes(f->mirror, 2 * 16, &missing, &f->err));
+    assert_int_equal(missing, 0);
+    assert_ok(core_log_check(f->mirror, 17, &f->err));
+}
+
 /* Whatever a record says, the rest of the machine is not harmed by it. */
 static void a_record_that_cannot_be_is_refused(void **state)
 {
@@ -278,6 +303,7 @@ int main(int argc, char **argv)
         TEST(what_is_not_of_this_mirror_is_not_taken),
         TEST(a_new_mirror_takes_nothing_of_one_before),
         TEST(large_blocks_go_past_the_tail),
+        TEST(nodes_that_are_missing_are_looked_for_once),
         TEST(a_record_that_cannot_be_is_refused),
     };
 
