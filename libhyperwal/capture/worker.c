@@ -671,8 +671,8 @@ static bool yields(struct hw_capture *capture, uint64_t *deadline_ns)
 }
 
 /*
- * A process in which nobody reads cannot see what another one commits, and must not keep the role
- * from it.  A moment is left to the connection for which the database was just opened.
+ * A process in which nobody reads cannot see what another one commits: it does not take the role,
+ * and does not keep it.  A moment is left to the connection for which the database was just opened.
  */
 static bool is_useless(struct hw_capture *capture, uint64_t *deadline_ns)
 {
@@ -681,20 +681,21 @@ static bool is_useless(struct hw_capture *capture, uint64_t *deadline_ns)
     uint64_t now = now_ns(capture);
 
     if (!capture->threaded || capture->memory || hw_capture_can_work(capture) ||
-        !worker->has_role || worker->state != WORKER_IDLE) {
+        (worker->has_role && worker->state != WORKER_IDLE)) {
         worker->useless_since_ns = 0;
         return false;
     }
-    if (worker->useless_since_ns == 0) {
+    if (worker->has_role && worker->useless_since_ns == 0) {
         worker->useless_since_ns = now;
         worker->useless_count = count;
     }
-    if (now - worker->useless_since_ns < RETRY_NS && worker->useless_count == count) {
+    if (worker->has_role && now - worker->useless_since_ns < RETRY_NS &&
+        worker->useless_count == count) {
         *deadline_ns = worker->useless_since_ns + RETRY_NS;
         return true;
     }
     worker->useless_since_ns = 0;
-    hw_worker_drop_role(capture);
+    hw_worker_drop_role(capture); /* or the lock alone, which the thread waited for */
     return true;
 }
 

@@ -79,6 +79,45 @@ static bool remove_leftover(void *ctx, const char *name)
     return true;
 }
 
+/* Is the file at `path` the one that we have open?  Somebody may have taken it for a leftover. */
+static bool is_named(struct hw_env *env, const char *path, struct hw_file *file)
+{
+    struct hw_file_stat own, named;
+
+    return env->ops->stat_file(file, &own, NULL) == HW_OK &&
+           env->ops->stat(env, path, &named, NULL) == HW_OK && own.inode == named.inode &&
+           own.device == named.device;
+}
+
+/*
+ * HW_EBUSY: another copy of SQLite in this process has it.  Who looks for leftovers locks a file
+ * for a moment, too, and removes one that is made just then: so look again.
+ */
+static enum hw_status claim_lock(struct hw_env *env, const char *path, struct hw_file **out)
+{
+    enum { TRIES = 50, PAUSE_NS = 1000000 };
+    unsigned flags = HW_OPEN_READ | HW_OPEN_WRITE | HW_OPEN_CREATE;
+    enum hw_status status = HW_EBUSY;
+    uint32_t nobody = 0;
+
+    for (int i = 0; i < TRIES && status == HW_EBUSY; i++) {
+        struct hw_file *file = NULL;
+
+        if (i > 0)
+            env->ops->wait_word(env, &nobody, 0, PAUSE_NS);
+        if (env->ops->open(env, path, flags, &file, NULL) != HW_OK)
+            return HW_END; /* no log yet, or a directory that is not ours to write in */
+        status = env->ops->lock(file, false, NULL);
+        if (status == HW_OK && is_named(env, path, file)) {
+            *out = file;
+            return HW_OK;
+        }
+        env->ops->close(file);
+        status = HW_EBUSY;
+    }
+    return status;
+}
+
 /*
  * Two copies of SQLite in one process (the host's own and a linked one) would drop each other's
  * POSIX locks.  They share no memory that either could find, but a lock of an open file description
@@ -88,7 +127,6 @@ static enum hw_status claim(struct hw_shim_database *database, struct hw_error *
 {
     struct hw_env *env = database->shim->env;
     struct leftovers leftovers = {.env = env};
-    struct hw_file *file = NULL;
     enum hw_status status = HW_OK;
     char *dir = hw_format("%s-hyper", database->path);
     char *path = NULL;
@@ -100,17 +138,15 @@ static enum hw_status claim(struct hw_shim_database *database, struct hw_error *
         status = hw_fail(err, HW_ENOMEM, "no memory to open it");
         goto done;
     }
-    if (env->ops->open(env, path, HW_OPEN_READ | HW_OPEN_WRITE | HW_OPEN_CREATE, &file, NULL) !=
-        HW_OK)
-        goto done; /* no log yet, or a directory that is not ours to write in */
-    if (env->ops->lock(file, false, NULL) != HW_OK) {
-        env->ops->close(file);
-        status = hw_fail(err, HW_EBUSY,
-                         "another copy of SQLite in this process has this database open, and each "
-                         "would drop the other's locks: use one copy");
+    status = claim_lock(env, path, &database->claim);
+    if (status == HW_EBUSY)
+        (void)hw_fail(err, status,
+                      "another copy of SQLite in this process has this database open, and each "
+                      "would drop the other's locks: use one copy");
+    if (status != HW_OK) {
+        status = status == HW_END ? HW_OK : status;
         goto done;
     }
-    database->claim = file;
     database->claim_path = path;
     path = NULL;
     leftovers.dir = dir;

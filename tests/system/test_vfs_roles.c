@@ -292,6 +292,39 @@ static void everything_a_killed_process_committed_is_in_the_log(void **state)
     assert_int_equal(sqlite3_close(db), SQLITE_OK);
 }
 
+/* Opens and closes; returns how many opens failed. */
+static int open_often(void)
+{
+    int failed = 0;
+
+    for (int i = 0; i < 300; i++) {
+        sqlite3 *db = NULL;
+
+        failed += hyperwal_open(path, 0, &db, NULL) != SQLITE_OK;
+        failed += sqlite3_close(db) != SQLITE_OK;
+    }
+    return failed;
+}
+
+/* Each looks for the leftovers of dead processes, and must not take the others' for such. */
+static void processes_that_open_at_once_leave_each_other_alone(void **state)
+{
+    pid_t children[3];
+    int code;
+
+    (void)state;
+    assert_int_equal(sqlite3_close(open_db("")), SQLITE_OK);
+    for (int i = 0; i < 3; i++) {
+        children[i] = fork();
+        if (children[i] == 0)
+            _exit(open_often() == 0 ? 0 : 1);
+    }
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(waitpid(children[i], &code, 0), children[i]);
+        assert_int_equal(code, 0);
+    }
+}
+
 /* ------------------------------------------------------------------------------- at once */
 
 enum { WRITERS = 3, COMMITS = 150 };
@@ -430,6 +463,8 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(
             a_commit_that_is_not_confirmed_stands_and_fails_with_its_own_code, setup, teardown),
+        cmocka_unit_test_setup_teardown(processes_that_open_at_once_leave_each_other_alone, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(a_process_that_reads_nothing_does_not_keep_the_role, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(on_timeout_continue_lets_the_commit_succeed, setup,
