@@ -1,19 +1,34 @@
-/* Implements hyperwal_look() of include/hyperwal.h: the WAL may have grown. */
+/*
+ * Implements hyperwal_look() and hyperwal_hold() of include/hyperwal.h: about programs that do not
+ * use the VFS.
+ */
 #include "capture/capture.h"
 #include "hyperwal.h"
 #include "vfs/vfs.h"
 
+/* NULL for a replica and for a database of the past. */
+static int capture_of(sqlite3 *db, const char *schema, struct hw_capture **out)
+{
+    *out = NULL;
+    return db == NULL ? SQLITE_MISUSE : sqlite3_file_control(db, schema, HW_FCNTL_CAPTURE, out);
+}
+
 int hyperwal_look(sqlite3 *db, const char *schema)
 {
-    struct hw_capture *capture = NULL;
-    int code;
+    struct hw_capture *capture;
+    int code = capture_of(db, schema, &capture);
 
-    if (db == NULL)
-        return SQLITE_MISUSE;
-    code = sqlite3_file_control(db, schema, HW_FCNTL_CAPTURE, &capture);
-    if (code != SQLITE_OK)
-        return code;
-    if (capture != NULL) /* a replica and a database of the past have none */
+    if (code == SQLITE_OK && capture != NULL)
         hw_capture_committed(capture);
-    return SQLITE_OK;
+    return code;
+}
+
+int hyperwal_hold(sqlite3 *db, const char *schema, int held)
+{
+    struct hw_capture *capture;
+    int code = capture_of(db, schema, &capture);
+
+    if (code == SQLITE_OK && capture != NULL)
+        hw_capture_hold(capture, held != 0);
+    return code;
 }

@@ -12,7 +12,6 @@
 #include "report.h"
 
 enum { BUSY_MS = 2000 };       /* how long a program that is in a transaction is waited for */
-enum { MOVE_MS = 100 };        /* between two moves of a read mark while somebody writes */
 enum { LOOK_MS_LIMIT = 8192 }; /* the last look is twice that after a write without a commit */
 
 struct served *served_find(struct served_list *list, const char *path)
@@ -276,11 +275,6 @@ static void look(struct served *served)
     }
 }
 
-static double move_after(const struct sidecar *sidecar)
-{
-    return sidecar->moved + MOVE_MS / 1000.0;
-}
-
 void served_work(struct served_list *list)
 {
     for (size_t i = 0; i < list->count; i++) {
@@ -291,7 +285,7 @@ void served_work(struct served_list *list)
             continue;
         if (served->is_written || (served->delay_ms != 0 && now >= served->look_after))
             look(served);
-        if (served->sidecar.is_due && now >= move_after(&served->sidecar))
+        if (served->sidecar.is_due && now >= served->sidecar.move_after)
             (void)sidecar_move(&served->sidecar, served->db); /* the old mark stands: again later */
     }
 }
@@ -302,7 +296,7 @@ int served_wait(const struct served_list *list)
 
     for (size_t i = 0; i < list->count; i++) {
         const struct served *served = &list->items[i];
-        double look_in = served->look_after - now, move_in = move_after(&served->sidecar) - now;
+        double look_in = served->look_after - now, move_in = served->sidecar.move_after - now;
 
         if (served->db == NULL)
             continue;

@@ -6,12 +6,18 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "report.h"
 
-enum { BUSY_MS = 100, WAL_LIMIT = 8 << 20, RETRY_SECONDS = 1 };
-enum { LAG_LIMIT = 2000, RESTART_TRIES = 3 };
+enum { BUSY_MS = 100, WAL_LIMIT = 8 << 20, RESTART_TRIES = 3 };
+enum { LAG_LIMIT = 2000 };     /* frames: with more to log writers would wait too long */
+enum { WAL_LITTLE = 4 << 20 }; /* bytes of the file: nothing to copy before */
+enum { PACE_MS = 20, HURRY_MS = 2, RETRY_MS = 1000, COPY_MS = 100 };
+enum { LOG_MS = 4, HELD_MS = 7 }; /* how long writers are kept out for the log, and for all */
+enum { REST_FACTOR = 100 };       /* and how much longer not, after that */
 
 static int exec(sqlite3 *db, const char *sql)
 {
@@ -37,12 +43,22 @@ static void mark_leave(sqlite3 *db)
         (void)exec(db, "ROLLBACK"); /* a read transaction cannot fail to end */
 }
 
+/* The read transactions are about to end. */
+static void hold_leave(struct sidecar *sidecar)
+{
+    if (sidecar->holds)
+        (void)hyperwal_hold(sidecar->marks[0], NULL, 0); /* fails for no database of ours */
+    sidecar->holds = false;
+}
+
 int sidecar_open(struct sidecar *sidecar, const char *path)
 {
     char *lock = sqlite3_mprintf("%s-hyper/sidecar.lock", path);
-    int code = lock != NULL ? SQLITE_OK : SQLITE_NOMEM;
+    int code;
 
-    *sidecar = (struct sidecar){.moved = seconds_now(), .is_due = true, .lock = -1};
+    *sidecar = (struct sidecar){.is_due = true, .lock = -1};
+    sidecar->wal_path = sqlite3_mprintf("%s-wal", path);
+    code = lock != NULL && sidecar->wal_path != NULL ? SQLITE_OK : SQLITE_NOMEM;
     if (code == SQLITE_OK) {
         sidecar->lock = open(lock, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
         if (sidecar->lock < 0)
@@ -61,6 +77,7 @@ int sidecar_open(struct sidecar *sidecar, const char *path)
 
 void sidecar_close(struct sidecar *sidecar)
 {
+    hold_leave(sidecar);
     for (int i = 0; i < 2; i++) {
         sqlite3_close_v2(sidecar->marks[i]);
         sidecar->marks[i] = NULL;
@@ -69,7 +86,11 @@ void sidecar_close(struct sidecar *sidecar)
         close(sidecar->lock);
     sidecar->lock = -1;
     sidecar->has_lock = false;
+    sqlite3_free(sidecar->wal_path);
+    sidecar->wal_path = NULL;
 }
+
+/* --------------------------------------------------------- another process is the worker */
 
 static void swap(struct sidecar *sidecar)
 {
@@ -241,16 +262,128 @@ static int wal_limit(struct sidecar *sidecar, sqlite3 *db)
     return code;
 }
 
-/* Is the log being written?  While the database is compared with it, waiting is in vain. */
-static bool is_running(sqlite3 *db)
-{
-    char *json = NULL;
-    bool running = hyperwal_status(db, NULL, &json) == SQLITE_OK && json != NULL &&
-                   (strstr(json, "\"state\":\"running\"") != NULL ||
-                    strstr(json, "\"state\":\"standby\"") != NULL);
+/* ------------------------------------------------------------- this process is the worker */
 
+/* The next read transaction: the log reaches its beginning before the last one ends. */
+static int hold_step(struct sidecar *sidecar, sqlite3 *db)
+{
+    uint64_t seq;
+    int code = mark_take(sidecar->marks[1]);
+
+    if (code == SQLITE_OK)
+        code = hyperwal_seq(db, NULL, &seq);
+    if (code != SQLITE_OK) {
+        mark_leave(sidecar->marks[1]);
+        return code;
+    }
+    swap(sidecar);
+    mark_leave(sidecar->marks[1]);
+    if (!sidecar->holds)
+        sidecar->holds = hyperwal_hold(db, NULL, 1) == SQLITE_OK;
+    return SQLITE_OK;
+}
+
+static void rest_a_moment(void)
+{
+    const struct timespec moment = {.tv_nsec = 200000};
+
+    (void)nanosleep(&moment, NULL);
+}
+
+/* Writers are kept out since `begin`: copy all, if nobody else does and no reader is in the way. */
+static int copy_rest(sqlite3 *db, double begin)
+{
+    int frames = 0, copied = 0, code;
+
+    while ((code = checkpoint(db, &frames, &copied)) == SQLITE_BUSY &&
+           seconds_now() - begin < HELD_MS / 1000.0)
+        rest_a_moment();
+    return code;
+}
+
+/*
+ * Nobody commits while the last frames are logged and copied; then marks[0] is at READ(0), and the
+ * next writer begins a new round if no other reader is in the way.
+ */
+static int hold_restart(struct sidecar *sidecar, sqlite3 *db)
+{
+    sqlite3 *reader = sidecar->marks[0], *writer = sidecar->marks[1];
+    double begin;
+    int code = exec(writer, "BEGIN IMMEDIATE");
+
+    if (code != SQLITE_OK)
+        return code;
+    begin = seconds_now();
+    code = hyperwal_wait(db, NULL, 0, LOG_MS);
+    if (code == SQLITE_OK) {
+        mark_leave(reader);
+        code = copy_rest(db, begin);
+        if (mark_take(reader) != SQLITE_OK)
+            hold_leave(sidecar);
+    }
+    mark_leave(writer);
+    sidecar->rest_until = seconds_now() + REST_FACTOR * (seconds_now() - begin);
+    return code;
+}
+
+/* Copy up to the mark, and begin a new round if the WAL has become long. */
+static int hold_copy(struct sidecar *sidecar, sqlite3 *db)
+{
+    int64_t page_size = 0;
+    int frames = 0, copied = 0;
+    int code = checkpoint(db, &frames, &copied);
+
+    if (code == SQLITE_OK)
+        code = number_of(db, "PRAGMA page_size", &page_size);
+    if (code != SQLITE_OK)
+        return code;
+    sidecar->copied = seconds_now();
+    if (frames < sidecar->tried_frames)
+        sidecar->tried_frames = 0; /* a new round */
+    if (frames == copied)
+        return hold_step(sidecar, db); /* at READ(0) now, which keeps nobody from a new round */
+    if ((frames - sidecar->tried_frames) * page_size < WAL_LIMIT ||
+        seconds_now() < sidecar->rest_until)
+        return SQLITE_OK;
+    code = hold_step(sidecar, db); /* little is left to log */
+    if (code == SQLITE_OK)
+        code = hold_restart(sidecar, db);
+    if (code == SQLITE_OK)
+        sidecar->tried_frames = frames; /* a reader that stays is not to cost more */
+    return code;
+}
+
+static int hold_move(struct sidecar *sidecar, sqlite3 *db)
+{
+    struct stat wal;
+    int code = hold_step(sidecar, db);
+
+    if (code == SQLITE_OK && stat(sidecar->wal_path, &wal) == 0 && wal.st_size >= WAL_LITTLE &&
+        seconds_now() >= sidecar->copied + COPY_MS / 1000.0)
+        code = hold_copy(sidecar, db);
+    return code;
+}
+
+/* ---------------------------------------------------------------------- who is the worker */
+
+enum log_state { LOG_ELSEWHERE, LOG_HERE, LOG_LET_GO, LOG_NOT_NOW };
+
+/* While the database is compared with the log, waiting is in vain. */
+static enum log_state log_state(sqlite3 *db)
+{
+    enum log_state state = LOG_NOT_NOW;
+    char *json = NULL;
+
+    if (hyperwal_status(db, NULL, &json) != SQLITE_OK || json == NULL)
+        state = LOG_NOT_NOW;
+    else if (strstr(json, "\"state\":\"running\"") != NULL)
+        state = LOG_HERE;
+    else if (strstr(json, "\"state\":\"standby\"") != NULL)
+        state = LOG_ELSEWHERE;
+    else if (strstr(json, "\"state\":\"released\"") != NULL)
+        state = LOG_LET_GO;
     sqlite3_free(json);
-    return running;
+    return state;
 }
 
 /* Become the one who has the marks. */
@@ -261,22 +394,51 @@ static bool lock_take(struct sidecar *sidecar)
     return sidecar->has_lock;
 }
 
-int sidecar_move(struct sidecar *sidecar, sqlite3 *db)
+/* The worker is another process, whose gate has not heard of our hold: as the header says. */
+static int frame_move(struct sidecar *sidecar, sqlite3 *db)
 {
-    int frames = 0, copied = 0, code;
+    int frames = 0, copied = 0;
+    int code = checkpoint(db, &frames, &copied);
 
-    sidecar->moved = seconds_now();
-    if (!lock_take(sidecar)) {
-        sidecar->is_due = false;
-        return SQLITE_BUSY;
-    }
-    code = is_running(db) ? checkpoint(db, &frames, &copied) : SQLITE_BUSY;
+    if (sidecar->holds)
+        sidecar->frames = 0; /* it may be at READ(0) */
+    hold_leave(sidecar);
     if (code == SQLITE_OK && sidecar->frames == 0)
         code = mark_plant(sidecar, db, -1);
     else if (code == SQLITE_OK && frames > sidecar->frames)
         code = mark_move(sidecar, db);
-    sidecar->is_due = code != SQLITE_OK;
-    if (sidecar->is_due)
-        sidecar->moved += RETRY_SECONDS;
     return code == SQLITE_OK ? wal_limit(sidecar, db) : code;
+}
+
+int sidecar_move(struct sidecar *sidecar, sqlite3 *db)
+{
+    int code = SQLITE_BUSY, pace_ms = PACE_MS;
+
+    if (!lock_take(sidecar)) {
+        sidecar->is_due = false;
+        return SQLITE_BUSY;
+    }
+    switch (log_state(db)) {
+    case LOG_HERE:
+        code = hold_move(sidecar, db);
+        /* A checkpoint of somebody who may wait for our mark, and keep writers waiting. */
+        pace_ms = code == SQLITE_BUSY ? HURRY_MS : code != SQLITE_OK ? RETRY_MS : PACE_MS;
+        break;
+    case LOG_ELSEWHERE:
+        code = frame_move(sidecar, db);
+        pace_ms = code == SQLITE_OK ? COPY_MS : RETRY_MS;
+        break;
+    case LOG_LET_GO: /* so is the WAL: a gap will name what is missing */
+        hold_leave(sidecar);
+        mark_leave(sidecar->marks[0]);
+        sidecar->frames = 0;
+        pace_ms = RETRY_MS;
+        break;
+    case LOG_NOT_NOW:
+        pace_ms = RETRY_MS;
+        break;
+    }
+    sidecar->is_due = code != SQLITE_OK;
+    sidecar->move_after = seconds_now() + pace_ms / 1000.0;
+    return code;
 }

@@ -11,14 +11,16 @@
  *       log  ━━━━━━━━━━━━━━━━▶         then the log reaches the new mark, and the old one goes
  *
  * Marks alone would let the WAL grow for ever.  When it passes WAL_LIMIT we take the write lock for
- * a moment, copy what is left, and write the first frame of the next round ourselves: a commit that
- * sets user_version to what it is.  That restart goes through the gate of the VFS, so the log knows
- * of it.
+ * a few milliseconds, and log and copy what is left.  A reader that comes when all of the WAL is in
+ * the database gets no mark but READ(0): it lets the next writer begin a new round, and nobody copy
+ * a frame of that.  So the log, which has all of the old round, misses nothing of the new one: the
+ * worker in this process is told so (hyperwal_hold()) and follows.  The same way we get out of the
+ * way of a program that wants to restart or truncate the WAL.
  *
- * A reader that comes when all of the WAL is in the database gets no mark but READ(0), and lets
- * others restart the WAL.  So the first mark is planted at a frame of our own that nobody could
- * copy yet, and a mark moves only to a frame above the one it is at, which nobody can have copied
- * either.
+ * A worker in another process asks its gate alone.  Then READ(0) is avoided: the first mark is
+ * planted at a frame of our own, which nobody could copy yet, a mark moves only to a frame above
+ * the one it is at, and a new round is begun by us: a commit that sets user_version to what it is;
+ * that restart goes through the gate of the VFS.
  *
  * Marks of two servers would keep each other from restarting the WAL: the lock of the file
  * `sidecar.lock` in the log's directory decides which one has them.  The other one tries again
@@ -34,18 +36,22 @@ struct sidecar {
     sqlite3 *marks[2]; /* owned; marks[0] has the read transaction that counts */
     int lock;          /* descriptor of sidecar.lock; -1: not open */
     bool has_lock;
-    double moved;     /* when, in seconds_now() */
-    bool is_due;      /* somebody wrote to the WAL since */
-    int frames;       /* in the WAL when the mark was taken, or a few more; 0: no mark in it yet */
-    int tried_frames; /* length of the WAL when a restart was tried; 0: not in this round */
+    bool holds;        /* marks[0] counts, and the worker here was told */
+    bool is_due;       /* somebody wrote to the WAL or the database since */
+    double move_after; /* in seconds_now(), like the next two */
+    double rest_until; /* writers are not kept out before */
+    double copied;     /* when we last copied frames */
+    char *wal_path;    /* owned */
+    int frames;        /* with the worker elsewhere: in the WAL when the mark was taken; 0: none */
+    int tried_frames;  /* length of the WAL when a restart was tried; 0: not in this round */
 };
 
 /* Open the two connections; the first move, which is due at once, plants the mark. */
 int sidecar_open(struct sidecar *sidecar, const char *path);
 void sidecar_close(struct sidecar *sidecar);
 /*
- * Move the mark up to the end of the WAL, and restart the WAL if it has grown too long.  `db` is a
- * third connection through the VFS, without a transaction.  Waits for the log, bounded.
+ * Move the mark up to the end of the WAL, and have the WAL restarted if it has grown too long.
+ * `db` is a third connection through the VFS, without a transaction.  Waits for the log, bounded.
  * SQLITE_BUSY: another program was in the way, or the log is not being written yet; the old mark
  * stands, and is_due says whether to try again.
  */

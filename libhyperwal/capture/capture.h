@@ -68,6 +68,13 @@ bool hw_capture_ready(struct hw_capture *capture); /* false: call again at the n
 /* The write lock was released: there may be a new commit.  Costs an increment, seldom a futex. */
 void hw_capture_committed(struct hw_capture *capture);
 /*
+ * While `held`, somebody in this process has a read transaction open at any time, and ends none
+ * before the log has reached the beginning of the next: so a program that asks no gate can begin
+ * a new round of the WAL only when all of the old one is in the log.  Set it when all that was
+ * committed after the first transaction began is in the log; clear it before the last one ends.
+ */
+void hw_capture_hold(struct hw_capture *capture, bool held);
+/*
  * A connection that holds WRITE synced the WAL, whose last frame header it wrote has these salts
  * and ends `size` bytes into the file: the worker need not sync so far again.  Not to be called for
  * the syncs of a checkpoint.

@@ -252,6 +252,8 @@ bool hw_gate_round_is_ours(struct hw_capture *capture, const struct hw_wal_posit
 {
     struct hw_shared_round round = hw_shared_round(capture->shared);
 
+    if (capture->worker.state == WORKER_RUNNING && atomic_load(&capture->held))
+        return true; /* whoever began it */
     if (memcmp(round.salts, salts, sizeof(round.salts)) != 0)
         return false; /* begun by a program without hyperwal */
     return closed_clean || at->frame == 0 ||

@@ -205,6 +205,7 @@ struct hw_capture {
     atomic_bool settled;             /* the first writer need not wait (any more) */
     atomic_bool exclusive;           /* exclusive locking mode in this process */
     atomic_bool exclusive_has_shm;
+    atomic_bool held; /* hw_capture_hold() */
 
     struct hw_mutex step_mutex;
     struct hw_worker worker; /* step */
@@ -334,7 +335,7 @@ void hw_gate_close(struct hw_capture *capture);
 enum hw_status hw_gate_header(struct hw_capture *capture, struct hw_wal_index_header *out);
 /*
  * Did the round with `salts` begin through us, when all of the WAL up to `at` (or, after a clean
- * close, up to its end) was in the log?
+ * close, up to its end) was in the log?  Or, while the worker runs, under a hold of this process?
  */
 bool hw_gate_round_is_ours(struct hw_capture *capture, const struct hw_wal_position *at,
                            const uint8_t salts[8], bool closed_clean);

@@ -92,6 +92,13 @@ HYPERWAL_API int hyperwal_prune(sqlite3 *db, const char *schema, uint64_t keep_f
  * there is nothing new, and waits for nothing.
  */
 HYPERWAL_API int hyperwal_look(sqlite3 *db, const char *schema);
+/*
+ * With held != 0 the caller promises that connections of this process keep a read transaction open
+ * at any time, and end none before the log has reached the beginning of the next one.  Then a round
+ * of the WAL that a program without the VFS begins needs no check.  Say so when the log has reached
+ * what was committed after the first transaction began, and take it back before the last one ends.
+ */
+HYPERWAL_API int hyperwal_hold(sqlite3 *db, const char *schema, int held);
 /* The state as one JSON object, as `hyperwal status --json`; free with sqlite3_free(). */
 HYPERWAL_API int hyperwal_status(sqlite3 *db, const char *schema, char **json);
 
