@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "wire/address.h"
+#include "wire/json_text.h"
 
 enum { VERSION = 1 };
 
@@ -168,7 +169,7 @@ enum hw_status hw_hyperwal_state_decode(struct hw_slice payload, struct hw_hyper
     state.status = read_status(&cursor);
     if (state.status == HW_LOOKUP_FOUND)
         state.json = read_string(&cursor, HW_STATE_TEXT_MAX);
-    if (cursor.failed)
+    if (cursor.failed || (state.status == HW_LOOKUP_FOUND && !hw_json_is_object(state.json)))
         return malformed(err, "state");
     *out = state;
     return HW_OK;

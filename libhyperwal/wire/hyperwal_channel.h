@@ -14,7 +14,7 @@
  *               2 list     request uint
  *               3 names    request uint | count uint | (name string | key 32)...
  *               4 ask      request uint | name string
- *               5 state    request uint | status uint | JSON string if 0
+ *               5 state    request uint | status uint | JSON object, a string, if 0
  *   log         0 ack      received uint | durable uint | applied uint       lengths: seq + 1
  *               1 urge     flags uint: 1 durability is waited for: sync what comes at once
  *

@@ -161,7 +161,11 @@ static inline enum hw_lookup_status side_state(void *ctx, struct hw_peer *peer,
         return status;
     json = hw_buffer_extend(out, side->state_size);
     if (json != NULL)
-        memset(json, 'j', side->state_size);
+        memset(json, ' ', side->state_size);
+    if (json != NULL && side->state_size >= 2) {
+        json[0] = '{';
+        json[side->state_size - 1] = '}';
+    }
     return HW_LOOKUP_FOUND;
 }
 
