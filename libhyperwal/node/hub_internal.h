@@ -125,6 +125,7 @@ struct hub_source {
     struct hub_conn *conn; /* NULL: to be dialed at deadline_ns */
     bool is_linked;
     bool is_ended;  /* not to be dialed any more */
+    bool is_forked; /* it has another history than we, which was told */
     uint64_t bytes; /* of blocks, over the link it has */
     uint64_t backoff_ns, deadline_ns;
     char problem[160]; /* "": none */
@@ -175,6 +176,7 @@ struct hub_query {
     struct hub_conn *conn; /* NULL: ended */
     uint64_t request;
     bool is_done;
+    bool is_early; /* the connection was closed before it could be asked */
     enum hw_status status;
     struct hw_error err;
     bool is_listing;     /* the name is unknown there: which ones are known? */

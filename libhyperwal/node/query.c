@@ -4,7 +4,12 @@
 
 #include "node/hub_internal.h"
 
-enum { NS_PER_MS = 1000000, NAMES_SHOWN = 8 };
+enum {
+    NS_PER_MS = 1000000,
+    NAMES_SHOWN = 8,
+    PAUSE_NS = 50000000,      /* before it is asked again, with as much of chance; doubled ... */
+    PAUSE_NS_MAX = 400000000, /* ... up to here: about a second in all */
+};
 
 void query_end(struct hub_query *query, enum hw_status status, const struct hw_error *err)
 {
@@ -81,14 +86,14 @@ void query_ready(struct hub_query *query)
         conn_doom(query->conn, &err);
 }
 
-static enum hw_status query_run(struct hub_query *query, uint64_t timeout_ms, struct hw_error *err)
+static enum hw_status query_once(struct hub_query *query, uint64_t deadline, uint64_t timeout_ms,
+                                 struct hw_error *err)
 {
     struct hw_hub *hub = query->hub;
-    uint64_t deadline = hub_now(hub) + timeout_ms * NS_PER_MS;
     enum hw_status status;
 
-    if (!hub->threaded)
-        return hw_fail(err, HW_EMISUSE, "a node without a thread cannot wait for an answer");
+    query->is_done = query->is_early = query->is_listing = false;
+    query->name_count = 0;
     status = conn_dial(hub, query->address->dial, &query->conn, err);
     if (status != HW_OK)
         return status;
@@ -103,6 +108,28 @@ static enum hw_status query_run(struct hub_query *query, uint64_t timeout_ms, st
     if (query->status != HW_OK && err != NULL)
         *err = query->err;
     return query->status;
+}
+
+/* A server turns away some of those who come all at once: they try again, each a little later. */
+static enum hw_status query_run(struct hub_query *query, uint64_t timeout_ms, struct hw_error *err)
+{
+    struct hw_hub *hub = query->hub;
+    uint64_t deadline = hub_now(hub) + timeout_ms * NS_PER_MS;
+    enum hw_status status;
+
+    if (!hub->threaded)
+        return hw_fail(err, HW_EMISUSE, "a node without a thread cannot wait for an answer");
+    for (uint64_t pause_ns = PAUSE_NS;; pause_ns *= 2) {
+        uint64_t chance, end;
+
+        status = query_once(query, deadline, timeout_ms, err);
+        hub->env->ops->random(hub->env, &chance, sizeof(chance));
+        end = hub_now(hub) + pause_ns + chance % pause_ns;
+        if (status == HW_OK || !query->is_early || pause_ns > PAUSE_NS_MAX || end >= deadline)
+            return status;
+        while (hub_now(hub) < end)
+            hub_sleep(hub, &query->word, atomic_load(&query->word), end);
+    }
 }
 
 static enum hw_status query(struct hw_hub *hub, struct hub_query *query, uint64_t timeout_ms,

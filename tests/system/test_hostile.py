@@ -464,6 +464,33 @@ def web_sockets_are_no_back_door(dir):
     check(net.dump("r.db") == net.dump("own.db"), "r.db differs")
 
 
+def who_is_turned_away_in_a_crowd_tries_again(dir):
+    net.make("own.db")
+    with net.server("own.db") as primary, socket.create_server(("127.0.0.1", 0)) as gate:
+        host, port = primary.urls["own.db"].split("/")[2].split(":")
+
+        def pass_on(client):
+            with client, socket.create_connection((host, int(port))) as beyond:
+                other = {client: beyond, beyond: client}
+                while True:
+                    for end in select.select(list(other), [], [])[0]:
+                        piece = end.recv(65536)
+                        if not piece:
+                            return
+                        other[end].sendall(piece)
+
+        def turn_two_away():
+            for _ in range(2):
+                gate.accept()[0].close()
+            with contextlib.suppress(OSError):
+                while True:
+                    threading.Thread(target=pass_on, args=gate.accept()[:1], daemon=True).start()
+
+        threading.Thread(target=turn_two_away, daemon=True).start()
+        status = net.fact("status", f"hyper://127.0.0.1:{gate.getsockname()[1]}/own.db")
+        check(status["length"] > 0, status)
+
+
 def afterwards_all_is_as_it_was(dir):
     on = stage()
     on.load.end()
@@ -596,7 +623,7 @@ TESTS = (noise_before_the_handshake_is_refused, a_handshake_is_good_once_and_as_
          what_is_not_there_is_not_looked_for_long, who_never_reads_keeps_nothing_waiting,
          what_a_peer_claims_to_have_or_want_costs_little, forged_blocks_are_not_taken,
          false_acknowledgements_hide_no_follower, connections_may_break_anywhere,
-         descriptors_may_run_out, web_sockets_are_no_back_door,
+         who_is_turned_away_in_a_crowd_tries_again, descriptors_may_run_out, web_sockets_are_no_back_door,
          who_never_shakes_hands_is_let_go, afterwards_all_is_as_it_was,
          lies_of_a_server_are_found_out, forged_pushes_are_found_out,
          a_liar_keeps_nobody_from_a_better_source, two_hundred_followers_hold)
