@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
-#include "hypercore/core_internal.h"
+#include "hypercore/mirror_internal.h"
 
 enum { VERSION = 1, SUM_AT = 64, FILE_SIZE = 72, SUM_SIZE = 8 };
 
@@ -29,16 +29,18 @@ enum hw_status hw_overtaken_check(struct hw_core *core, const struct hw_proof *p
     struct hw_proof_outcome outcome = {.is_upgrade = false};
     enum hw_status status;
 
-    if (core->mirror != NULL)
-        return hw_fail(err, HW_EMISUSE, "%s: a mirror takes what is longer", core->dir);
     if (!proof->has_upgrade || proof->upgrade_start != 0 || proof->upgrade_length == 0 ||
         proof->has_block || proof->has_hash || proof->has_seek)
         return hw_fail(err, HW_EPROTOCOL, "proof: not an upgrade from 0 alone");
-    status = hw_manifest_decode((struct hw_slice){core->log.manifest, core->log.manifest_size},
-                                &authority.manifest, err);
-    if (status != HW_OK)
-        return status;
-    memcpy(authority.key, core->identity.key, HW_HASH_SIZE);
+    if (core->mirror != NULL) { /* NULL: they come along, or it is false */
+        reader.authority = core->mirror->has_authority ? &core->mirror->authority : NULL;
+    } else {
+        status = hw_manifest_decode((struct hw_slice){core->log.manifest, core->log.manifest_size},
+                                    &authority.manifest, err);
+        if (status != HW_OK)
+            return status;
+        memcpy(authority.key, core->identity.key, HW_HASH_SIZE);
+    }
     memcpy(reader.key, core->identity.key, HW_HASH_SIZE);
     status = hw_proof_check(&reader, proof, &outcome, err);
     if (status == HW_OK)

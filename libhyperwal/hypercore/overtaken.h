@@ -31,8 +31,9 @@ static inline bool hw_overtaken_is_above(uint64_t fork, uint64_t length,
 }
 
 /*
- * Does the answer, to a request for an upgrade from 0, show a tree that the signers of this log of
- * ours signed?  *length: of that tree.  HW_EPROOF: it is false.  HW_EPROTOCOL: not such an answer.
+ * Does the answer, to a request for an upgrade from 0, show a tree that the signers of this log
+ * signed, whether or not it has to do with the core's own?  *length: of that tree.  HW_EPROOF: it
+ * is false.  HW_EPROTOCOL: not such an answer.
  */
 enum hw_status hw_overtaken_check(struct hw_core *core, const struct hw_proof *proof,
                                   uint64_t *length, struct hw_error *err) HW_MUST_CHECK;

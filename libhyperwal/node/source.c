@@ -50,8 +50,10 @@ void source_lost(struct hub_source *source, const struct hw_error *why)
 {
     struct hw_mirror *mirror = source->mirror;
 
-    if (source->is_linked && hub_now(mirror->hub) >= source->deadline_ns)
+    if (source->is_linked && hub_now(mirror->hub) >= source->deadline_ns) {
         source->backoff_ns = 0;
+        source->is_forked = false;
+    }
     source->conn = NULL;
     source->is_linked = false;
     mirror->bytes_of_closed += source->bytes;
@@ -65,10 +67,13 @@ void source_lost(struct hub_source *source, const struct hw_error *why)
                    mirror->log->dir, source->address.dial, why->message);
         source->deadline_ns = hub_now(mirror->hub) + BAN_NS;
     } else {
-        if (source->backoff_ns == 0) /* told once, not each time it is dialed in vain */
+        bool is_forked = why->status == HW_EFORK && !source->is_forked;
+
+        if (source->backoff_ns == 0 || is_forked) /* once, not each time it is dialed in vain */
             hw_env_log(mirror->hub->env, HW_LOG_WARN,
                        "event=source_lost log=%s address=%s reason=\"%s\"", mirror->log->dir,
                        source->address.dial, why->message);
+        source->is_forked = source->is_forked || is_forked;
         source->deadline_ns = hub_now(mirror->hub) + backoff_next(source);
     }
     hub_timer(mirror->hub, source->deadline_ns);

@@ -104,13 +104,9 @@ static enum hw_status accept(struct hw_link *link, const struct hw_proof *proof,
     }
     if (status == HW_EFORK)
         return useless(link, err);
-    if (status == HW_EPROOF && proof->has_upgrade && !proof->has_block && replication->length > 0)
-        (void)hw_prefix(&why, status,
-                        "its log does not continue the %llu blocks that we have of fork %llu: was "
-                        "it restored from an older copy, and written on without `hyperwal init "
-                        "--adopt`?",
-                        (unsigned long long)replication->length,
-                        (unsigned long long)replication->fork);
+    why.status = status;
+    if (status == HW_EPROOF && proof->has_upgrade && replication->length > 0)
+        return hw_link_suspect(link, &why, err);
     if (status == HW_EPROOF || status == HW_EPROTOCOL || status == HW_ENOMEM) {
         if (err != NULL)
             *err = why;
@@ -170,7 +166,7 @@ static enum hw_status on_unasked(struct hw_link *link, struct hw_proof *proof, s
         link->last_answer_ns = hw_replication_now(replication); /* late, but alive */
         link->waiting_since_ns = link->in_flight > 0 ? link->last_answer_ns : 0;
     }
-    if (proof->fork != replication->fork || replication->work.link == link)
+    if (proof->fork != replication->fork || replication->work.link == link || link->is_suspect)
         return HW_OK;
     status = note_unasked(link, proof, err);
     if (status != HW_OK || replication->broken_until_ns != 0)
@@ -201,6 +197,8 @@ static enum hw_status refused(struct hw_link *link, struct hw_link_request *requ
     hw_link_request_end(link, request, false);
     if (was.kind == HW_ASKED_REORG)
         return hw_link_on_reorg_refused(link, err);
+    if (was.kind == HW_ASKED_HISTORY)
+        return hw_link_on_history(link, NULL, err);
     if (was.kind == HW_ASKED_UPGRADE)
         link->refused_length = link->remote_length;
     if (was.kind == HW_ASKED_BLOCK && was.fork == link->replication->fork)
@@ -233,6 +231,11 @@ static enum hw_status on_answer(struct hw_link *link, struct hw_link_request *re
     if (was.kind == HW_ASKED_PROOF) {
         hw_link_request_end(link, request, true);
         return hw_link_on_proof(link, &was, proof, err);
+    }
+    if (was.kind == HW_ASKED_HISTORY) {
+        hw_link_request_end(link, request, true);
+        link->is_suspect = was.fork == replication->fork; /* else we moved in between */
+        return link->is_suspect ? hw_link_on_history(link, proof, err) : HW_OK;
     }
     if (was.kind == HW_ASKED_REORG) {
         if (proof->fork != was.fork)

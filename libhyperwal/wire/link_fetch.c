@@ -16,7 +16,7 @@ enum {
 
 bool hw_link_is_source(const struct hw_link *link)
 {
-    return !link->is_doomed && link->is_synced && link->remote.is_uploading &&
+    return !link->is_doomed && !link->is_suspect && link->is_synced && link->remote.is_uploading &&
            link->remote.fork == link->replication->fork;
 }
 
@@ -412,7 +412,7 @@ static void check_reorg(struct hw_link *link, struct hw_link_request *request, u
         hw_replication_reorg_end(link->replication);
 }
 
-/* A claim that is not proven in time is as good as none: others may be asked. */
+/* What is not proven in time is as good as false; of a mere claim others may be asked then. */
 static void check_proof(struct hw_link *link, struct hw_link_request *request, uint64_t now_ns,
                         uint64_t *deadline_ns)
 {
@@ -424,6 +424,8 @@ static void check_proof(struct hw_link *link, struct hw_link_request *request, u
     }
     hw_link_request_end(link, request, false);
     link->waiting_since_ns = 0;
+    if (link->is_suspect)
+        hw_link_doom(link, &link->suspicion);
 }
 
 void hw_link_check_time(struct hw_link *link, uint64_t now_ns, uint64_t *deadline_ns)
@@ -443,7 +445,7 @@ void hw_link_check_time(struct hw_link *link, uint64_t now_ns, uint64_t *deadlin
             check_reorg(link, request, now_ns, deadline_ns);
             continue;
         }
-        if (request->kind == HW_ASKED_PROOF) {
+        if (request->kind == HW_ASKED_PROOF || request->kind == HW_ASKED_HISTORY) {
             check_proof(link, request, now_ns, deadline_ns);
             continue;
         }

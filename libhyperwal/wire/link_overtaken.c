@@ -4,6 +4,11 @@
  *   a remote's Sync tells of more than we have ─▶ ask for the whole tree ─▶ is it signed by us?
  *      ─▶ options.overtaken()
  *
+ * And for a mirror of which somebody has another history:
+ *
+ *   its upgrade does not continue ours ─▶ ask for the whole tree ─▶ is it signed?
+ *      ─▶ yes: HW_EFORK, the signer has two; no: HW_EPROOF, it lied
+ *
  * A claim alone does nothing.  One link is asked at a time, each once a minute, from 0: so the
  * remote needs no more than its roots, and what we have ourselves does not matter.
  */
@@ -80,4 +85,43 @@ enum hw_status hw_link_on_proof(struct hw_link *link, const struct hw_link_reque
     replication->shown = (struct hw_core_head){.fork = proof->fork, .length = length};
     replication->options.overtaken(replication->options.ctx, link, proof->fork, length);
     return HW_OK;
+}
+
+enum hw_status hw_link_suspect(struct hw_link *link, const struct hw_error *why,
+                               struct hw_error *err)
+{
+    struct hw_proof_request message = {.has_upgrade = true, .upgrade_length = link->remote_length};
+    struct hw_link_request *request;
+
+    if (link->is_suspect)
+        return HW_OK; /* it was asked */
+    link->is_suspect = true;
+    link->suspicion = *why;
+    for (unsigned i = 0; i < HW_LINK_IN_FLIGHT; i++)
+        hw_link_request_end(link, &link->requests[i], false);
+    request = hw_link_request_new(link, HW_ASKED_HISTORY);
+    if (request == NULL)
+        return hw_link_on_history(link, NULL, err);
+    hw_link_ask(link, request, &message);
+    return HW_OK;
+}
+
+enum hw_status hw_link_on_history(struct hw_link *link, const struct hw_proof *proof,
+                                  struct hw_error *err)
+{
+    struct hw_replication *replication = link->replication;
+    uint64_t length = 0;
+
+    if (proof == NULL || proof->fork != replication->fork ||
+        hw_overtaken_check(replication->options.core, proof, &length, NULL) != HW_OK) {
+        if (err != NULL)
+            *err = link->suspicion;
+        return HW_EPROOF;
+    }
+    return hw_fail(err, HW_EFORK,
+                   "its log of %llu blocks does not continue the %llu that we have of fork %llu, "
+                   "and both are signed: it was restored from an older copy and written on without "
+                   "`hyperwal init --adopt`",
+                   (unsigned long long)length, (unsigned long long)replication->length,
+                   (unsigned long long)replication->fork);
 }

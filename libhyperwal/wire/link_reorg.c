@@ -24,7 +24,7 @@ void hw_replication_reorg_end(struct hw_replication *replication)
 
 static bool is_above(const struct hw_link *link)
 {
-    return !link->is_doomed && link->is_synced && link->remote.is_uploading &&
+    return !link->is_doomed && !link->is_suspect && link->is_synced && link->remote.is_uploading &&
            link->remote.fork > link->replication->fork && link->remote_length > 0 &&
            link->refused_length != link->remote_length && link->fork_claims < CLAIMS_MAX &&
            link->in_flight < HW_LINK_IN_FLIGHT;

@@ -47,7 +47,8 @@ enum hw_request_kind {
     HW_ASKED_UPGRADE,
     HW_ASKED_MANIFEST,
     HW_ASKED_REORG,
-    HW_ASKED_PROOF, /* of more than a log of ours has */
+    HW_ASKED_PROOF,   /* of more than a log of ours has */
+    HW_ASKED_HISTORY, /* of one that does not continue our own */
 };
 struct hw_link_request { /* one of ours */
     enum hw_request_kind kind;
@@ -85,6 +86,8 @@ struct hw_link {
     unsigned useless;
     unsigned fork_claims;    /* of a higher fork that it did not show */
     uint64_t proof_asked_ns; /* of more than a log of ours has; 0: never */
+    bool is_suspect;         /* what it said is false, or it has another history */
+    struct hw_error suspicion;
 
     /* What it asked of us. */
     struct hw_proof_request *queue; /* owned, a ring */
@@ -231,5 +234,14 @@ void hw_replication_doubt(struct hw_replication *replication, uint64_t now_ns,
 /* What it answered; the request has ended. */
 enum hw_status hw_link_on_proof(struct hw_link *link, const struct hw_link_request *request,
                                 const struct hw_proof *proof, struct hw_error *err) HW_MUST_CHECK;
+/*
+ * Its upgrade does not continue what we have, which is `why`: is it false, or signed all the same?
+ * Nothing else is asked of it any more.
+ */
+enum hw_status hw_link_suspect(struct hw_link *link, const struct hw_error *why,
+                               struct hw_error *err) HW_MUST_CHECK;
+/* Its answer, NULL: none.  HW_EFORK: signed.  HW_EPROOF. */
+enum hw_status hw_link_on_history(struct hw_link *link, const struct hw_proof *proof,
+                                  struct hw_error *err) HW_MUST_CHECK;
 
 #endif

@@ -97,15 +97,14 @@ def a_follower_refuses_another_history_and_says_so(dir):
     lost = dump("r.db")
     put_back()
     check(commit(*(f"other {i}" for i in range(20))) == "", "nobody told it")
-    with server("app.db", listen="tcp://" + url.split("/")[2]):
-        with background("follow", url, "r.db") as live:
+    with background("follow", url, "r.db") as live:
+        with server("app.db", listen="tcp://" + url.split("/")[2]):
             until(lambda: "does not continue" in live.said(), "the reason")
             check("--adopt" in live.said(), live.said())
             check(dump("r.db") == lost, "it keeps its own")
-    run("init", "app.db", "--adopt")
-    with server("app.db", listen="tcp://" + url.split("/")[2]):
-        run("follow", url, "r.db", "--once")
-        check(dump("r.db") == dump("app.db"), "adopted")
+        run("init", "app.db", "--adopt")
+        with server("app.db", listen="tcp://" + url.split("/")[2]):
+            until(lambda: dump("r.db") == dump("app.db"), "the follower on the new fork")
     run("verify", "r.db")
 
 

@@ -182,9 +182,44 @@ static void a_follower_keeps_its_blocks_and_says_why(void **state)
     link_net_run(net);
     check_shown(net, node, 0, 0, 0);
     assert_false(net->pairs[pair].is_open);
-    assert_int_equal(net->pairs[pair].why, HW_EPROOF);
-    assert_non_null(strstr(net->err.message, "does not continue the 12 blocks"));
+    assert_int_equal(net->pairs[pair].why, HW_EFORK);
+    assert_non_null(strstr(net->err.message, "does not continue the 12 that we have"));
     link_net_check(net, mirror, 0, 0);
+}
+
+/* Answers to the mirror are changed. */
+static bool forge_to_mirror(void *ctx, struct link_end *to, struct link_message *message)
+{
+    (void)ctx;
+    if (to->side == 1 && message->type == HW_MESSAGE_DATA && message->payload.size > 40)
+        message->payload.bytes[message->payload.size - 5] ^= 1; /* the signature */
+    return true;
+}
+
+static void who_lies_is_told_from_who_has_another_history(void **state)
+{
+    struct link_net *net = *state;
+
+    for (unsigned is_silent = 0; is_silent < 2; is_silent++) {
+        unsigned mirror, pair;
+
+        link_net_reset(net, 1 + is_silent);
+        make_two(net, 5, 12, false);
+        mirror = follow(net, 0, 0);
+        link_net_append(net, 0, 3);
+        net->look = forge_to_mirror;
+        pair = link_net_connect(net, 0, mirror);
+        while (is_silent == 1 && net->pairs[pair].ends[0].counts[HW_MESSAGE_REQUEST] == 0)
+            assert_true(link_net_step(net));
+        net->pairs[pair].ends[0].is_deaf = is_silent == 1; /* to what it is asked next */
+        link_net_run(net);
+        link_net_advance(net, 11000);
+        link_net_run(net);
+        assert_false(net->pairs[pair].is_open);
+        assert_int_equal(net->pairs[pair].why, HW_EPROOF);
+        assert_int_equal(hw_core_length(net->nodes[mirror].core), 12);
+        net->look = NULL;
+    }
 }
 
 static void a_higher_fork_is_shown(void **state)
@@ -313,6 +348,7 @@ int main(int argc, char **argv)
         net_test(what_was_shown_once_is_not_asked_for_again),
         net_test(another_history_is_told_by_a_follower_that_has_more),
         net_test(a_follower_keeps_its_blocks_and_says_why),
+        net_test(who_lies_is_told_from_who_has_another_history),
         net_test(a_higher_fork_is_shown),
         net_test(a_claim_alone_does_nothing),
         net_test(one_that_never_proves_its_claim_holds_up_nobody),
