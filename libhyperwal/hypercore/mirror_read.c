@@ -69,7 +69,7 @@ static enum hw_status read_once(struct hw_core *core, uint64_t index, struct hw_
     if (leaf.size > HW_BLOCK_SIZE_MAX)
         return HW_END;
     hw_buffer_clear(out);
-    if (hw_buffer_extend(out, (size_t)leaf.size) == NULL && leaf.size > 0)
+    if (hw_buffer_extend(out, (size_t)leaf.size) == NULL)
         return hw_fail(err, HW_ENOMEM, "%s: no memory for a block of %llu bytes", core->dir,
                        (unsigned long long)leaf.size);
     status = hw_mirror_read_data(core, start, (size_t)leaf.size, out->bytes, err);
