@@ -185,6 +185,39 @@ def who_vanished_without_a_word_is_noticed(dir):
         until(lambda: connected() == 2, "it is known again")
 
 
+def resident(pid):
+    """Bytes of memory that a process has now."""
+    with open(f"/proc/{pid}/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def a_slow_link_delays_nobody_else(dir):
+    net.make("app.db")
+    with World(3, delay_ms=5) as world:
+        here, quick, slow = world.hosts
+        server, url = world.serve(here, "app.db")
+        world.follow(quick, url, "quick.db").line("quick.db: live")
+        world.follow(slow, url, "slow.db").line("slow.db: live")
+        world.network.way(here, slow, delay_ms=5, rate=100e3)
+        before, times = resident(server.process.pid), []
+        for i in range(100):  # 3 MB: half a minute of the slow link
+            seq = add_one(os.urandom(30000).hex())
+            start = time.monotonic()
+            wait_for("quick.db", seq)
+            times.append(time.monotonic() - start)
+        seq = add_one("the last")
+        wait_for("quick.db", seq)
+        check(not has("slow.db", "the last"), "the slow link is not slow")
+        grown = resident(server.process.pid) - before
+        tell(f"beside a link of 100 kB/s: visible after {1000 * middle(times):.0f} ms (p50), "
+             f"{1000 * max(times):.0f} ms (longest); the server has {grown / MIB:.1f} MiB more")
+        check(grown < 64 * MIB, "what the slow one did not take is kept in memory")
+        world.network.way(here, slow, delay_ms=5)
+        took = until(lambda: has("slow.db", "the last"), "the slow one catches up")
+        tell(f"at the head {took:.1f} s after its link got better")
+        at_the_head("slow.db")
+
+
 def a_server_out_of_reach_at_the_start_is_found_later(dir):
     net.make("app.db")
     with World(2, delay_ms=10) as world:
@@ -344,6 +377,7 @@ def a_remote_commit_in_a_cut_is_honest(dir):
 
 TESTS = (followers_are_live_behind_delay_and_loss, a_cut_heals_by_itself,
          a_server_that_came_anew_during_a_cut_is_found, who_vanished_without_a_word_is_noticed,
+         a_slow_link_delays_nobody_else,
          a_server_out_of_reach_at_the_start_is_found_later, the_nearer_source_gives_most,
          a_late_follower_fills_a_long_link, remote_commits_take_a_round_trip_and_share_it,
          a_remote_commit_in_a_cut_is_honest)
