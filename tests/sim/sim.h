@@ -116,6 +116,8 @@ struct sim_fault {
 void sim_set_fault(struct sim *sim, const struct sim_fault *fault); /* NULL: no fault any more */
 bool sim_fault_was_reached(const struct sim *sim);
 bool sim_has_crashed(const struct sim *sim); /* a SIM_CRASH was reached, sim_crash() is due */
+/* A SIM_KILL hit this process, sim_kill() is due. */
+bool sim_is_killed(const struct sim *sim, unsigned process);
 
 /* ----------------------------------------------------------------------------- observation */
 
@@ -166,7 +168,10 @@ uint64_t sim_for_each_fault(struct sim *sim, const struct sim_scenario *scenario
 
 /* ----------------------------------------------------------------------------------- oracle */
 
-/* Hash of schema and rows, read through SQL; false: an error, whose text is in `message`. */
+/*
+ * Hash of schema and rows, read through SQL, within the transaction that is open if one is; false:
+ * an error, whose text is in `message`.
+ */
 bool sim_fingerprint(sqlite3 *db, uint64_t *hash, char message[256]);
 /* Open `path` with the VFS of this name read-write and run integrity_check. */
 bool sim_integrity_ok(const char *vfs_name, const char *path, char message[256]);

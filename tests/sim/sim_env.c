@@ -360,7 +360,7 @@ static void env_boot_id(struct hw_env *env, uint8_t out[16])
 static uint32_t env_process_id(struct hw_env *env)
 {
     const struct sim *sim = sim_of(env);
-    unsigned generation = sim->generations[sim->process];
+    unsigned generation = sim->generations[sim->process] - sim->first_generations[sim->process];
 
     if (sim->is_dead[sim->process])
         generation--; /* the dead one runs on until the driver notices: it is no forked child */

@@ -73,6 +73,11 @@ bool sim_has_crashed(const struct sim *sim)
     return sim->crashed;
 }
 
+bool sim_is_killed(const struct sim *sim, unsigned process)
+{
+    return process < SIM_PROCESS_COUNT && sim->is_dead[process];
+}
+
 static bool is_hit(struct sim *sim, enum sim_operation operation, const char *path)
 {
     const struct sim_fault *fault = &sim->fault;

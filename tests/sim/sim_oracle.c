@@ -56,8 +56,8 @@ bool sim_fingerprint(sqlite3 *db, uint64_t *hash, char message[256])
     int rc;
 
     *hash = SIM_HASH_START;
-    if (sqlite3_exec(db, "BEGIN", NULL, NULL, NULL) != SQLITE_OK) {
-        complain(db, "BEGIN", message);
+    if (sqlite3_exec(db, "SAVEPOINT fingerprint", NULL, NULL, NULL) != SQLITE_OK) {
+        complain(db, "SAVEPOINT", message);
         return false;
     }
     if (!hash_query(db, schema, hash, message))
@@ -81,8 +81,8 @@ bool sim_fingerprint(sqlite3 *db, uint64_t *hash, char message[256])
         complain(db, names, message);
     done = rc == SQLITE_DONE;
 done:
-    (void)sqlite3_finalize(tables);                     /* repeats the error of the step */
-    (void)sqlite3_exec(db, "COMMIT", NULL, NULL, NULL); /* only read */
+    (void)sqlite3_finalize(tables);                                  /* repeats the step's error */
+    (void)sqlite3_exec(db, "RELEASE fingerprint", NULL, NULL, NULL); /* only read */
     return done;
 }
 

@@ -113,7 +113,8 @@ struct sim {
 
     unsigned process;
     uint32_t generations[SIM_PROCESS_COUNT];
-    bool is_dead[SIM_PROCESS_COUNT]; /* a SIM_KILL was reached, sim_kill() is due */
+    uint32_t first_generations[SIM_PROCESS_COUNT]; /* of this seed */
+    bool is_dead[SIM_PROCESS_COUNT];               /* a SIM_KILL was reached, sim_kill() is due */
 
     struct sim_fault fault;
     bool has_fault, fault_reached, crashed;

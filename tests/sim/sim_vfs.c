@@ -287,7 +287,6 @@ static int vfs_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *out, int f
     struct sim *sim = sim_of(vfs);
     struct sim_vfs_file *file = (struct sim_vfs_file *)out;
     char path[SIM_PATH_SIZE];
-    bool existed;
     int os_errno;
 
     memset(file, 0, sizeof(*file));
@@ -298,13 +297,12 @@ static int vfs_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *out, int f
         sim_path(path, name);
     if (sim_begin(sim, NULL, SIM_OPEN, path, (uint64_t)flags, 0).verdict == SIM_FAIL)
         return SQLITE_CANTOPEN;
-    existed = sim_find(sim, path) != NULL;
     os_errno = sim_open(sim, path, open_flags(flags), &file->handle);
     if (os_errno != 0)
         return SQLITE_CANTOPEN;
     file->handle->is_database = (flags & SQLITE_OPEN_MAIN_DB) != 0;
     file->handle->delete_on_close = name == NULL || (flags & SQLITE_OPEN_DELETEONCLOSE);
-    file->handle->sync_directory = !existed && (flags & synced_types);
+    file->handle->sync_directory = (flags & SQLITE_OPEN_CREATE) && (flags & synced_types);
     file->file.pMethods = &sim_file_methods;
     if (out_flags != NULL)
         *out_flags = flags;

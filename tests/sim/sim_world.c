@@ -144,6 +144,7 @@ void sim_reset(struct sim *sim, uint64_t seed)
     end(sim);
     memcpy(fresh.vfs_name, sim->vfs_name, sizeof(fresh.vfs_name));
     memcpy(fresh.generations, sim->generations, sizeof(fresh.generations));
+    memcpy(fresh.first_generations, sim->generations, sizeof(fresh.first_generations));
     *sim = fresh;
     start(sim, seed);
 }
