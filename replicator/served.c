@@ -265,10 +265,10 @@ static void look(struct served *served)
     if (served->is_written) {
         served->is_written = false;
         served->version = version;
-        served->sidecar.is_due = true;
+        sidecar_wake(&served->sidecar);
         look_later(served, 1);
     } else if (version != served->version) {
-        served->sidecar.is_due = true;
+        sidecar_wake(&served->sidecar);
         served->delay_ms = 0;
     } else {
         look_later(served, 2 * served->delay_ms);

@@ -16,6 +16,7 @@ enum { BUSY_MS = 100, WAL_LIMIT = 8 << 20, RESTART_TRIES = 3 };
 enum { LAG_LIMIT = 2000 };     /* frames: with more to log writers would wait too long */
 enum { WAL_LITTLE = 4 << 20 }; /* bytes of the file: nothing to copy before */
 enum { PACE_MS = 20, HURRY_MS = 2, RETRY_MS = 1000, COPY_MS = 100 };
+enum { SETTLE_MS_LIMIT = 8192 };  /* after something happened it is looked after for twice that */
 enum { LOG_MS = 4, HELD_MS = 7 }; /* how long writers are kept out for the log, and for all */
 enum { REST_FACTOR = 100 };       /* and how much longer not, after that */
 
@@ -56,7 +57,7 @@ int sidecar_open(struct sidecar *sidecar, const char *path)
     char *lock = sqlite3_mprintf("%s-hyper/sidecar.lock", path);
     int code;
 
-    *sidecar = (struct sidecar){.is_due = true, .lock = -1};
+    *sidecar = (struct sidecar){.is_due = true, .lock = -1, .settle_ms = PACE_MS};
     sidecar->wal_path = sqlite3_mprintf("%s-wal", path);
     code = lock != NULL && sidecar->wal_path != NULL ? SQLITE_OK : SQLITE_NOMEM;
     if (code == SQLITE_OK) {
@@ -410,6 +411,16 @@ static int frame_move(struct sidecar *sidecar, sqlite3 *db)
     return code == SQLITE_OK ? wal_limit(sidecar, db) : code;
 }
 
+void sidecar_wake(struct sidecar *sidecar)
+{
+    double soon = seconds_now() + PACE_MS / 1000.0;
+
+    sidecar->is_due = true;
+    sidecar->settle_ms = PACE_MS;
+    if (sidecar->move_after > soon)
+        sidecar->move_after = soon;
+}
+
 int sidecar_move(struct sidecar *sidecar, sqlite3 *db)
 {
     int code = SQLITE_BUSY, pace_ms = PACE_MS;
@@ -438,7 +449,11 @@ int sidecar_move(struct sidecar *sidecar, sqlite3 *db)
         pace_ms = RETRY_MS;
         break;
     }
-    sidecar->is_due = code != SQLITE_OK;
+    sidecar->is_due = code != SQLITE_OK || sidecar->settle_ms < SETTLE_MS_LIMIT;
+    if (code == SQLITE_OK && sidecar->settle_ms > pace_ms)
+        pace_ms = sidecar->settle_ms;
+    if (sidecar->settle_ms < SETTLE_MS_LIMIT)
+        sidecar->settle_ms *= 2;
     sidecar->move_after = seconds_now() + pace_ms / 1000.0;
     return code;
 }

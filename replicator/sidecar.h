@@ -38,6 +38,7 @@ struct sidecar {
     bool has_lock;
     bool holds;        /* marks[0] counts, and the worker here was told */
     bool is_due;       /* somebody wrote to the WAL or the database since */
+    int settle_ms;     /* to the move after the next: the last one may have come too early */
     double move_after; /* in seconds_now(), like the next two */
     double rest_until; /* writers are not kept out before */
     double copied;     /* when we last copied frames */
@@ -49,6 +50,11 @@ struct sidecar {
 /* Open the two connections; the first move, which is due at once, plants the mark. */
 int sidecar_open(struct sidecar *sidecar, const char *path);
 void sidecar_close(struct sidecar *sidecar);
+/*
+ * Somebody wrote to the WAL or the database.  That is seen before the commit or the checkpoint is
+ * complete, so the mark is moved again at growing intervals, for some seconds.
+ */
+void sidecar_wake(struct sidecar *sidecar);
 /*
  * Move the mark up to the end of the WAL, and have the WAL restarted if it has grown too long.
  * `db` is a third connection through the VFS, without a transaction.  Waits for the log, bounded.
