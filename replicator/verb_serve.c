@@ -164,8 +164,7 @@ static void event(struct server *server, const struct directory *directory, cons
     else if (served != NULL && !is_journal && (mask & (IN_DELETE | IN_MOVED_FROM)) != 0)
         gone(server, served);
     else if (served != NULL && !is_journal)
-        served->sidecar.is_due =
-            true; /* a checkpoint, that of one who waits for our mark perhaps */
+        sidecar_wake(&served->sidecar); /* a checkpoint, of who waits for our mark perhaps */
     else if (served == NULL && directory->is_open_to_new && !is_wal)
         guess(server, directory, path + strlen(directory->path) + 1);
     free(path);
