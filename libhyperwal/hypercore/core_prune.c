@@ -397,6 +397,22 @@ static enum hw_status thin_out(struct prune *prune, struct hw_error *err)
     return HW_OK;
 }
 
+/* Before any block goes, so that nobody who looks after a crash expects it. */
+static enum hw_status announce(struct prune *prune, struct hw_error *err)
+{
+    struct hw_core *core = prune->core;
+    uint64_t before = core->log.first_kept;
+    enum hw_status status;
+
+    if (prune->first_kept <= before)
+        return HW_OK;
+    core->log.first_kept = prune->first_kept;
+    status = hw_log_file_write(core->env, core->dir, &core->log, err);
+    if (status != HW_OK)
+        core->log.first_kept = before;
+    return status;
+}
+
 static enum hw_status run(struct prune *prune, struct hw_error *err)
 {
     struct hw_core *core = prune->core;
@@ -415,20 +431,16 @@ static enum hw_status run(struct prune *prune, struct hw_error *err)
                 prune->uses[i].live_blocks = prune->uses[i].dead_blocks = 0;
                 prune->uses[i].live_bytes = 0;
             }
-            status = sweep_slots(prune, true, err);
+            status = announce(prune, err);
         }
+        if (status == HW_OK)
+            status = sweep_slots(prune, true, err);
     }
     if (status == HW_OK)
         status = thin_out(prune, err);
     if (status != HW_OK || prune->dry_run)
         return status;
     status = hw_core_sync_tree(core, err);
-    if (status != HW_OK)
-        return status;
-    if (prune->first_kept > core->log.first_kept) {
-        core->log.first_kept = prune->first_kept;
-        status = hw_log_file_write(core->env, core->dir, &core->log, err);
-    }
     return status == HW_OK ? remove_dead(prune, err) : status;
 }
 
