@@ -292,8 +292,10 @@ void random_commit(struct random_world *w, struct random_connection *connection)
         w->totals.commits++;
         if (w->count == 1)
             let_all_read(w);
-        if (connection->is_full && w->synchronous != RANDOM_OFF && w->count > 1)
-            w->floor = w->durable = w->count; /* the first one had a journal, and no WAL */
+        /* The first one had a journal, and no WAL; one that changes nothing syncs nothing. */
+        if (connection->is_full && w->synchronous != RANDOM_OFF && w->count > 1 &&
+            w->states[w->count].fingerprint != w->states[w->count - 1].fingerprint)
+            w->floor = w->durable = w->count;
         return;
     }
     if (random_is_down(w)) {
