@@ -120,8 +120,8 @@ enum hw_status hw_link_on_history(struct hw_link *link, const struct hw_proof *p
     }
     return hw_fail(err, HW_EFORK,
                    "its log of %llu blocks does not continue the %llu that we have of fork %llu, "
-                   "and both are signed: it was restored from an older copy and written on without "
-                   "`hyperwal init --adopt`",
+                   "though both are signed: was it restored from an older copy, and written on "
+                   "without `hyperwal init --adopt`?",
                    (unsigned long long)length, (unsigned long long)replication->length,
                    (unsigned long long)replication->fork);
 }
