@@ -285,6 +285,23 @@ static unsigned conn_count(const struct hw_hub *hub)
     return count;
 }
 
+/* All places are taken: of those who came in and have no log open the oldest goes. */
+static void idlers_limit(struct hw_hub *hub)
+{
+    struct hub_conn *oldest = NULL;
+
+    if (conn_count(hub) < HW_HUB_PEERS_MAX)
+        return;
+    for (struct hub_conn *conn = hub->conns; conn != NULL; conn = conn->next)
+        if (conn->peer != NULL && !conn->is_outgoing && conn->is_ready && conn->links == NULL)
+            oldest = conn;
+    if (oldest == NULL)
+        return;
+    hw_fail(&oldest->doom, HW_ELIMIT, "it has no log open, and %d connections are too many",
+            HW_HUB_PEERS_MAX);
+    conn_drop(oldest);
+}
+
 static void accepted(struct hw_hub *hub, const struct hw_transport_event *event)
 {
     struct hub_conn *conn = NULL;
@@ -292,6 +309,7 @@ static void accepted(struct hw_hub *hub, const struct hw_transport_event *event)
     enum hw_status status = HW_OK;
 
     strangers_limit(hub);
+    idlers_limit(hub);
     if (conn_count(hub) >= HW_HUB_PEERS_MAX)
         status = hw_fail(&err, HW_ELIMIT, "%d connections are open already", HW_HUB_PEERS_MAX);
     if (status == HW_OK)

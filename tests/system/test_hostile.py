@@ -438,6 +438,14 @@ def descriptors_may_run_out(dir):
     check(net.dump("r.db") == net.dump("own.db"), "r.db differs")
 
 
+def places_are_not_for_who_does_nothing(dir):
+    on = stage()
+    with attack_in_background(("knocks", 1200, 4, 600)) as ended:
+        until(lambda: on.server.descriptors() > 1000, "all places are taken")
+        net.run("follow", on.url, "late.db", "--once")
+    refused(ended[1], "it has no log open")
+
+
 def web_sockets_are_no_back_door(dir):
     net.make("own.db")
     with net.server("own.db", listen="ws://127.0.0.1:0/hyperwal") as primary:
@@ -626,7 +634,7 @@ TESTS = (noise_before_the_handshake_is_refused, a_handshake_is_good_once_and_as_
          what_is_not_there_is_not_looked_for_long, who_never_reads_keeps_nothing_waiting,
          what_a_peer_claims_to_have_or_want_costs_little, forged_blocks_are_not_taken,
          false_acknowledgements_hide_no_follower, connections_may_break_anywhere,
-         who_is_turned_away_in_a_crowd_tries_again, descriptors_may_run_out, web_sockets_are_no_back_door,
+         places_are_not_for_who_does_nothing, who_is_turned_away_in_a_crowd_tries_again, descriptors_may_run_out, web_sockets_are_no_back_door,
          who_never_shakes_hands_is_let_go, afterwards_all_is_as_it_was,
          lies_of_a_server_are_found_out, forged_pushes_are_found_out,
          a_liar_keeps_nobody_from_a_better_source, two_hundred_followers_hold)
