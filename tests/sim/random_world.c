@@ -196,7 +196,7 @@ void random_arm(struct random_world *w, bool power, uint64_t within)
 static enum sim_crash_mode choose_mode(struct random_world *w)
 {
     if (w->synchronous == RANDOM_OFF) /* else SQLite itself promises nothing */
-        return random_chance(w, 2) == 0 ? SIM_KEEP : SIM_DROP;
+        return SIM_KEEP;
     return (enum sim_crash_mode)random_chance(w, SIM_CRASH_MODES);
 }
 
