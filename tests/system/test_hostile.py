@@ -315,7 +315,7 @@ def who_never_shakes_hands_is_let_go(dir):
 
 
 def who_comes_and_goes_costs_little(dir):
-    reports, _ = attack(("connects", 60, 3, 300))
+    reports, _ = attack(("connects", 60, 2, 300))
     check(reports[0]["dialed"] > 100, reports)
 
 
@@ -379,7 +379,7 @@ def a_log_is_only_for_who_knows_its_key(dir):
 
 
 def who_asks_a_lot_waits_behind_the_others(dir):
-    attack(("ask-blocks", 20, 3))
+    attack(("ask-blocks", 20, 2))
     attack(("questions", 20, 2))
 
 
@@ -390,8 +390,8 @@ def what_is_not_there_is_not_looked_for_long(dir):
 
 
 def who_never_reads_keeps_nothing_waiting(dir):
-    attack(("ask-and-never-read", 40, 3), ("wants-and-never-read", 20, 3),
-           ("syncs-and-never-read", 20, 3))
+    attack(("ask-and-never-read", 40, 2), ("wants-and-never-read", 20, 2),
+           ("syncs-and-never-read", 20, 2))
 
 
 def what_a_peer_claims_to_have_or_want_costs_little(dir):
@@ -412,7 +412,7 @@ def false_acknowledgements_hide_no_follower(dir):
 
 
 def connections_may_break_anywhere(dir):
-    attack(("resets", 20, 3))
+    attack(("resets", 20, 2))
 
 
 def descriptors_may_run_out(dir):
