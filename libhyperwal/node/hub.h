@@ -13,8 +13,8 @@
  * Mirrors: the loop fetches what is wanted from the sources, the best of them first, publishes the
  * length in the shared page of the mirror's directory and wakes who waits there.  Readers open the
  * directory like any log.  A source that cannot be reached is dialed again after 0.1 s, doubling up
- * to 10 s, with chance; a link that lasted less than a second does not begin that anew.  One that gave
- * a false proof is not used for this mirror for ten minutes.
+ * to 10 s, with chance; a link that lasted less than a second does not begin that anew.  One that
+ * gave a false proof is left alone for ten minutes.
  *
  * Who may come in: with nobody allowed by name, everybody who can reach a listener that only this
  * machine can reach; other listeners need hw_hub_allow().  Refusals are logged with key and reason.
