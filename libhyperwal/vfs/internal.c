@@ -8,10 +8,10 @@ enum { HEADER_SIZE = 100, BUSY_TIMEOUT_MS = 50 };
 enum hw_header_state hw_internal_header(struct hw_shim_file *file)
 {
     uint8_t header[HEADER_SIZE];
+    int code = file->below->pMethods->xRead(file->below, header, sizeof(header), 0);
 
-    /* An empty file reads short; one that cannot be read shows itself to SQLite soon enough. */
-    if (file->below->pMethods->xRead(file->below, header, sizeof(header), 0) != SQLITE_OK)
-        return HW_HEADER_EMPTY;
+    if (code != SQLITE_OK)
+        return code == SQLITE_IOERR_SHORT_READ ? HW_HEADER_EMPTY : HW_HEADER_UNKNOWN;
     return header[18] == 2 && header[19] == 2 ? HW_HEADER_WAL : HW_HEADER_OTHER;
 }
 

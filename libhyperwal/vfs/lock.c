@@ -56,7 +56,7 @@ static void switch_now(struct hw_shim_file *file)
     enum hw_header_state header = hw_internal_header(file);
     enum hw_status status = HW_OK;
 
-    if (header == HW_HEADER_EMPTY)
+    if (header == HW_HEADER_EMPTY || header == HW_HEADER_UNKNOWN)
         return; /* look again when there is something */
     if (header == HW_HEADER_OTHER)
         status = hw_internal_switch(file, &error);

@@ -207,7 +207,12 @@ int hw_shim_request(struct hw_shim_file *file, struct hw_vfs_request *request);
 
 /* -------------------------------------------------------------------------- internal.c */
 
-enum hw_header_state { HW_HEADER_EMPTY, HW_HEADER_WAL, HW_HEADER_OTHER };
+enum hw_header_state {
+    HW_HEADER_EMPTY,
+    HW_HEADER_WAL,
+    HW_HEADER_OTHER,
+    HW_HEADER_UNKNOWN, /* it cannot be read: SQLite will say so when it tries */
+};
 /* What the header of the file says, without a lock: a hint. */
 enum hw_header_state hw_internal_header(struct hw_shim_file *file);
 /*
