@@ -100,6 +100,21 @@ static bool check_is_disturbed(struct hw_capture *capture)
            hw_worker_check_backfill(capture, worker->check_at.frame, NULL) != HW_OK;
 }
 
+/*
+ * Somebody moved on.  If it was by a new round of the WAL, the old one may have ended where the log
+ * does; then the file is that state until the new round is copied, and its sum can tell.
+ */
+static enum hw_status check_anew(struct hw_capture *capture, struct hw_error *err)
+{
+    struct hw_worker *worker = &capture->worker;
+    struct hw_wal_index_header header;
+
+    if (worker->check_at_logged && hw_worker_header(capture, &header, NULL) == HW_OK &&
+        !hw_header_same_round(&header, worker->check_at.salts))
+        return hw_reconcile_begin(capture, err);
+    return hw_check_begin(capture, worker->check_reason, false, err);
+}
+
 /* Invariant 2 for a state that is adopted: it must not be lost once the log begins with it. */
 static enum hw_status sync_state(struct hw_capture *capture, struct hw_error *err)
 {
@@ -222,7 +237,7 @@ static enum hw_status conclude(struct hw_capture *capture, struct hw_error *err)
     enum hw_status status;
 
     if (check_is_disturbed(capture))
-        return hw_check_begin(capture, worker->check_reason, false, err);
+        return check_anew(capture, err);
     if (hw_core_length(worker->core) == 0) {
         status = add_state(capture, HW_ENTRY_GENESIS, err);
     } else if (worker->check_sum == worker->note.sum &&
