@@ -192,6 +192,8 @@ int database_open(const char *path, sqlite3 **db)
     int code, result = DONE;
 
     if (strncmp(path, "file:", 5) != 0) {
+        if (source_is_remote(path))
+            return failure("%s: a URL; ask this where the database is, by its path", path);
         if (database_is_replica(path))
             return failure("%s: a replica; ask this of the primary's database", path);
         if (!database_has_log(path))

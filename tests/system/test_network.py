@@ -542,6 +542,9 @@ def errors_say_what_is_wrong(dir):
                      ["log", f"{base}/ap.db"], ["restore", f"{base}/ap.db", "o.db"]):
             error = run(*args, code=1).stderr
             check("ap.db" in error and "app.db" in error and "other.db" in error, args, error)
+        for args in (["label", f"{base}/app.db", "x"], ["snapshot", f"{base}/app.db"]):
+            error = run(*args, code=1).stderr
+            check("where the database is" in error, args, error)
         wrong = "0" * 64
         error = run("status", f"{base}/{wrong}", code=1).stderr
         check("127.0.0.1" in error or wrong in error, error)
