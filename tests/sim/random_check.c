@@ -262,6 +262,53 @@ void random_check_restore(struct random_world *w)
     hw_core_close(core);
 }
 
+/* ------------------------------------------------------------------------- a restored file */
+
+#define KEPT "/kept.db" /* replaced again and again; whole at any time */
+
+static void check_kept(struct random_world *w)
+{
+    sqlite3 *db = NULL;
+    uint64_t fingerprint = 0;
+    char message[256] = "";
+
+    if (!sim_file_exists(w->sim, KEPT))
+        return;
+    random_act_as(w, CHECKER);
+    if (sqlite3_open_v2(KEPT, &db, SQLITE_OPEN_READWRITE, sim_vfs(w->sim)->zName) != SQLITE_OK ||
+        !sim_fingerprint(db, &fingerprint, message))
+        random_fail(w, "a restored file cannot be read: %s", message);
+    else if (random_find_state(w, fingerprint, 0) < 0)
+        random_fail(w, "a restored file has a state that never was");
+    (void)sqlite3_close(db); /* no statement is left */
+}
+
+void random_restore(struct random_world *w)
+{
+    unsigned index = (unsigned)random_chance(w, w->count + 1);
+    struct hw_target target = {.kind = HW_TARGET_SEQ, .seq = w->states[index].seq};
+    struct hw_core *core = NULL;
+    struct hw_error err = {0};
+    struct hw_state reached;
+    enum hw_status status;
+
+    if (w->announced == 0 || target.seq == UINT64_MAX || target.seq >= w->announced)
+        return;
+    random_act_as(w, RANDOM_FOLLOWER);
+    status =
+        hw_core_open(sim_env(w->sim), "/app.db-hyper", HW_CORE_READ, w->announced, &core, &err);
+    if (status == HW_OK) {
+        w->totals.restores++;
+        status = hw_restore(sim_env(w->sim), sim_vfs(w->sim), core, &target, KEPT, true, NULL, NULL,
+                            &reached, &err);
+    }
+    hw_core_close(core);
+    if (random_is_down(w) || status == HW_OK)
+        return;
+    if (status != HW_EPRUNED && !may_be_gone(w, target.seq, status, &err) && status != HW_ENOTFOUND)
+        random_fail(w, "restore of seq %llu: %s", (unsigned long long)target.seq, err.message);
+}
+
 /* ---------------------------------------------------------------------------------- all */
 
 void random_check(struct random_world *w)
@@ -287,6 +334,7 @@ void random_check(struct random_world *w)
         random_close_process(w, process);
     if (w->count > 0 && w->failure[0] == '\0')
         check_log(w);
+    check_kept(w);
     if (sim_violation(w->sim) != NULL)
         random_fail(w, "%s", sim_violation(w->sim));
 }

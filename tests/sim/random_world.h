@@ -165,6 +165,8 @@ int random_find_state(struct random_world *w, uint64_t fingerprint, unsigned flo
 void random_settle(struct random_world *w);
 /* All is closed and nothing fails: do database, log and promises agree? */
 void random_check(struct random_world *w);
+/* Replace a file by some state of the log; dying in it, too. */
+void random_restore(struct random_world *w);
 /* Every state that was logged is restored, or was given up. */
 void random_check_restore(struct random_world *w);
 

@@ -120,6 +120,8 @@ static void do_something(struct random_world *w)
             random_prune(w);
     } else if (what == 22) {
         sim_advance(w->sim, random_chance(w, 10) * 100000000U);
+    } else if (what == 23) {
+        random_restore(w);
     } else {
         random_commit(w, any);
     }
