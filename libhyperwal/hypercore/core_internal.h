@@ -70,8 +70,8 @@ struct hw_core {
     enum hw_core_mode mode;
     bool is_poisoned;
     struct hw_core_mirror *mirror; /* owned; NULL: a log with segments */
-    uint64_t limit;           /* blocks a reader may see */
-    uint64_t segment_size;    /* bytes */
+    uint64_t limit;                /* blocks a reader may see */
+    uint64_t segment_size;         /* bytes */
     struct hw_log_file log;
     struct hw_core_identity identity;
     uint8_t public_key[HW_PUBLIC_KEY_SIZE];
