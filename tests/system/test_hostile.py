@@ -37,7 +37,7 @@ MIB = 1 << 20
 # Bounds of the server, generous: what an attack may cost while it lasts, and what may stay.
 PEAK_MAX = 160 * MIB
 KEPT_MAX = 24 * MIB
-DESCRIPTORS_MAX = 1200
+DESCRIPTORS_MAX = 2048 + 200  # what the transport takes in before the hub looks, and its own
 THREADS_MAX = 4
 FOLLOWERS = 200
 
