@@ -135,7 +135,8 @@ static enum hw_status answer(struct hw_link *link, const struct hw_proof_request
 
     if (request->fork == replication->fork)
         status = hw_core_prove(replication->options.core, request, &proof, err);
-    if (status == HW_ENOMEM)
+    /* A block refused is taken for one that is gone for good, and is not: let it dial again. */
+    if (status == HW_ENOMEM || status == HW_EIO)
         return status;
     if (status != HW_OK) {
         refuse(link, request, status);

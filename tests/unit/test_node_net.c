@@ -519,6 +519,42 @@ static void hubs_bear_any_failed_allocation(void **state)
     assert_true(sim_for_each_fault(*state, &scenario) > 20);
 }
 
+/* The server's reading of its log fails as long as the run lasts: for seconds. */
+static void server_bears_any_failure_of_its_disk(void **state)
+{
+    struct sim_scenario scenario = {
+        .faults = SIM_EIO | SIM_EMFILE,
+        .operations = SIM_OPEN | SIM_READ | SIM_STAT | SIM_MAP | SIM_LIST,
+        .path = "/server/",
+        .prepare = fault_prepare,
+        .run = fault_run,
+        .check = fault_check,
+    };
+
+    assert_true(sim_for_each_fault(*state, &scenario) > 20);
+    scenario.for_ever = true;
+    assert_true(sim_for_each_fault(*state, &scenario) > 20);
+}
+
+static void failures_that_last_are_made_up_for_when_they_end(void **state)
+{
+    struct sim_scenario scenario = {
+        .faults = SIM_EIO | SIM_ENOSPC | SIM_EMFILE,
+        .path = "/b/",
+        .stride = 3,
+        .for_ever = true,
+        .prepare = fault_prepare,
+        .run = fault_run,
+        .check = fault_check,
+    };
+
+    assert_true(sim_for_each_fault(*state, &scenario) > 20);
+    scenario.faults = SIM_ENOMEM;
+    scenario.path = NULL;
+    scenario.stride = 7;
+    assert_true(sim_for_each_fault(*state, &scenario) > 20);
+}
+
 /* ------------------------------------------------------------------------------ crashes */
 
 static struct world fallen;
@@ -636,6 +672,8 @@ int main(int argc, char **argv)
         TEST(source_that_drops_us_at_once_is_dialed_seldom),
         TEST(mirror_bears_any_failure_of_its_disk),
         TEST(hubs_bear_any_failed_allocation),
+        TEST(server_bears_any_failure_of_its_disk),
+        TEST(failures_that_last_are_made_up_for_when_they_end),
         TEST(what_was_told_to_be_durable_survives_a_crash),
     };
 
