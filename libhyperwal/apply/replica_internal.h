@@ -56,6 +56,9 @@ enum hw_status hw_positions_sync(struct hw_positions *positions,
 /* Half of the ring is not synced yet: sync it and the WAL before a needed record is overwritten. */
 bool hw_positions_is_half_unsynced(const struct hw_positions *positions);
 uint32_t hw_positions_boot(const struct hw_positions *positions); /* of now */
+/* When the newest record was written, by the file system. */
+enum hw_status hw_positions_modified(struct hw_positions *positions, int64_t *ns,
+                                     struct hw_error *err) HW_MUST_CHECK;
 /* The newest record of the file, without opening it for writing.  HW_END: none. */
 enum hw_status hw_positions_peek(struct hw_env *env, const char *dir, struct hw_replica_record *out,
                                  struct hw_error *err) HW_MUST_CHECK;

@@ -253,6 +253,17 @@ void hw_positions_close(struct hw_positions *positions)
     hw_free(positions);
 }
 
+enum hw_status hw_positions_modified(struct hw_positions *positions, int64_t *ns,
+                                     struct hw_error *err)
+{
+    struct hw_file_stat stat;
+    enum hw_status status = positions->file->env->ops->stat_file(positions->file, &stat, err);
+
+    if (status == HW_OK)
+        *ns = stat.modified_ns;
+    return status;
+}
+
 enum hw_status hw_positions_append(struct hw_positions *positions,
                                    const struct hw_replica_record *record, struct hw_error *err)
 {

@@ -97,6 +97,21 @@ static enum hw_status cut_back(struct hw_replica *replica, const struct hw_repli
 }
 
 /*
+ * Did nobody write to the database file after the newest record?  It is made last, at the end of a
+ * follower; a stock program that opens the replica meanwhile changes the file when it closes it.
+ */
+static bool file_is_as_closed(struct hw_replica *replica)
+{
+    const struct hw_env_ops *ops = replica->env->ops;
+    struct hw_file_stat file;
+    int64_t recorded_ns = 0;
+
+    return ops->stat(replica->env, replica->path, &file, NULL) == HW_OK &&
+           hw_positions_modified(replica->positions, &recorded_ns, NULL) == HW_OK &&
+           file.modified_ns <= recorded_ns;
+}
+
+/*
  * Is there no frame after this record?  A closing one is the last of its follower.  One at frame 0
  * was durable before its round had frames: either the round's header is still there, and frames
  * that ever reached the database file would be there with it, or no power was lost since.
@@ -110,7 +125,7 @@ static bool is_last(struct hw_replica *replica, const struct hw_replica_record *
     if (record->seq == UINT64_MAX)
         return false;
     if ((record->flags & HW_RECORD_CLOSED) != 0)
-        return true;
+        return file_is_as_closed(replica);
     if (record->at.frame != 0)
         return false;
     if (record->boot == hw_positions_boot(replica->positions))
