@@ -539,31 +539,43 @@ static void count_lines(void *ctx, enum hw_log_level level, const char *line)
         complaints++;
 }
 
+/* What earlier connections held is given back by a thread of nng, whenever it comes to it. */
+static int take_all(int fd, int *taken, int count, int max)
+{
+    while (count < max && (taken[count] = dup(fd)) >= 0)
+        count++;
+    return count;
+}
+
 static void accepting_waits_until_there_are_descriptors_again(void **state)
 {
-    enum { FILLED = 64 };
+    enum { FILLED = 96, TRIES = 16 };
     struct world *world = *state;
     struct hw_connection *client, *server;
     struct hw_transport_event event;
     struct rlimit old, low;
     struct sockaddr_in address = {.sin_family = AF_INET};
-    int fd, filled[FILLED], count = 0;
+    int fds[TRIES], filled[FILLED], count = 0, tries = 0;
+    bool accepted = true;
 
     listen_scheme(world, "tcp");
     join(world, &client, &server); /* all that nng opens once is open */
-    fd = socket(AF_INET, SOCK_STREAM, 0);
+    for (int i = 0; i < TRIES; i++)
+        fds[i] = socket(AF_INET, SOCK_STREAM, 0);
     assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
     low = old;
-    low.rlim_cur = (rlim_t)fd + 16;
+    low.rlim_cur = (rlim_t)fds[TRIES - 1] + 16;
     assert_int_equal(setrlimit(RLIMIT_NOFILE, &low), 0);
-    while (count < FILLED && (filled[count] = dup(fd)) >= 0)
-        count++;
-    complaints = 0;
     hw_env_posix_set_log(count_lines, NULL);
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     address.sin_port = htons((uint16_t)strtoul(strrchr(world->bound, ':') + 1, NULL, 10));
-    assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof(address)), 0);
-    assert_false(event_within(world, 700000000, &event));
+    while (accepted && tries < TRIES) { /* until none came free in between */
+        count = take_all(fds[0], filled, count, FILLED);
+        complaints = 0;
+        assert_int_equal(connect(fds[tries++], (struct sockaddr *)&address, sizeof(address)), 0);
+        accepted = event_within(world, 700000000, &event);
+    }
+    assert_false(accepted);
     hw_env_posix_set_log(NULL, NULL);
     while (count > 0)
         assert_int_equal(close(filled[--count]), 0);
@@ -571,7 +583,8 @@ static void accepting_waits_until_there_are_descriptors_again(void **state)
     assert_in_range(complaints, 1, 5);
     next_event(world, &event);
     assert_int_equal(event.kind, HW_EVENT_ACCEPTED);
-    assert_int_equal(close(fd), 0);
+    for (int i = 0; i < TRIES; i++)
+        assert_int_equal(close(fds[i]), 0);
 }
 
 static void no_more_connections_are_kept_than_are_allowed(void **state)
