@@ -292,7 +292,7 @@ void random_commit(struct random_world *w, struct random_connection *connection)
         w->totals.commits++;
         if (w->count == 1)
             let_all_read(w);
-        /* Without a WAL there was a journal, which may come back; who changes nothing syncs nothing. */
+        /* Without a WAL there was a journal, which may come back; no change syncs nothing. */
         if (connection->is_full && w->synchronous != RANDOM_OFF &&
             sim_file_exists(w->sim, "/app.db-wal") &&
             w->states[w->count].fingerprint != w->states[w->count - 1].fingerprint)
