@@ -284,7 +284,8 @@ static bool item_decode(struct hw_cursor *cursor, struct hw_mirror_item *out)
     case HW_MIRROR_HEAD:
         size = hw_cursor_le32(cursor);
         bytes = hw_cursor_bytes(cursor, size);
-        return bytes != NULL && hw_mirror_head_decode((struct hw_slice){bytes, size}, &out->head);
+        return bytes != NULL && hw_mirror_head_decode((struct hw_slice){bytes, size}, &out->head) &&
+               out->head.signature.bytes + out->head.signature.size + CHECKSUM_SIZE == bytes + size;
     }
     return false;
 }
