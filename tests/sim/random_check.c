@@ -35,7 +35,9 @@ static int check_floor(struct random_world *w, uint64_t fingerprint, unsigned fl
     if (w->has_unsettled && floor > w->acknowledged)
         floor = w->acknowledged;
     index = random_find_state(w, fingerprint, floor);
-    if (index < 0)
+    if (index < 0 && fingerprint == w->ghost)
+        w->is_doubtful = true; /* as SQLite alone would have it; its seq is not known to us */
+    else if (index < 0)
         random_fail(w, "%s: the database is in state %d, may be in %u to %u", when,
                     random_find_state(w, fingerprint, 0), floor, w->count);
     return index;
@@ -48,6 +50,8 @@ static void accept(struct random_world *w, uint64_t fingerprint, unsigned floor,
 
     if (index < 0)
         return;
+    if (w->has_unsettled && (unsigned)index == w->acknowledged && w->count > w->acknowledged)
+        w->ghost = w->states[w->count].fingerprint;
     random_forget_after(w, (unsigned)index);
     w->has_unsettled = false;
 }
@@ -325,7 +329,7 @@ void random_check(struct random_world *w)
     if (w->failure[0] != '\0')
         return;
     connection = recover(w);
-    if (connection == NULL || w->failure[0] != '\0')
+    if (connection == NULL || random_has_ended(w))
         return;
     w->lost_power = false;
     check_integrity(w, connection->db);

@@ -98,6 +98,8 @@ void random_acknowledge(struct random_world *w, const char *sql)
     state->sql = strdup(sql);
     state->fingerprint = fingerprint_of_oracle(w);
     state->seq = UINT64_MAX;
+    if (state->fingerprint != w->states[w->count].fingerprint)
+        w->ghost = 0; /* frames were written over its own */
     w->count++;
 }
 

@@ -100,6 +100,11 @@ struct random_world {
     char *pending;         /* owned: the transaction under way when its process died */
     unsigned acknowledged; /* of `count`, while the last one may be there or not: */
     bool has_unsettled;
+    /*
+     * A transaction whose process died between its commit frame and the wal-index: nobody saw it,
+     * and it is there when the index is made anew, unless somebody has written since.
+     */
+    uint64_t ghost;      /* fingerprint of the state after it; 0: none */
     unsigned next_value; /* for rows and names that differ */
 
     uint64_t announced;     /* greatest durable length that was seen */
