@@ -82,11 +82,9 @@ void hw_capture_hold(struct hw_capture *capture, bool held);
 void hw_capture_wal_synced(struct hw_capture *capture, const uint8_t salts[8], uint64_t size);
 /*
  * A connection that holds WRITE (or is alone with the database) is about to write the header of the
- * WAL, with these salts: a new round begins.  `before`: the salts in the header that it replaces;
- * NULL: there is none.
+ * WAL, with these salts: a new round begins.
  */
-void hw_capture_new_round(struct hw_capture *capture, const uint8_t *before,
-                          const uint8_t salts[8]);
+void hw_capture_new_round(struct hw_capture *capture, const uint8_t salts[8]);
 /*
  * A connection goes into exclusive locking mode (no lock calls from now on): take the worker's role
  * into this process.  `has_shm`: it had mapped the wal-index before and goes on using it; else

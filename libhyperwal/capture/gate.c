@@ -235,42 +235,15 @@ static bool same_place(const struct hw_shared_position *a, const struct hw_share
     return a->frame == b->frame && memcmp(a->salts, b->salts, sizeof(a->salts)) == 0;
 }
 
-/* What a round may say of its origin instead of a frame. */
-enum { ORIGIN_UNKNOWN = UINT32_MAX, ORIGIN_PASSED = UINT32_MAX - 1 };
-
-/*
- * A round of ours began where the log still is: its commits, if it had any, are not in the log, and
- * somebody who does not ask us emptied the WAL.
- */
-static bool is_passed(const struct hw_shared_round *previous, const uint8_t salts[8],
-                      const struct hw_shared_position *logged)
-{
-    static const uint8_t none[sizeof(previous->salts)];
-
-    if (memcmp(previous->salts, none, sizeof(none)) == 0 ||
-        memcmp(previous->salts, salts, sizeof(previous->salts)) == 0)
-        return false; /* the first one; or its header is written once more */
-    return same_place(&previous->origin, logged) ||
-           (previous->origin.frame == (uint32_t)ORIGIN_PASSED &&
-            memcmp(previous->origin.salts, logged->salts, sizeof(logged->salts)) == 0);
-}
-
-void hw_capture_new_round(struct hw_capture *capture, const uint8_t *before, const uint8_t salts[8])
+void hw_capture_new_round(struct hw_capture *capture, const uint8_t salts[8])
 {
     struct hw_shared_position logged = hw_shared_position(capture->shared);
     struct hw_shared_position door = hw_shared_door(capture->shared);
-    struct hw_shared_round previous = hw_shared_round(capture->shared);
-    struct hw_shared_round round = {.origin = {.frame = (uint32_t)ORIGIN_UNKNOWN}};
-    /* Others may have begun rounds, and ended them, since we passed the door. */
-    bool follows = before == NULL || memcmp(before, logged.salts, sizeof(logged.salts)) == 0;
+    struct hw_shared_round round = {.origin = {.frame = UINT32_MAX}};
 
     memcpy(round.salts, salts, sizeof(round.salts));
-    if (logged.seq != UINT64_MAX && (logged.frame == 0 || (same_place(&logged, &door) && follows)))
+    if (logged.seq != UINT64_MAX && (logged.frame == 0 || same_place(&logged, &door)))
         round.origin = logged;
-    if (logged.seq != UINT64_MAX && is_passed(&previous, salts, &logged)) {
-        round.origin = logged;
-        round.origin.frame = (uint32_t)ORIGIN_PASSED;
-    }
     hw_shared_set_round(capture->shared, &round);
 }
 
@@ -283,8 +256,6 @@ bool hw_gate_round_is_ours(struct hw_capture *capture, const struct hw_wal_posit
         return true; /* whoever began it */
     if (memcmp(round.salts, salts, sizeof(round.salts)) != 0)
         return false; /* begun by a program without hyperwal */
-    if (round.origin.frame == (uint32_t)ORIGIN_PASSED)
-        return false;
     return closed_clean || at->frame == 0 ||
            (round.origin.frame == at->frame &&
             memcmp(round.origin.salts, at->salts, sizeof(at->salts)) == 0);

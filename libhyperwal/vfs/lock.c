@@ -132,15 +132,6 @@ static int frame_alone(struct hw_shim_file *main)
     return SQLITE_OK;
 }
 
-/* `bytes` will be the header of the WAL. */
-static void begin_round(struct hw_shim_file *wal, const uint8_t *bytes)
-{
-    uint8_t before[HW_WAL_HEADER_SIZE];
-    int code = wal->below->pMethods->xRead(wal->below, before, sizeof(before), 0);
-
-    hw_capture_new_round(wal->main->capture, code == SQLITE_OK ? before + 16 : NULL, bytes + 16);
-}
-
 int hw_shim_wal_write(struct hw_shim_file *wal, const uint8_t *bytes, int size, int64_t offset)
 {
     struct hw_shim_file *main = wal->main;
@@ -155,7 +146,7 @@ int hw_shim_wal_write(struct hw_shim_file *wal, const uint8_t *bytes, int size, 
     if (begin < HW_WAL_HEADER_SIZE) {
         wal->wal_end = 0; /* a new round */
         if (begin == 0 && size == HW_WAL_HEADER_SIZE)
-            begin_round(wal, bytes);
+            hw_capture_new_round(main->capture, bytes + 16);
     } else if (size == HW_WAL_FRAME_HEADER_SIZE) {
         if (memcmp(wal->wal_salts, bytes + 8, sizeof(wal->wal_salts)) != 0 || begin >= wal->wal_end)
             wal->wal_end = end; /* what others wrote in between are whole commits */

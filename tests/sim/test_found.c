@@ -167,39 +167,6 @@ static void an_adopted_state_is_not_undone_by_a_journal_that_comes_back(void **s
     assert_int_equal(gaps(), 0);
 }
 
-/*
- * A round of ours that was not in the log yet is copied and cut off by a program without hyperwal,
- * and we begin another one: the log must not go on as if nothing had been in between.
- */
-static void a_round_that_a_stranger_emptied_is_a_gap(void **state)
-{
-    uint64_t seq, wanted, restored = 0;
-    struct hw_error err = {0};
-    sqlite3 *db = open_with("hwsim"), *stranger;
-
-    (void)state;
-    run_sql(db, "PRAGMA journal_mode=WAL; CREATE TABLE t(a INTEGER PRIMARY KEY, b);"
-                "INSERT INTO t VALUES(1, randomblob(3000))");
-    (void)logged(db);
-    assert_int_equal(sqlite3_close(db), SQLITE_OK);
-    db = open_with("hwsim");
-    (void)logged(db); /* the log ends where the next round begins */
-    run_sql(db, "INSERT INTO t VALUES(2, randomblob(9000))");
-    sim_set_process(sim, 1);
-    stranger = open_with(sim_vfs(sim)->zName);
-    run_sql(stranger, "PRAGMA wal_checkpoint(TRUNCATE)");
-    assert_int_equal(sqlite3_close(stranger), SQLITE_OK);
-    sim_set_process(sim, 0);
-    run_sql(db, "INSERT INTO t VALUES(3, randomblob(100))");
-    seq = logged(db);
-    assert_int_equal(gaps(), 1);
-    wanted = fingerprint_of(db);
-    assert_int_equal(sqlite3_close(db), SQLITE_OK); /* it finishes the snapshot */
-    if (restore(seq, &restored, &err) != HW_OK)
-        fail_msg("%s", err.message);
-    assert_true(restored == wanted);
-}
-
 /* A log of some states, two of them in a snapshot. */
 static void make_log(struct sim *machine, void *ctx)
 {
@@ -269,7 +236,6 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         TEST(the_oldest_state_that_is_kept_is_restored),
         TEST(an_adopted_state_is_not_undone_by_a_journal_that_comes_back),
-        TEST(a_round_that_a_stranger_emptied_is_a_gap),
         TEST(a_log_that_was_being_pruned_verifies_after_any_end),
     };
 
