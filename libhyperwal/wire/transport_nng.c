@@ -9,7 +9,8 @@
  *
  * Traps of nng 1.5 that this file knows: a stale socket file is removed by its listener, but so
  * would be a file that is no socket; a send of a stream may be partial; a forked child must not
- * call it at all.
+ * call it at all; to close a WebSocket listener waits for ever if a connection is in the middle of
+ * its upgrade then (close holds the lock that the upgrade needs to end).
  */
 #include <arpa/inet.h>
 #include <assert.h>
@@ -24,6 +25,7 @@
 
 enum {
     DIAL_MS = 10000,
+    LISTENER_END_MS = 1000, /* for a WebSocket listener to end; then it is left behind */
     ACCEPT_PAUSE_MS = 200,  /* after a failed accept: descriptors may be free again then */
     SEND_CHUNK = 256 << 10, /* bytes given to nng at once: WebSocket copies them */
 };
@@ -362,15 +364,76 @@ static enum hw_status check_socket_file(struct hw_env *env, const char *url, str
                    url, stat.is_directory ? "folder" : "file");
 }
 
+/* A WebSocket listener that ends, in a thread of its own since that may never be done. */
+struct ending {
+    struct hw_env *env;
+    nng_stream_listener *listener;
+    uint32_t is_done; /* atomic, and waited on; set last, but for the wake */
+    uint32_t owners;  /* atomic: the thread, and who waits for it; the last one frees this */
+};
+
+static bool ending_is_done(struct ending *ending)
+{
+    return __atomic_load_n(&ending->is_done, __ATOMIC_ACQUIRE) != 0;
+}
+
+static void ending_leave(struct ending *ending)
+{
+    if (__atomic_sub_fetch(&ending->owners, 1, __ATOMIC_ACQ_REL) == 0)
+        hw_free(ending);
+}
+
+static void *ending_main(void *ctx)
+{
+    struct ending *ending = ctx;
+
+    nng_stream_listener_close(ending->listener);
+    nng_stream_listener_free(ending->listener);
+    __atomic_store_n(&ending->is_done, 1, __ATOMIC_RELEASE);
+    ending->env->ops->wake_word(ending->env, &ending->is_done);
+    ending_leave(ending);
+    return NULL;
+}
+
+static void websocket_end(struct hw_env *env, struct listener *listener)
+{
+    uint64_t start = env->ops->monotonic_ns(env), now;
+    uint64_t end = start + LISTENER_END_MS * UINT64_C(1000000);
+    struct ending *ending = hw_alloc(sizeof(*ending));
+    struct hw_thread thread;
+
+    if (ending != NULL)
+        *ending = (struct ending){.env = env, .listener = listener->listener, .owners = 2};
+    if (ending == NULL || hw_thread_start(&thread, ending_main, ending, NULL) != HW_OK) {
+        hw_free(ending);
+        hw_env_log(env, HW_LOG_WARN, "event=listener_left url=%s: no memory to end it",
+                   listener->url);
+        return;
+    }
+    for (now = start; !ending_is_done(ending) && now < end; now = env->ops->monotonic_ns(env))
+        env->ops->wait_word(env, &ending->is_done, 0, end - now);
+    if (ending_is_done(ending))
+        hw_thread_join(&thread);
+    else
+        hw_env_log(env, HW_LOG_WARN,
+                   "event=listener_left url=%s: a connection in its upgrade keeps it from ending",
+                   listener->url);
+    ending_leave(ending);
+}
+
 static void listener_free(struct listener *listener)
 {
-    if (listener->listener != NULL)
+    bool is_websocket = strncmp(listener->url, "ws://", 5) == 0;
+
+    if (listener->listener != NULL && !is_websocket)
         nng_stream_listener_close(listener->listener);
     job_stop(&listener->accept);
     if (!listener->is_pausing)
         stream_drop(&listener->accept);
+    if (listener->listener != NULL && is_websocket)
+        websocket_end(listener->accept.transport->env, listener);
     job_release(&listener->accept);
-    if (listener->listener != NULL)
+    if (listener->listener != NULL && !is_websocket)
         nng_stream_listener_free(listener->listener);
     hw_free(listener);
 }
