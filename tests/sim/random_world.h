@@ -44,6 +44,8 @@ enum {
     RANDOM_MIRROR = 4,
 };
 
+enum { RANDOM_OFF, RANDOM_NORMAL, RANDOM_FULL, RANDOM_MIXED };
+
 struct random_connection {
     sqlite3 *db; /* owned; NULL: closed */
     unsigned process;
@@ -77,8 +79,8 @@ struct random_world {
 
     /* What the seed chose once. */
     unsigned page_size, auto_vacuum;
-    enum { RANDOM_OFF, RANDOM_NORMAL, RANDOM_FULL, RANDOM_MIXED } synchronous;
-    bool has_foreign; /* stock SQLite writes, too */
+    unsigned synchronous; /* RANDOM_OFF... */
+    bool has_foreign;     /* stock SQLite writes, too */
     /*
      * Transactions take back what they spilled.  SQLite 3.40.1, after it wrote a spilled frame anew
      * and took it back to before that one, gives the next frames no checksum: recovery stops there,

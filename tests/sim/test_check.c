@@ -154,7 +154,7 @@ static void a_header_that_cannot_be_read_is_an_error(void **state)
     struct sim_fault broken = {
         .kind = SIM_EIO, .operations = SIM_READ, .path = "app.db", .at = 1, .for_ever = true};
     sqlite3 *db = open_database();
-    uint64_t seq, after;
+    uint64_t seq = 0, after;
 
     (void)state;
     assert_true(execute(db, "CREATE TABLE t(a)") && wait_logged(db, &seq));

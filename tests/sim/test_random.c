@@ -32,7 +32,8 @@ static void configure(struct random_world *w)
 
     w->page_size = page_sizes[random_chance(w, sizeof(page_sizes) / sizeof(page_sizes[0]))];
     w->auto_vacuum = (unsigned)random_chance(w, 3);
-    w->synchronous = (int)random_chance(w, 8) == 0 ? RANDOM_OFF : 1 + (int)random_chance(w, 3);
+    w->synchronous =
+        random_chance(w, 8) == 0 ? (unsigned)RANDOM_OFF : 1 + (unsigned)random_chance(w, 3);
     w->has_foreign = random_chance(w, 4) == 0;
     w->has_savepoints = random_chance(w, 3) == 0;
     w->may_have_gaps = w->has_savepoints; /* a worker does not find its place by a false checksum */
