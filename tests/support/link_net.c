@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -377,4 +378,48 @@ void link_net_check(struct link_net *net, unsigned node, unsigned primary, uint6
         hw_buffer_release(&one);
         hw_buffer_release(&other);
     }
+}
+
+/* ------------------------------------------------------------------------ second histories */
+
+struct copy {
+    struct link_net *net;
+    const char *from, *to;
+};
+
+static bool copy_file(void *ctx, const char *name)
+{
+    struct copy *copy = ctx;
+    char from[64], to[64];
+    const uint8_t *bytes;
+    uint8_t *own;
+    size_t size;
+
+    (void)snprintf(from, sizeof(from), "%s/%s", copy->from, name);
+    (void)snprintf(to, sizeof(to), "%s/%s", copy->to, name);
+    bytes = sim_file_bytes(copy->net->sim, from, &size);
+    own = test_malloc(size + 1);
+    memcpy(own, bytes, size);
+    if (hw_env_replace_file(sim_env(copy->net->sim), to, own, size, HW_OPEN_PRIVATE,
+                            &copy->net->err) != HW_OK)
+        copy->net->err.status = HW_EIO; /* what opens the copy fails */
+    test_free(own);
+    return true;
+}
+
+void link_net_copy_log(struct link_net *net, const char *from, const char *to)
+{
+    struct hw_env *env = sim_env(net->sim);
+    struct copy copy = {net, from, to};
+
+    assert_status(env->ops->make_dir(env, to, &net->err), HW_OK, &net->err);
+    assert_status(env->ops->list(env, from, copy_file, &copy, &net->err), HW_OK, &net->err);
+}
+
+void link_net_append_other(struct link_net *net, struct hw_core *core, unsigned count)
+{
+    assert_status(hw_core_batch_begin(core, &net->err), HW_OK, &net->err);
+    for (unsigned i = 0; i < count; i++)
+        assert_status(hw_core_batch_add(core, "other", 1 + i % 5, &net->err), HW_OK, &net->err);
+    assert_status(hw_core_batch_commit(core, "", 0, &net->err), HW_OK, &net->err);
 }

@@ -88,4 +88,9 @@ void link_net_forget(struct link_message *message); /* free one that was taken o
 /* Has `node` the tree of `primary`, and all blocks from `start` on, as they should be? asserts */
 void link_net_check(struct link_net *net, unsigned node, unsigned primary, uint64_t start);
 
+/* Copy the directory of a log on the net's disk, as an operator does who moves it. */
+void link_net_copy_log(struct link_net *net, const char *from, const char *to);
+/* Blocks that no log of core_log_append() has: another history. */
+void link_net_append_other(struct link_net *net, struct hw_core *core, unsigned count);
+
 #endif

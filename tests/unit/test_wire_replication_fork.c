@@ -16,39 +16,6 @@ static const uint8_t *key_of(struct link_net *net, unsigned node)
     return hw_core_identity(net->nodes[node].core)->key;
 }
 
-struct copy {
-    struct link_net *net;
-    const char *from, *to;
-};
-
-static bool copy_file(void *ctx, const char *name)
-{
-    struct copy *copy = ctx;
-    char from[64], to[64];
-    const uint8_t *bytes;
-    uint8_t *own;
-    size_t size;
-
-    (void)snprintf(from, sizeof(from), "%s/%s", copy->from, name);
-    (void)snprintf(to, sizeof(to), "%s/%s", copy->to, name);
-    bytes = sim_file_bytes(copy->net->sim, from, &size);
-    own = test_malloc(size + 1);
-    memcpy(own, bytes, size);
-    if (hw_env_replace_file(sim_env(copy->net->sim), to, own, size, HW_OPEN_PRIVATE,
-                            &copy->net->err) != HW_OK)
-        copy->net->err.status = HW_EIO; /* what opens the copy fails */
-    test_free(own);
-    return true;
-}
-
-static void append_other(struct link_net *net, struct hw_core *core, unsigned count)
-{
-    assert_status(hw_core_batch_begin(core, &net->err), HW_OK, &net->err);
-    for (unsigned i = 0; i < count; i++)
-        assert_status(hw_core_batch_add(core, "other", 1 + i % 5, &net->err), HW_OK, &net->err);
-    assert_status(hw_core_batch_commit(core, "", 0, &net->err), HW_OK, &net->err);
-}
-
 /*
  * Two nodes: a log of `common` blocks that went on to `first`, and a copy of it, made at `common`,
  * that was adopted and went on to `second` under fork 1.
@@ -56,15 +23,13 @@ static void append_other(struct link_net *net, struct hw_core *core, unsigned co
 static void make_fork(struct link_net *net, unsigned common, unsigned first, unsigned second)
 {
     struct hw_env *env = sim_env(net->sim);
-    struct copy copy = {net, "/a", "/b"};
     struct hw_core *core = NULL;
 
     assert_status(hw_core_create(env, "/a", &core, &net->err), HW_OK, &net->err);
     if (common > 0)
         assert_status(core_log_append(core, common, "n", &net->err), HW_OK, &net->err);
     hw_core_close(core);
-    assert_status(env->ops->make_dir(env, "/b", &net->err), HW_OK, &net->err);
-    assert_status(env->ops->list(env, "/a", copy_file, &copy, &net->err), HW_OK, &net->err);
+    link_net_copy_log(net, "/a", "/b");
 
     assert_status(hw_core_open(env, "/a", HW_CORE_WRITE, UINT64_MAX, &core, &net->err), HW_OK,
                   &net->err);
@@ -76,7 +41,7 @@ static void make_fork(struct link_net *net, unsigned common, unsigned first, uns
     assert_status(hw_core_open(env, "/b", HW_CORE_WRITE, UINT64_MAX, &core, &net->err), HW_OK,
                   &net->err);
     if (second > common)
-        append_other(net, core, second - common);
+        link_net_append_other(net, core, second - common);
     (void)link_net_add(net, core, false);
 }
 
@@ -106,7 +71,7 @@ static void a_mirror_moves_to_a_higher_fork(void **state)
         link_net_check(net, second, 1, 0);
         kept = sizes[i][2] - sizes[i][0]; /* only what differs was fetched again */
         assert_true(net->nodes[mirror].arrived <= sizes[i][1] + kept);
-        append_other(net, net->nodes[1].core, 3);
+        link_net_append_other(net, net->nodes[1].core, 3);
         hw_replication_grown(net->nodes[1].replication);
         link_net_run(net);
         link_net_check(net, mirror, 1, 0);
@@ -128,7 +93,7 @@ static void an_empty_mirror_starts_on_any_fork(void **state)
     (void)link_net_connect(net, 1, mirror);
     link_net_run(net);
     link_net_check(net, mirror, 1, 0);
-    append_other(net, net->nodes[1].core, 3);
+    link_net_append_other(net, net->nodes[1].core, 3);
     hw_replication_grown(net->nodes[1].replication);
     link_net_run(net);
     link_net_check(net, mirror, 1, 0);

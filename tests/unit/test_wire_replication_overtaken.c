@@ -12,39 +12,6 @@
 #include "hypercore/mirror.h"
 #include "support/link_net.h"
 
-struct copy {
-    struct link_net *net;
-    const char *from, *to;
-};
-
-static bool copy_file(void *ctx, const char *name)
-{
-    struct copy *copy = ctx;
-    char from[64], to[64];
-    const uint8_t *bytes;
-    uint8_t *own;
-    size_t size;
-
-    (void)snprintf(from, sizeof(from), "%s/%s", copy->from, name);
-    (void)snprintf(to, sizeof(to), "%s/%s", copy->to, name);
-    bytes = sim_file_bytes(copy->net->sim, from, &size);
-    own = test_malloc(size + 1);
-    memcpy(own, bytes, size);
-    if (hw_env_replace_file(sim_env(copy->net->sim), to, own, size, HW_OPEN_PRIVATE,
-                            &copy->net->err) != HW_OK)
-        copy->net->err.status = HW_EIO; /* what opens the copy fails */
-    test_free(own);
-    return true;
-}
-
-static void append_other(struct link_net *net, struct hw_core *core, unsigned count)
-{
-    assert_status(hw_core_batch_begin(core, &net->err), HW_OK, &net->err);
-    for (unsigned i = 0; i < count; i++)
-        assert_status(hw_core_batch_add(core, "other", 1 + i % 5, &net->err), HW_OK, &net->err);
-    assert_status(hw_core_batch_commit(core, "", 0, &net->err), HW_OK, &net->err);
-}
-
 /*
  * Node 0: a log of `common` blocks that went on to `whole`.  Node 1: its copy, made at `common`
  * and open for reading; if it is adopted it went on to `whole` under fork 1.  Both as the server of
@@ -53,15 +20,13 @@ static void append_other(struct link_net *net, struct hw_core *core, unsigned co
 static void make_two(struct link_net *net, unsigned common, unsigned whole, bool adopted)
 {
     struct hw_env *env = sim_env(net->sim);
-    struct copy copy = {net, "/a", "/b"};
     struct hw_core *core = NULL;
 
     assert_status(hw_core_create(env, "/a", &core, &net->err), HW_OK, &net->err);
     if (common > 0)
         assert_status(core_log_append(core, common, "n", &net->err), HW_OK, &net->err);
     hw_core_close(core);
-    assert_status(env->ops->make_dir(env, "/b", &net->err), HW_OK, &net->err);
-    assert_status(env->ops->list(env, "/a", copy_file, &copy, &net->err), HW_OK, &net->err);
+    link_net_copy_log(net, "/a", "/b");
     assert_status(hw_core_open(env, "/a", HW_CORE_WRITE, UINT64_MAX, &core, &net->err), HW_OK,
                   &net->err);
     assert_status(core_log_append(core, whole - common, "n", &net->err), HW_OK, &net->err);
@@ -70,7 +35,7 @@ static void make_two(struct link_net *net, unsigned common, unsigned whole, bool
         assert_status(hw_core_adopt(env, "/b", &net->err), HW_OK, &net->err);
         assert_status(hw_core_open(env, "/b", HW_CORE_WRITE, UINT64_MAX, &core, &net->err), HW_OK,
                       &net->err);
-        append_other(net, core, whole - common);
+        link_net_append_other(net, core, whole - common);
     } else {
         assert_status(hw_core_open(env, "/b", HW_CORE_READ, UINT64_MAX, &core, &net->err), HW_OK,
                       &net->err);
@@ -151,7 +116,7 @@ static unsigned go_on_unasked(struct link_net *net, unsigned count)
     assert_status(hw_log_file_write(env, "/b", &log, &net->err), HW_OK, &net->err);
     assert_status(hw_core_open(env, "/b", HW_CORE_WRITE, UINT64_MAX, &core, &net->err), HW_OK,
                   &net->err);
-    append_other(net, core, count);
+    link_net_append_other(net, core, count);
     return link_net_add(net, core, false);
 }
 
