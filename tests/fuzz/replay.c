@@ -1,11 +1,13 @@
 /*
- * Runs a fuzz target without libFuzzer: `replay NAME CORPUS [RUNS]`.
+ * Runs a fuzz target without libFuzzer: `replay NAME CORPUS [RUNS]`; `replay NAME FILE 0` runs
+ * one input.
  *
  * First every file of the folder CORPUS (which may be missing), then RUNS mutations of them from a
  * fixed seed: bits flipped, bytes set to the values that break lengths, cut short, grown, two files
  * joined.  No mutation needs luck twice: a crash here comes again at the next run.
  */
 #include <dirent.h>
+#include <errno.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,13 +34,10 @@ static uint64_t chance(uint64_t bound)
     return chance_state % bound;
 }
 
-static void add_file(const char *folder, const char *name)
+static void add_file(const char *path)
 {
-    char path[4096];
-    FILE *file;
+    FILE *file = fopen(path, "rb");
 
-    (void)snprintf(path, sizeof(path), "%s/%s", folder, name);
-    file = fopen(path, "rb");
     if (file == NULL || input_count == INPUT_COUNT_MAX)
         abort();
     inputs[input_count].bytes = malloc(INPUT_SIZE_MAX);
@@ -54,20 +53,24 @@ static int compare(const struct dirent **a, const struct dirent **b)
     return strcmp((*a)->d_name, (*b)->d_name);
 }
 
-/* In the order of names, so that a run can be repeated. */
-static void add_folder(const char *folder)
+/* A folder's files in the order of names, so that a run can be repeated; or a single file. */
+static void add_inputs(const char *folder)
 {
     struct dirent **entries;
     int count = scandir(folder, &entries, NULL, compare);
+    char path[4096];
 
-    if (count < 0)
-        return; /* no corpus: mutations start from nothing */
+    if (count < 0 && errno == ENOTDIR)
+        add_file(folder);
+    /* no corpus: mutations start from nothing */
     for (int i = 0; i < count; i++) {
+        (void)snprintf(path, sizeof(path), "%s/%s", folder, entries[i]->d_name);
         if (entries[i]->d_name[0] != '.')
-            add_file(folder, entries[i]->d_name);
+            add_file(path);
         free(entries[i]);
     }
-    free(entries);
+    if (count >= 0)
+        free(entries);
 }
 
 static size_t mutate_once(uint8_t *bytes, size_t size)
@@ -129,7 +132,7 @@ int main(int argc, char **argv)
         (void)fprintf(stderr, "usage: %s NAME CORPUS [RUNS]\n", argv[0]);
         return 2;
     }
-    add_folder(argv[2]);
+    add_inputs(argv[2]);
     if (input_count == 0)
         inputs[input_count++] = (struct input){.bytes = calloc(1, INPUT_SIZE_MAX), .size = 64};
     for (size_t i = 0; i < input_count; i++)

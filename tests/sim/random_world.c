@@ -8,10 +8,26 @@
 
 #include "vfs/vfs.h"
 
+/* As few bytes as the bound needs, so that one that changes changes one choice. */
+static uint64_t take_choice(struct random_world *w, uint64_t bound)
+{
+    uint64_t value = 0;
+
+    for (uint64_t reach = 1; reach < bound; reach <<= 8) {
+        if (w->choices == w->choices_end)
+            break;
+        value = value << 8 | *w->choices++;
+    }
+    return value % bound;
+}
+
 uint64_t random_chance(struct random_world *w, uint64_t bound)
 {
-    uint64_t z = w->chance += 0x9e3779b97f4a7c15U;
+    uint64_t z;
 
+    if (w->choices != NULL && bound != 0)
+        return take_choice(w, bound);
+    z = w->chance += 0x9e3779b97f4a7c15U;
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9U;
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebU;
     z ^= z >> 31;

@@ -25,6 +25,7 @@
 #define SIM_RANDOM_WORLD_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include <sqlite3.h>
@@ -74,6 +75,11 @@ struct random_replica {         /* one that follows */
 struct random_world {
     struct sim *sim;
     uint64_t seed, chance;
+    /*
+     * Borrowed until random_run_choices() returns: what random_chance() answers, instead of what
+     * the seed makes of it.  Beyond the end every answer is 0, which lets a scenario end soon.
+     */
+    const uint8_t *choices, *choices_end;
     struct random_totals totals; /* over all scenarios */
     char failure[640];           /* empty: nothing is wrong */
 
@@ -142,6 +148,16 @@ bool random_bury(struct random_world *w);
 /* Something is wrong, or cannot be told. */
 bool random_has_ended(const struct random_world *w);
 void random_reset(struct random_world *w, uint64_t seed);
+
+/* ------------------------------------------------------------------------- random_scenario.c */
+
+/* False: the shims could not be registered.  To be released in either case. */
+bool random_init(struct random_world *w);
+void random_release(struct random_world *w);
+/* A whole scenario, as `seed` wants it; then w->failure says what went wrong, if anything did. */
+void random_run(struct random_world *w, uint64_t seed);
+/* The same, but the choices are read from bytes, and nothing else decides. */
+void random_run_choices(struct random_world *w, const uint8_t *choices, size_t size);
 
 /* ----------------------------------------------------------------------------- random_work.c */
 
