@@ -4,6 +4,8 @@
  *     storm_actor write PATH SEED FIRST COUNT STYLE  writers numbered from FIRST, a thread each
  *     storm_actor keep  PATH SEED                    snapshots, labels, prunes, checkpoints
  *     storm_actor read  PATH SEED                    a stock reader: holds read transactions
+ *     storm_actor make  PATH SEED                    no actor: makes the database, stock SQLite
+ *     storm_actor check PATH SEED                    no actor: says what is there, stock SQLite
  *
  * STYLE: letters; v through the VFS, s stock SQLite; o a connection for each thread (NOMUTEX), f
  * one with FULLMUTEX for all, n one with NOMUTEX that goes from hand to hand; l waits for the log
@@ -18,6 +20,8 @@
  *     keep SEQ      states before SEQ may be pruned from now on
  *     read          a reader saw a consistent state, twice the same
  *     bad TEXT      something that must not be
+ *     counter W N   `check` finds that the last commit of writer W is N
+ *     consistent    and that all is well
  *
  * Ends when standard input ends.  The invariant is in storm_schema.h.
  */
@@ -423,6 +427,52 @@ static int read_all(const struct actor *actor)
     return 0;
 }
 
+/* ------------------------------------------------------------------- before and after it all */
+
+static int make(const struct actor *actor)
+{
+    static const int page_sizes[] = {512, 1024, 4096, 4096, 16384};
+    uint64_t chance = actor->seed;
+    char sql[100];
+    sqlite3 *db = NULL;
+    int code = sqlite3_open(actor->path, &db);
+
+    (void)snprintf(sql, sizeof(sql), "PRAGMA page_size=%d; PRAGMA auto_vacuum=%d",
+                   page_sizes[below(&chance, 5)], (int)below(&chance, 3));
+    if (code == SQLITE_OK)
+        code = sqlite3_exec(db, sql, NULL, NULL, NULL);
+    if (code == SQLITE_OK)
+        code = sqlite3_exec(db, STORM_SCHEMA, NULL, NULL, NULL);
+    if (code != SQLITE_OK)
+        say("bad database is made: %d %s", code, sqlite3_errmsg(db));
+    (void)sqlite3_close(db); /* no statement is left */
+    return code != SQLITE_OK;
+}
+
+static int check(const struct actor *actor)
+{
+    char why[200], sql[80];
+    sqlite3 *db = NULL;
+    int code = sqlite3_open_v2(actor->path, &db, SQLITE_OPEN_READWRITE, NULL);
+
+    (void)sqlite3_busy_timeout(db, BUSY_MS);
+    for (int writer = 0; writer < STORM_WRITERS && code == SQLITE_OK; writer++) {
+        (void)snprintf(sql, sizeof(sql), "SELECT n FROM counter WHERE writer=%d", writer);
+        say("counter %d %" PRId64, writer, storm_number(db, sql));
+    }
+    storm_check(db, why, sizeof(why));
+    if (code == SQLITE_OK && why[0] == 0 &&
+        storm_number(db, "SELECT count(*) FROM pragma_integrity_check"
+                         " WHERE integrity_check <> 'ok'") != 0)
+        (void)snprintf(why, sizeof(why), "integrity_check");
+    if (code == SQLITE_OK && why[0] == 0)
+        say("consistent");
+    else
+        say("bad database: %d %s", code, why);
+    (void)sqlite3_close(db); /* no statement is left */
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
     struct actor actor;
@@ -438,5 +488,9 @@ int main(int argc, char **argv)
         return keep(&actor);
     if (strcmp(argv[1], "read") == 0)
         return read_all(&actor);
+    if (strcmp(argv[1], "make") == 0)
+        return make(&actor);
+    if (strcmp(argv[1], "check") == 0)
+        return check(&actor);
     return 2;
 }
