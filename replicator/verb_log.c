@@ -31,7 +31,11 @@ static void print_json(const hyperwal_entry *entry)
     json_number(&json, "db_pages", entry->db_pages);
     json_sum(&json, "sum", entry->sum);
     if (entry->text[0] != '\0')
-        json_text(&json, strcmp(entry->type, "gap") == 0 ? "reason" : "name", entry->text);
+        json_text(&json,
+                  strcmp(entry->type, "gap") == 0      ? "reason"
+                  : strcmp(entry->type, "switch") == 0 ? "switch"
+                                                       : "name",
+                  entry->text);
     json_end(&json);
 }
 
@@ -140,6 +144,7 @@ const struct verb verb_log = {
         "  --from SEQ|TIME  begin there (2026-11-22T10:00:00Z, or a seq)\n"
         "  --to SEQ|TIME    end there\n"
         "  --json           one object a line: seq, blocks, type, time, pages, raw_bytes, bytes,\n"
-        "                   db_pages, sum; of a label also name, of a gap reason\n",
+        "                   db_pages, sum; of a label also name, of a gap reason,\n"
+        "                   of a switch the words in switch\n",
     .run = run,
 };

@@ -69,7 +69,9 @@ struct hw_entry_summary { /* one entry, as `hyperwal log` prints it */
     uint64_t bytes;                   /* of the blocks */
     uint32_t page_count;              /* database size after it, pages; 0 where it does not say */
     uint64_t sum;                     /* state sum after it; 0 where it does not say */
-    char text[HW_LABEL_SIZE_MAX + 1]; /* name of a label, reason of a gap */
+    char text[HW_LABEL_SIZE_MAX + 1]; /* name of a label, reason of a gap, words of a switch */
+    bool has_switch;                  /* it is one: */
+    struct hw_switch switch_;
 };
 /*
  * The entry that holds block *seq; then *seq is the first block of the next one.  HW_END: beyond

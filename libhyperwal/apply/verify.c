@@ -44,6 +44,7 @@ struct chain {
     bool in_entry;
     enum hw_entry_type type;
     bool summed; /* `sum` and page_count are those of the last state */
+    bool ended;  /* by a switch to another log */
     uint64_t sum;
     uint32_t page_count;
 };
@@ -56,6 +57,8 @@ static enum hw_status wrong(uint64_t seq, const char *what, struct hw_error *err
 static enum hw_status chain_header(struct chain *chain, uint64_t seq,
                                    const struct hw_entry_header *header, struct hw_error *err)
 {
+    if (chain->ended)
+        return wrong(seq, "the log ended with the switch before it", err);
     if (header->time_ms < chain->time_ms)
         return wrong(seq, "its time is before that of the block before", err);
     if (header->starts == chain->in_entry || (chain->in_entry && header->type != chain->type))
@@ -129,6 +132,23 @@ static enum hw_status chain_gap(struct chain *chain, uint64_t seq, struct hw_cur
     return HW_OK;
 }
 
+static enum hw_status chain_switch(struct chain *chain, uint64_t seq, struct hw_cursor *body,
+                                   struct hw_error *err)
+{
+    struct hw_switch switch_;
+
+    if (hw_switch_decode(body, &switch_) != HW_OK)
+        return wrong(seq, "bad switch", err);
+    if (switch_.role == HW_SWITCH_CONTINUES && seq != 1)
+        return wrong(seq, "a switch from another log that is not behind the genesis", err);
+    if (switch_.role == HW_SWITCH_CONTINUED && switch_.seq >= seq)
+        return wrong(seq, "a switch at a state that is not before it", err);
+    if (chain->summed && (switch_.sum != chain->sum || switch_.page_count != chain->page_count))
+        return wrong(seq, "the switch is not at the state before it", err);
+    chain->ended = switch_.role == HW_SWITCH_CONTINUED;
+    return HW_OK;
+}
+
 static enum hw_status chain_block(struct verify *verify, struct chain *chain, uint64_t seq,
                                   struct hw_error *err)
 {
@@ -160,8 +180,9 @@ static enum hw_status chain_block(struct verify *verify, struct chain *chain, ui
         return hw_label_decode(&body, &label) == HW_OK ? HW_OK : wrong(seq, "bad label", err);
     case HW_ENTRY_GAP:
         return chain_gap(chain, seq, &body, err);
-    case HW_ENTRY_GROUP:
     case HW_ENTRY_SWITCH:
+        return chain_switch(chain, seq, &body, err);
+    case HW_ENTRY_GROUP:
         break;
     }
     return HW_OK;

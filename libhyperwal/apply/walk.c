@@ -1,4 +1,5 @@
 /* Blocks and entries as they lie in the log: hw_entry_next() of apply/apply.h. */
+#include <stdio.h>
 #include <string.h>
 
 #include "apply/replay.h"
@@ -95,6 +96,20 @@ static enum hw_status summary_add(struct hw_core *core, uint32_t page_size, uint
     return status;
 }
 
+static void summary_add_switch(const struct hw_switch *switch_, struct hw_entry_summary *out)
+{
+    char key[2 * HW_KEY_SIZE + 1];
+
+    hw_key_format(switch_->key, key);
+    out->page_count = switch_->page_count;
+    out->sum = switch_->sum;
+    out->has_switch = true;
+    out->switch_ = *switch_;
+    (void)snprintf(out->text, sizeof(out->text), "%s %s at seq %llu of fork %llu",
+                   switch_->role == HW_SWITCH_CONTINUES ? "continues" : "continued by", key,
+                   (unsigned long long)switch_->seq, (unsigned long long)switch_->fork);
+}
+
 /* Small entries are read whole: their texts are longer than what a peek gives. */
 static enum hw_status summary_add_small(struct hw_core *core, uint64_t seq,
                                         struct hw_entry_summary *out, struct hw_error *err)
@@ -104,6 +119,7 @@ static enum hw_status summary_add_small(struct hw_core *core, uint64_t seq,
     struct hw_genesis genesis;
     struct hw_cursor body;
     struct hw_label label;
+    struct hw_switch switch_;
     struct hw_gap gap;
     enum hw_status status = hw_block_read(core, seq, &buffer, &header, &body, err);
 
@@ -126,6 +142,10 @@ static enum hw_status summary_add_small(struct hw_core *core, uint64_t seq,
             out->sum = gap.to_sum;
             memcpy(out->text, gap.reason, sizeof(gap.reason));
         }
+    } else if (header.type == HW_ENTRY_SWITCH) {
+        status = hw_switch_decode(&body, &switch_);
+        if (status == HW_OK)
+            summary_add_switch(&switch_, out);
     }
     if (status != HW_OK)
         status = hw_fail(err, status, "block %llu: bad body", (unsigned long long)seq);
@@ -137,7 +157,8 @@ done:
 
 static bool is_small(enum hw_entry_type type)
 {
-    return type == HW_ENTRY_GENESIS || type == HW_ENTRY_LABEL || type == HW_ENTRY_GAP;
+    return type == HW_ENTRY_GENESIS || type == HW_ENTRY_LABEL || type == HW_ENTRY_GAP ||
+           type == HW_ENTRY_SWITCH;
 }
 
 /* The block that starts the entry of block *seq. */

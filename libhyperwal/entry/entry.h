@@ -43,6 +43,7 @@ enum {
     HW_LABEL_SIZE_MAX = 200, /* bytes of a label's name */
     HW_DATABASE_ID_SIZE = 16,
     HW_GAP_REASON_SIZE_MAX = 200,
+    HW_LOG_KEY_SIZE = 32,
 };
 
 struct hw_entry_header {
@@ -85,6 +86,22 @@ struct hw_gap {
 };
 void hw_gap_encode(const struct hw_gap *gap, struct hw_buffer *out);
 enum hw_status hw_gap_decode(struct hw_cursor *cursor, struct hw_gap *out) HW_MUST_CHECK;
+
+/*
+ * Where the writing of a database passes from one log to another.  CONTINUES: the block after the
+ * genesis of the new log, which begins with the state that the log `key` has at `seq` of `fork`.
+ * CONTINUED: the last block of the old log, whose newest state, at `seq` of its own `fork`, is the
+ * one that the log `key` begins with; nothing follows it.
+ */
+struct hw_switch {
+    enum { HW_SWITCH_CONTINUES, HW_SWITCH_CONTINUED } role;
+    uint8_t key[HW_LOG_KEY_SIZE]; /* of the other log */
+    uint64_t fork, seq;           /* of the old log: its state at `seq` is the one that goes over */
+    uint32_t page_count;          /* of that state */
+    uint64_t sum;
+};
+void hw_switch_encode(const struct hw_switch *switch_, struct hw_buffer *out);
+enum hw_status hw_switch_decode(struct hw_cursor *cursor, struct hw_switch *out) HW_MUST_CHECK;
 
 /* ------------------------------------------------------------------------------ state sum */
 

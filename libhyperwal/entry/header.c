@@ -1,4 +1,4 @@
-/* Entry headers, and the small entries of entry/entry.h: genesis, label, gap. */
+/* Entry headers, and the small entries of entry/entry.h: genesis, label, gap, switch. */
 #include <assert.h>
 #include <string.h>
 
@@ -165,5 +165,36 @@ enum hw_status hw_gap_decode(struct hw_cursor *cursor, struct hw_gap *out)
     gap.from_page_count = (uint32_t)from_count;
     gap.to_page_count = (uint32_t)to_count;
     *out = gap;
+    return HW_OK;
+}
+
+void hw_switch_encode(const struct hw_switch *switch_, struct hw_buffer *out)
+{
+    hw_buffer_add_uint(out, switch_->role);
+    hw_buffer_add(out, switch_->key, sizeof(switch_->key));
+    hw_buffer_add_uint(out, switch_->fork);
+    hw_buffer_add_uint(out, switch_->seq);
+    hw_buffer_add_uint(out, switch_->page_count);
+    hw_buffer_add_le64(out, switch_->sum);
+}
+
+enum hw_status hw_switch_decode(struct hw_cursor *cursor, struct hw_switch *out)
+{
+    uint64_t role = hw_cursor_uint(cursor);
+    const uint8_t *key = hw_cursor_bytes(cursor, HW_LOG_KEY_SIZE);
+    uint64_t fork = hw_cursor_uint(cursor), seq = hw_cursor_uint(cursor);
+    uint64_t page_count = hw_cursor_uint(cursor), sum = hw_cursor_le64(cursor);
+
+    if (cursor->failed || hw_cursor_left(cursor) != 0 || role > HW_SWITCH_CONTINUED ||
+        page_count > UINT32_MAX)
+        return HW_ECORRUPT;
+    *out = (struct hw_switch){
+        .role = role == 0 ? HW_SWITCH_CONTINUES : HW_SWITCH_CONTINUED,
+        .fork = fork,
+        .seq = seq,
+        .page_count = (uint32_t)page_count,
+        .sum = sum,
+    };
+    memcpy(out->key, key, sizeof(out->key));
     return HW_OK;
 }

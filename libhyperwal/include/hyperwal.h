@@ -140,7 +140,7 @@ typedef struct hyperwal_entry {
     uint64_t bytes;     /* of the blocks */
     uint32_t db_pages;  /* pages of the database after it; 0 where it does not say */
     uint64_t sum;       /* state sum after it */
-    char text[208];     /* name of a label, reason of a gap */
+    char text[208];     /* name of a label, reason of a gap, which log a switch names */
 } hyperwal_entry;
 /*
  * The entry with block *seq; *seq becomes the first block of the next.  SQLITE_DONE beyond the end.

@@ -1,4 +1,4 @@
-/* The small bodies: `0 label, 1 gap or 2 genesis, u8 | body`. */
+/* The small bodies: `0 label, 1 gap, 2 genesis or 3 switch, u8 | body`. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,12 +10,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
     struct hw_genesis genesis;
     struct hw_cursor cursor;
     struct hw_label label;
+    struct hw_switch switch_;
     struct hw_gap gap;
 
     if (size == 0)
         return 0;
     cursor = hw_cursor(bytes + 1, size - 1);
-    switch (bytes[0] % 3) {
+    switch (bytes[0] % 4) {
     case 0:
         if (hw_label_decode(&cursor, &label) == HW_OK && strlen(label.name) + 2 > size)
             abort();
@@ -23,6 +24,17 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
     case 1:
         if (hw_gap_decode(&cursor, &gap) == HW_OK && strlen(gap.reason) > size)
             abort();
+        break;
+    case 3:
+        if (hw_switch_decode(&cursor, &switch_) == HW_OK) {
+            struct hw_buffer again = {0};
+
+            hw_switch_encode(&switch_, &again);
+            if (!again.failed &&
+                (again.size != size - 1 || memcmp(again.bytes, bytes + 1, again.size) != 0))
+                abort(); /* one encoding for each switch */
+            hw_buffer_release(&again);
+        }
         break;
     default:
         if (hw_genesis_decode(&cursor, &genesis) == HW_OK &&

@@ -381,7 +381,7 @@ class Reader:
 
     def __init__(self, blocks):
         self.transactions, self.groups, self.snapshots = [], {}, {}
-        self.labels, self.gaps = {}, []
+        self.labels, self.gaps, self.switches, self.ended = {}, [], [], False
         self.genesis, self.newest_snapshot, newest_label = None, None, None
         self.last_state = None  # (seq, page_count, sum)
         time_ms, open_entry, pending = 0, None, None
@@ -390,6 +390,7 @@ class Reader:
                 open_entry, pending = None, None
                 continue
             header = Header(block, seq)
+            check(not self.ended, f"block {seq}: after the end of the log")
             whole = seq == 0 or blocks[seq - 1] is not None
             check(header.time_ms >= time_ms, f"block {seq}: time goes back")
             check(not whole or bool(header.flags & STARTS) == (open_entry is None),
@@ -409,7 +410,7 @@ class Reader:
                 self.label(header)
             else:
                 {GENESIS: self.read_genesis, TRANSACTION: self.transaction, GROUP: self.group,
-                 GAP: self.gap}[header.type](header)
+                 GAP: self.gap, SWITCH: self.switch}[header.type](header)
             header.end()
         check(open_entry is None, "the log ends within an entry")
 
@@ -488,6 +489,21 @@ class Reader:
         gap["reason"] = self.text(body, 0).decode()
         self.gaps.append(gap)
         self.state(header, gap["to_page_count"], gap["to_sum"])
+
+    def switch(self, header):
+        body = header.body
+        role, key = body.uint(), body.bytes(32)
+        switch = {"role": role, "key": key.hex(), "fork": body.uint(), "seq": body.uint(),
+                  "page_count": body.uint(), "sum": body.number(8)}
+        check(role in (0, 1), f"block {header.seq}: role of a switch")
+        check(role == 1 or header.seq == 1, f"block {header.seq}: the switch is not block 1")
+        check(self.last_state is None or
+              self.last_state[1:] == (switch["page_count"], switch["sum"]),
+              f"block {header.seq}: the switch is not at the state before it")
+        check(role == 0 or self.last_state is None or self.last_state[0] == switch["seq"],
+              f"block {header.seq}: seq of the switch")
+        self.switches.append(switch)
+        self.ended = role == 1
 
 
 class State:
@@ -578,7 +594,8 @@ def main(directory, out=None):
              "length": len(log.blocks), "byte_length": log.roots.byte_length,
              "tree_hash": log.roots.hash().hex(), "seq": seq, "pages": page_count,
              "sum": f"{total:016x}", "commits": log.commits, "labels": reader.labels,
-             "gaps": len(reader.gaps), "snapshots": len(reader.snapshots),
+             "gaps": len(reader.gaps), "switches": reader.switches,
+             "snapshots": len(reader.snapshots),
              "pruned": sum(block is None for block in log.blocks), "note": log.note.hex()}
     if out is not None:
         state, count = rebuild(reader, snapshot_for(reader))

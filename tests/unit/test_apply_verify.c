@@ -94,6 +94,60 @@ static void transaction_whose_pages_do_not_make_its_sum_is_found(void **state)
     log_builder_free(log);
 }
 
+static uint64_t add_switch(struct log_builder *log, struct hw_switch what)
+{
+    struct hw_buffer body = {0};
+    uint64_t seq;
+
+    what.page_count = log->page_count;
+    memset(what.key, 0x5a, sizeof(what.key));
+    hw_switch_encode(&what, &body);
+    seq = log_raw(log, HW_ENTRY_SWITCH, body.bytes, body.size);
+    hw_buffer_release(&body);
+    return seq;
+}
+
+static void switches_verify_where_they_belong_and_nowhere_else(void **state)
+{
+    struct log_builder *log = log_builder_new(sim_env(machine), 512, 100, 1);
+    struct hw_entry_summary entry;
+    struct hw_error err;
+    uint64_t seq;
+
+    (void)state;
+    seq = add_switch(log, (struct hw_switch){
+                              .role = HW_SWITCH_CONTINUES, .fork = 2, .seq = 70, .sum = log->sum});
+    assert_int_equal(seq, 1);
+    assert_int_equal(hw_entry_next(log->core, &seq, &entry, &err), HW_OK);
+    assert_true(entry.has_switch && entry.sum == log->sum && entry.page_count == 100);
+    assert_string_equal(entry.text,
+                        "continues "
+                        "5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a"
+                        " at seq 70 of fork 2");
+    (void)log_snapshot(log, false);
+    seq = log_transaction(log, 3, 100);
+    assert_verifies(log);
+    (void)add_switch(log,
+                     (struct hw_switch){.role = HW_SWITCH_CONTINUED, .seq = seq, .sum = log->sum});
+    assert_verifies(log);
+    (void)log_label(log, "after the end");
+    assert_finds(log, "ended with the switch");
+    log_builder_free(log);
+
+    log = log_builder_new(sim_env(machine), 512, 100, 1);
+    (void)add_switch(
+        log, (struct hw_switch){.role = HW_SWITCH_CONTINUED, .seq = 0, .sum = log->sum ^ 1});
+    assert_finds(log, "not at the state before it");
+    log_builder_free(log);
+
+    log = log_builder_new(sim_env(machine), 512, 100, 1);
+    (void)log_snapshot(log, false);
+    (void)add_switch(log,
+                     (struct hw_switch){.role = HW_SWITCH_CONTINUES, .seq = 9, .sum = log->sum});
+    assert_finds(log, "not behind the genesis");
+    log_builder_free(log);
+}
+
 static void group_that_is_not_the_state_is_found(void **state)
 {
     struct log_builder *log = log_builder_new(sim_env(machine), 512, 100, 1);
@@ -280,6 +334,7 @@ int main(void)
         cmocka_unit_test(honest_logs_verify),
         cmocka_unit_test(transaction_that_does_not_continue_the_state_is_found),
         cmocka_unit_test(transaction_whose_pages_do_not_make_its_sum_is_found),
+        cmocka_unit_test(switches_verify_where_they_belong_and_nowhere_else),
         cmocka_unit_test(group_that_is_not_the_state_is_found),
         cmocka_unit_test(snapshot_with_another_sum_is_found),
         cmocka_unit_test(header_that_names_another_label_or_snapshot_is_found),

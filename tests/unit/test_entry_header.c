@@ -169,6 +169,36 @@ static void gap_comes_back(void **state)
     hw_buffer_release(&buffer);
 }
 
+static void switch_comes_back_and_no_prefix_or_other_role_does(void **state)
+{
+    struct hw_switch in = {.role = HW_SWITCH_CONTINUED,
+                           .fork = 3,
+                           .seq = UINT64_MAX - 1,
+                           .page_count = 70000,
+                           .sum = 0x0123456789abcdef};
+    struct hw_buffer buffer = {0};
+    struct hw_cursor cursor;
+    struct hw_switch out;
+
+    (void)state;
+    memset(in.key, 0xc5, sizeof(in.key));
+    hw_switch_encode(&in, &buffer);
+    cursor = hw_cursor(buffer.bytes, buffer.size);
+    assert_int_equal(hw_switch_decode(&cursor, &out), HW_OK);
+    assert_int_equal(out.role, HW_SWITCH_CONTINUED);
+    assert_memory_equal(out.key, in.key, sizeof(in.key));
+    assert_true(out.fork == 3 && out.seq == UINT64_MAX - 1 && out.sum == in.sum);
+    assert_int_equal(out.page_count, 70000);
+    for (size_t size = 0; size < buffer.size; size++) {
+        cursor = hw_cursor(buffer.bytes, size);
+        assert_int_equal(hw_switch_decode(&cursor, &out), HW_ECORRUPT);
+    }
+    buffer.bytes[0] = 2;
+    cursor = hw_cursor(buffer.bytes, buffer.size);
+    assert_int_equal(hw_switch_decode(&cursor, &out), HW_ECORRUPT);
+    hw_buffer_release(&buffer);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -178,6 +208,7 @@ int main(void)
         cmocka_unit_test(genesis_comes_back_and_a_newer_one_is_refused),
         cmocka_unit_test(label_comes_back_and_an_empty_or_overlong_one_is_corrupt),
         cmocka_unit_test(gap_comes_back),
+        cmocka_unit_test(switch_comes_back_and_no_prefix_or_other_role_does),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
