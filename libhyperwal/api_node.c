@@ -60,26 +60,58 @@ void hyperwal_node_close(hyperwal_node *node)
     hw_free(node);
 }
 
+static enum hw_status allow(struct hyperwal_node *node, const char *who, unsigned rights,
+                            const char *names, struct hw_error *err)
+{
+    uint8_t key[HW_KEY_SIZE];
+
+    if (strcmp(who, "any") == 0)
+        return hw_hub_allow(node->hub, rights, names, NULL, err);
+    if (!hw_key_parse(who, key))
+        return hw_fail(err, HW_EMISUSE,
+                       "%s: neither `any' nor a key (64 hex digits, or 52 of z-base-32); "
+                       "`hyperwal key' prints one's own",
+                       who);
+    return hw_hub_allow(node->hub, rights, names, key, err);
+}
+
 int hyperwal_node_allow(hyperwal_node *node, const char *who, char **error)
 {
+    return hyperwal_node_grant(node, who, HYPERWAL_READ, "*", error);
+}
+
+int hyperwal_node_grant(hyperwal_node *node, const char *who, unsigned rights, const char *names,
+                        char **error)
+{
     struct hw_error err = {0};
-    uint8_t key[HW_KEY_SIZE];
-    enum hw_status status = HW_OK;
 
     if (error != NULL)
         *error = NULL;
-    if (node == NULL || who == NULL)
+    if (node == NULL || who == NULL || names == NULL || (rights & ~(unsigned)HW_RIGHTS_ALL) != 0)
         return SQLITE_MISUSE;
-    if (strcmp(who, "any") == 0)
-        return told(error, hw_hub_allow(node->hub, NULL, &err), &err);
-    if (!hw_key_parse(who, key))
-        status = hw_fail(&err, HW_EMISUSE,
-                         "%s: neither `any' nor a key (64 hex digits, or 52 of z-base-32); "
-                         "`hyperwal key' prints one's own",
-                         who);
-    if (status == HW_OK)
-        status = hw_hub_allow(node->hub, key, &err);
-    return told(error, status, &err);
+    return told(error, allow(node, who, rights, names, &err), &err);
+}
+
+int hyperwal_node_authorize(hyperwal_node *node, const char *path, char **error)
+{
+    struct hw_error err = {0};
+
+    if (error != NULL)
+        *error = NULL;
+    if (node == NULL)
+        return SQLITE_MISUSE;
+    return told(error, hw_hub_authorize(node->hub, path, &err), &err);
+}
+
+int hyperwal_node_reload(hyperwal_node *node, char **error)
+{
+    struct hw_error err = {0};
+
+    if (error != NULL)
+        *error = NULL;
+    if (node == NULL)
+        return SQLITE_MISUSE;
+    return told(error, hw_hub_reload_access(node->hub, &err), &err);
 }
 
 int hyperwal_node_listen(hyperwal_node *node, const char *url, char **bound, char **error)

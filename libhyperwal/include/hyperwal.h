@@ -255,8 +255,26 @@ HYPERWAL_API int hyperwal_replica_info(const char *path, int verify, unsigned ch
  */
 HYPERWAL_API int hyperwal_node_open(const char *identity_file, hyperwal_node **node, char **error);
 HYPERWAL_API void hyperwal_node_close(hyperwal_node *node);
-/* Who may come in: an identity key (64 hex digits or z-base-32), or "any". */
+/*
+ * Who may come in, to read all that is served: an identity key (64 hex digits or z-base-32), or
+ * "any".  Without any rule everybody who reaches a listener of this machine alone may read.  The
+ * node's own identity may do all.
+ */
 HYPERWAL_API int hyperwal_node_allow(hyperwal_node *node, const char *who, char **error);
+enum { HYPERWAL_READ = 1, HYPERWAL_WRITE = 2, HYPERWAL_CREATE = 4, HYPERWAL_PROMOTE = 8 };
+/*
+ * The same for other rights, which include reading, and for the names that fit these patterns:
+ * "app-*,!app-secret".  SQLITE_MISUSE: a malformed pattern.
+ */
+HYPERWAL_API int hyperwal_node_grant(hyperwal_node *node, const char *who, unsigned rights,
+                                     const char *names, char **error);
+/*
+ * Rules from a file (hyperwal(1), AUTHORIZED KEYS); NULL: the user's, which may be missing.  It is
+ * read again when it changes, and those who lost a right are cut off.
+ */
+HYPERWAL_API int hyperwal_node_authorize(hyperwal_node *node, const char *path, char **error);
+/* Read the file of rules now.  An error leaves all as it was. */
+HYPERWAL_API int hyperwal_node_reload(hyperwal_node *node, char **error);
 /*
  * tcp://HOST[:PORT], ws://HOST:PORT/PATH, ipc://PATH.  *bound (may be NULL; sqlite3_free()): with
  * the port that was taken.  SQLITE_PERM: others than this machine could come in, and nobody was

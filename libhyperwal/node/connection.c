@@ -149,6 +149,34 @@ void conn_tell_flood(struct hw_hub *hub)
     hub->untold_count = 0;
 }
 
+/* For a line of the log; names are the remote's words. */
+static void make_printable(struct hw_slice name, char out[HW_NAME_MAX + 1])
+{
+    size_t size = name.size < HW_NAME_MAX ? name.size : HW_NAME_MAX;
+
+    for (size_t i = 0; i < size; i++) {
+        uint8_t c = name.bytes[i];
+
+        out[i] = c < ' ' || c >= 0x7f || c == '"' || c == '\\' ? '?' : (char)c;
+    }
+    out[size] = '\0';
+}
+
+void conn_tell_refusal(struct hub_conn *conn, struct hw_slice name, const char *right,
+                       const char *reason)
+{
+    char key[2 * HW_KEY_SIZE + 1], printable[HW_NAME_MAX + 1];
+
+    conn->hub->counts.denied++;
+    if (!is_to_be_told(conn->hub, reason))
+        return;
+    hw_key_format(hw_peer_remote_key(conn->peer), key);
+    make_printable(name, printable);
+    hw_env_log(conn->hub->env, HW_LOG_WARN,
+               "event=access_refused peer=%s address=%s name=\"%s\" right=%s reason=\"%s\"", key,
+               conn->address, printable, right, reason);
+}
+
 static void log_drop(struct hub_conn *conn)
 {
     const uint8_t *key = conn->peer != NULL ? hw_peer_remote_key(conn->peer) : NULL;
@@ -308,6 +336,7 @@ static void accepted(struct hw_hub *hub, const struct hw_transport_event *event)
     struct hw_error err = {0};
     enum hw_status status = HW_OK;
 
+    access_look(hub);
     strangers_limit(hub);
     idlers_limit(hub);
     if (conn_count(hub) >= HW_HUB_PEERS_MAX)

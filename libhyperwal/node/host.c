@@ -94,7 +94,7 @@ static enum hw_status ready(void *ctx, struct hw_peer *peer, struct hw_error *er
     char key[2 * HW_KEY_SIZE + 1];
 
     if (!conn->is_outgoing) {
-        enum hw_status status = access_check(hub, hw_peer_remote_key(peer), err);
+        enum hw_status status = access_enter(conn, err);
 
         if (status != HW_OK) {
             conn->is_refused = true;
@@ -115,32 +115,46 @@ static struct hw_replication *find(void *ctx, struct hw_peer *peer,
 {
     struct hub_log *log = log_find_key(ctx, discovery_key);
 
-    (void)peer; /* who is in may have any log */
-    return log != NULL ? log->replication : NULL;
+    return log != NULL && access_may_link(hw_peer_user(peer), log) ? log->replication : NULL;
+}
+
+/*
+ * Who may not read a name is told so whether there is such a name or not.  HW_LOOKUP_FOUND: *out is
+ * a log with a core.
+ */
+static enum hw_lookup_status find_name(struct hub_conn *conn, struct hw_slice name,
+                                       struct hub_log **out)
+{
+    if (access_demand(conn, name, HW_RIGHT_READ, NULL) != HW_OK)
+        return HW_LOOKUP_REFUSED;
+    *out = log_find_name(conn->hub, name);
+    return *out != NULL && (*out)->core != NULL ? HW_LOOKUP_FOUND : HW_LOOKUP_UNKNOWN;
 }
 
 static enum hw_lookup_status lookup(void *ctx, struct hw_peer *peer, struct hw_slice name,
                                     uint8_t key[HW_KEY_SIZE])
 {
-    struct hub_log *log = log_find_name(ctx, name);
+    struct hub_log *log = NULL;
+    enum hw_lookup_status status = find_name(hw_peer_user(peer), name, &log);
 
-    (void)peer;
-    if (log == NULL || log->core == NULL)
-        return HW_LOOKUP_UNKNOWN;
-    memcpy(key, hw_core_identity(log->core)->key, HW_KEY_SIZE);
-    return HW_LOOKUP_FOUND;
+    (void)ctx;
+    if (status == HW_LOOKUP_FOUND)
+        memcpy(key, hw_core_identity(log->core)->key, HW_KEY_SIZE);
+    return status;
 }
 
 static void list(void *ctx, struct hw_peer *peer,
                  void (*add)(void *list_ctx, const struct hw_name_entry *entry), void *list_ctx)
 {
     struct hw_hub *hub = ctx;
+    const struct hub_conn *conn = hw_peer_user(peer);
 
-    (void)peer;
     for (const struct hub_log *log = hub->logs; log != NULL; log = log->next) {
         for (const struct hub_name *n = log->names; n != NULL && log->core != NULL; n = n->next) {
             struct hw_name_entry entry = {.name = {(const uint8_t *)n->name, strlen(n->name)}};
 
+            if ((access_rights_of_remote(conn, entry.name) & HW_RIGHT_READ) == 0)
+                continue;
             memcpy(entry.key, hw_core_identity(log->core)->key, HW_KEY_SIZE);
             add(list_ctx, &entry);
         }
@@ -150,13 +164,14 @@ static void list(void *ctx, struct hw_peer *peer,
 static enum hw_lookup_status state(void *ctx, struct hw_peer *peer, struct hw_slice name,
                                    struct hw_buffer *out)
 {
-    struct hub_log *log = log_find_name(ctx, name);
+    const struct hub_conn *conn = hw_peer_user(peer);
+    struct hub_log *log = NULL;
+    enum hw_lookup_status status = find_name(hw_peer_user(peer), name, &log);
 
-    (void)peer;
-    if (log == NULL || log->core == NULL)
-        return HW_LOOKUP_UNKNOWN;
-    state_write(log, name, out);
-    return HW_LOOKUP_FOUND;
+    (void)ctx;
+    if (status == HW_LOOKUP_FOUND)
+        state_write(log, name, (access_rights_of_remote(conn, name) & HW_RIGHT_WRITE) != 0, out);
+    return status;
 }
 
 /* -------------------------------------------------------------------- what we asked for */

@@ -84,8 +84,10 @@ static enum hw_status hub_round(struct hw_hub *hub)
     if (!hub->threaded)
         logs_poll(hub, now);
     mirrors_applied(hub);
-    if (hub->all_rang)
+    if (hub->all_rang) {
         log_rang(hub, -1);
+        access_rang(hub, -1);
+    }
     hub->all_rang = false;
     if (now >= hub->next_ns) {
         hub->next_ns = UINT64_MAX;
@@ -130,8 +132,10 @@ static void *loop_main(void *ctx)
         if (hub->is_ending)
             break;
         hub->all_rang = rang.all;
-        for (unsigned i = 0; i < rang.count && !rang.all; i++)
+        for (unsigned i = 0; i < rang.count && !rang.all; i++) {
             log_rang(hub, rang.watches[i]);
+            access_rang(hub, rang.watches[i]);
+        }
         rang = (struct rang){0};
         if (hub_round(hub) == HW_OK) {
             wait_ns = 0; /* there may be more */
@@ -171,10 +175,10 @@ static void hub_free(struct hw_hub *hub)
     if (hub->transport != NULL)
         hub->transport->ops->free(hub->transport);
     conn_free_all(hub);
+    access_release(&hub->access);
     hw_bell_close(hub->bell);
     hw_mutex_release(&hub->mutex);
     hw_mutex_release(&hub->door);
-    hw_free(hub->allowed);
     memset(hub->identity.secret_key, 0, sizeof(hub->identity.secret_key));
     hw_free(hub);
 }

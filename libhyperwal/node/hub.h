@@ -16,8 +16,9 @@
  * to 10 s, with chance; a link that lasted less than a second does not begin that anew.  One that
  * gave a false proof is left alone for ten minutes.
  *
- * Who may come in: with nobody allowed by name, everybody who can reach a listener that only this
- * machine can reach; other listeners need hw_hub_allow().  Refusals are logged with key and reason.
+ * Who may come in: without any rule, everybody who can reach a listener that only this machine can
+ * reach, to read; other listeners need a rule.  The hub's own identity may do all.  Rules come by
+ * calls and from a file (node/rules.h).  Refusals are logged with key, name and reason.
  *
  * Threads: functions from any thread, except where said; hw_hub_step() only without a thread.
  */
@@ -27,6 +28,7 @@
 #include "base/buffer.h"
 #include "env/env.h"
 #include "hypercore/hypercore.h"
+#include "node/rules.h"
 #include "wire/address.h"
 #include "wire/noise.h"
 #include "wire/transport.h"
@@ -55,19 +57,44 @@ void hw_hub_close(struct hw_hub *hub);
 const uint8_t *hw_hub_identity(const struct hw_hub *hub);
 
 /*
- * The identity of this user, kept in a file with mode 0600: `path`, or if that is NULL
- * $HYPERWAL_IDENTITY, or $XDG_CONFIG_HOME/hyperwal/identity, or ~/.config/hyperwal/identity; made
- * if it is missing.  HW_EREADONLY: others can read it.
+ * Where a file of this user lies: where the environment variable says, else beside that of
+ * $HYPERWAL_IDENTITY, else in $XDG_CONFIG_HOME/hyperwal or ~/.config/hyperwal.  *out is the
+ * caller's, hw_free().  HW_ENOTFOUND: nowhere.
+ */
+enum hw_status hw_config_path(const char *name, const char *variable, char **out,
+                              struct hw_error *err) HW_MUST_CHECK;
+/* The directories on its way; those that are there already are no failure, the open will tell. */
+void hw_config_make_parents(struct hw_env *env, char *path);
+
+/*
+ * The identity of this user, kept in a file with mode 0600: `path`, or if that is NULL that of
+ * hw_config_path("identity"); made if it is missing.  HW_EREADONLY: others can read it.
  */
 enum hw_status hw_identity_load(struct hw_env *env, const char *path, struct hw_identity *out,
                                 struct hw_error *err) HW_MUST_CHECK;
 
-/* Let this identity in; NULL: anybody.  The first call ends the default of chapter "who may". */
-enum hw_status hw_hub_allow(struct hw_hub *hub, const uint8_t *identity_key,
-                            struct hw_error *err) HW_MUST_CHECK;
+/*
+ * Rules end the default above.  Rights are bits of node/rules.h, patterns are spelled as there; key
+ * NULL: anybody.  HW_EMISUSE: a malformed pattern.
+ */
+enum hw_status hw_hub_allow(struct hw_hub *hub, unsigned rights, const char *patterns,
+                            const uint8_t *identity_key, struct hw_error *err) HW_MUST_CHECK;
+/*
+ * Rules from a file, `path`, or if that is NULL of hw_config_path("authorized_keys"), which may be
+ * missing.  It is read again when it changes, and by hw_hub_reload_access(): then those who lost a
+ * right lose their links.  One that is malformed by then, or that others may write, changes nothing
+ * and is logged as an error; one that is gone has no rules.  HW_EREADONLY: others may write it;
+ * HW_EMISUSE names the line.  Once for a hub.
+ */
+enum hw_status hw_hub_authorize(struct hw_hub *hub, const char *path,
+                                struct hw_error *err) HW_MUST_CHECK;
+/* HW_OK: it was read; else why it was not, and all is as before. */
+enum hw_status hw_hub_reload_access(struct hw_hub *hub, struct hw_error *err) HW_MUST_CHECK;
+/* What may this identity do with `name`?  Bits of node/rules.h. */
+unsigned hw_hub_rights(struct hw_hub *hub, const uint8_t *identity_key, const char *name);
 /*
  * Listen at a URL of the transport; `bound` gets it with the port that was taken.  HW_EREFUSED: it
- * can be reached from other machines, and nobody was allowed.
+ * can be reached from other machines, and there is no rule.
  */
 enum hw_status hw_hub_listen(struct hw_hub *hub, const char *url, char bound[HW_URL_MAX],
                              struct hw_error *err) HW_MUST_CHECK;
@@ -150,6 +177,7 @@ size_t hw_hub_peers(struct hw_hub *hub, const char *name, struct hw_hub_peer *pe
 struct hw_hub_counts { /* for tests and metrics */
     unsigned peers, strangers, links;
     uint64_t accepted, refused, dropped; /* connections since open */
+    uint64_t denied;                     /* what those who are in asked for and may not have */
     uint64_t bytes_in, bytes_out;
     size_t output_bytes; /* waiting */
 };

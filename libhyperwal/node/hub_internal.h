@@ -25,6 +25,7 @@
 #include "hypercore/mirror.h"
 #include "hypercore/overtaken.h"
 #include "node/hub.h"
+#include "node/rules.h"
 #include "wire/peer.h"
 #include "wire/replication.h"
 
@@ -34,7 +35,6 @@ enum {
     HUB_SEND_MAX = 256 << 10,     /* bytes of one send */
     HUB_OUTPUT_ENOUGH = 64 << 20, /* bytes that wait for all peers: above it ... */
     HUB_ROOM_SMALL = 64 << 10,    /* ... fewer wait for each */
-    HUB_ALLOWED_MAX = 65536,      /* identities let in */
 };
 
 struct hub_log;
@@ -186,6 +186,17 @@ struct hub_query {
     _Atomic uint32_t word; /* who waits sleeps on it */
 };
 
+/* Who may do what: by calls, and by a file that is looked at again when it changes. */
+struct hub_access {
+    bool has_rules; /* false: the default of node/hub.h */
+    struct hw_rules given, filed;
+    char *path; /* owned; NULL: no file */
+    bool is_there;
+    struct hw_file_stat stat; /* of the file as it was read, if is_there */
+    bool has_watch, has_dir_watch;
+    int watch, dir_watch;
+};
+
 struct hw_hub {
     struct hw_env *env;
     struct hw_identity identity;
@@ -208,9 +219,7 @@ struct hw_hub {
     uint64_t untold_count;         /* of drops, until ... */
     uint64_t flood_end_ns;
     unsigned served_count;
-    uint8_t (*allowed)[HW_IDENTITY_KEY_SIZE]; /* owned */
-    size_t allowed_count;
-    bool has_allowed, allows_any;
+    struct hub_access access;
     _Atomic uint32_t has_applied; /* some mirror is_applied; outside the mutex */
     bool all_rang;
     uint64_t sync_free_ns; /* no lazy sync of a mirror before */
@@ -243,6 +252,9 @@ void conn_doom(struct hub_conn *conn, const struct hw_error *why);
 /* At once, outside of any callback of its peer. */
 void conn_drop(struct hub_conn *conn);
 void conn_tell_flood(struct hw_hub *hub); /* how many drops the log was not told of */
+/* One line that the remote did not get what it asked for, unless it is one of a flood. */
+void conn_tell_refusal(struct hub_conn *conn, struct hw_slice name, const char *right,
+                       const char *reason);
 void conn_close_all(struct hw_hub *hub);
 void conn_free_all(struct hw_hub *hub); /* what was still dialed when the transport ended */
 void conn_events(struct hw_hub *hub, bool *had_any);
@@ -359,12 +371,29 @@ void query_named(struct hub_query *query, const struct hw_name_entry *entry); /*
 
 /* ----------------------------------------------------------------------------- access.c */
 
-enum hw_status access_check(struct hw_hub *hub, const uint8_t *key,
-                            struct hw_error *err) HW_MUST_CHECK;
+/* What may this identity do with what is, or would be, served as `name`?  Bits of enum hw_right. */
+unsigned access_rights(const struct hw_hub *hub, const uint8_t *key, struct hw_slice name);
+/* With what is served here: what any of its names gives. */
+unsigned access_rights_to_log(const struct hub_log *log, const uint8_t *key);
+/* What may the remote of a connection do with what it calls `name`: a name, or a key in hex? */
+unsigned access_rights_of_remote(const struct hub_conn *conn, struct hw_slice name);
+/* May the remote come in at all?  HW_EREFUSED. */
+enum hw_status access_enter(struct hub_conn *conn, struct hw_error *err) HW_MUST_CHECK;
+/*
+ * HW_EREFUSED, and a line in the log, unless the remote has this right to what it calls `name`,
+ * whether we know it or not.
+ */
+enum hw_status access_demand(struct hub_conn *conn, struct hw_slice name, enum hw_right right,
+                             struct hw_error *err) HW_MUST_CHECK;
+/* May the remote have this log?  No: that was logged. */
+bool access_may_link(struct hub_conn *conn, const struct hub_log *log);
+void access_look(struct hw_hub *hub); /* read the file again if it is another one now */
+void access_rang(struct hw_hub *hub, int watch);
+void access_release(struct hub_access *access);
 
 /* ------------------------------------------------------------------------------ state.c */
 
-/* What a log is, as JSON, added to *out. */
-void state_write(struct hub_log *log, struct hw_slice name, struct hw_buffer *out);
+/* What a log is, as JSON, added to *out; the followers of others are for those with_peers only. */
+void state_write(struct hub_log *log, struct hw_slice name, bool with_peers, struct hw_buffer *out);
 
 #endif

@@ -13,31 +13,34 @@
 
 enum { SEED_SIZE = 32, TEXT_SIZE = 2 * SEED_SIZE + 1 };
 
-/* Owned by the caller; NULL: no memory, or no place. */
-static char *default_path(struct hw_error *err)
+enum hw_status hw_config_path(const char *name, const char *variable, char **out,
+                              struct hw_error *err)
 {
-    const char *path = getenv("HYPERWAL_IDENTITY");
+    const char *own = getenv(variable), *identity = getenv("HYPERWAL_IDENTITY");
     const char *config = getenv("XDG_CONFIG_HOME"), *home = getenv("HOME");
-    char *out;
+    const char *slash = identity != NULL ? strrchr(identity, '/') : NULL;
+    char *path;
 
-    if (path != NULL && path[0] != '\0') {
-        out = hw_strdup(path);
-    } else if (config != NULL && config[0] == '/') {
-        out = hw_format("%s/hyperwal/identity", config);
-    } else if (home != NULL && home[0] == '/') {
-        out = hw_format("%s/.config/hyperwal/identity", home);
-    } else {
-        hw_fail(err, HW_ENOTFOUND,
-                "no place for this user's identity: set HYPERWAL_IDENTITY or HOME");
-        return NULL;
-    }
-    if (out == NULL)
-        hw_fail(err, HW_ENOMEM, "no memory for the path of the identity file");
-    return out;
+    if (own != NULL && own[0] != '\0')
+        path = hw_strdup(own);
+    else if (slash != NULL)
+        path = hw_format("%.*s/%s", (int)(slash - identity), identity, name);
+    else if (identity != NULL && identity[0] != '\0')
+        path = hw_strdup(name);
+    else if (config != NULL && config[0] == '/')
+        path = hw_format("%s/hyperwal/%s", config, name);
+    else if (home != NULL && home[0] == '/')
+        path = hw_format("%s/.config/hyperwal/%s", home, name);
+    else
+        return hw_fail(err, HW_ENOTFOUND, "no place for %s of this user: set %s or HOME", name,
+                       variable);
+    if (path == NULL)
+        return hw_fail(err, HW_ENOMEM, "no memory for the path of %s", name);
+    *out = path;
+    return HW_OK;
 }
 
-/* The directories on the way; those that are there already are no failure, the open will tell. */
-static void make_parents(struct hw_env *env, char *path)
+void hw_config_make_parents(struct hw_env *env, char *path)
 {
     for (char *slash = strchr(path + 1, '/'); slash != NULL; slash = strchr(slash + 1, '/')) {
         *slash = '\0';
@@ -122,16 +125,20 @@ static enum hw_status seed_load(struct hw_env *env, struct hw_file *file, const 
 enum hw_status hw_identity_load(struct hw_env *env, const char *path, struct hw_identity *out,
                                 struct hw_error *err)
 {
-    char *own = path != NULL ? hw_strdup(path) : default_path(err); /* owned */
+    char *own = NULL; /* owned */
     struct hw_file *file = NULL;
     uint8_t seed[SEED_SIZE];
-    enum hw_status status;
+    enum hw_status status = HW_OK;
 
-    if (own == NULL)
-        return path != NULL ? hw_fail(err, HW_ENOMEM, "%s: no memory to open it", path)
-               : err != NULL && err->status != HW_OK ? err->status
-                                                     : HW_ENOMEM;
-    make_parents(env, own);
+    if (path == NULL)
+        status = hw_config_path("identity", "HYPERWAL_IDENTITY", &own, err);
+    else
+        own = hw_strdup(path);
+    if (status == HW_OK && own == NULL)
+        status = hw_fail(err, HW_ENOMEM, "%s: no memory to open it", path);
+    if (status != HW_OK)
+        return status;
+    hw_config_make_parents(env, own);
     status = env->ops->open(
         env, own, HW_OPEN_READ | HW_OPEN_WRITE | HW_OPEN_CREATE | HW_OPEN_PRIVATE, &file, err);
     if (status != HW_OK)

@@ -57,7 +57,7 @@ static void add_peer(struct hw_buffer *out, const struct hub_link *link)
     add(out, "}");
 }
 
-void state_write(struct hub_log *log, struct hw_slice name, struct hw_buffer *out)
+void state_write(struct hub_log *log, struct hw_slice name, bool with_peers, struct hw_buffer *out)
 {
     const struct hw_core_identity *identity = hw_core_identity(log->core);
     struct hw_core_head head = hw_core_head(log->core);
@@ -78,7 +78,7 @@ void state_write(struct hub_log *log, struct hw_slice name, struct hw_buffer *ou
     if (head.length != 0)
         add(out, ",\"seq\":%llu", (unsigned long long)head.length - 1);
     add(out, ",\"peers\":[");
-    for (const struct hub_link *l = log->links; l != NULL; l = l->next_of_log) {
+    for (const struct hub_link *l = with_peers ? log->links : NULL; l != NULL; l = l->next_of_log) {
         if (out->size - began > HW_STATE_TEXT_MAX - 1024)
             break; /* the message has a limit; the count tells */
         add(out, "%s", comma);

@@ -33,7 +33,7 @@ static void who_is_not_allowed_is_refused_by_its_key(void **state)
     friend = place_hub(f);
     stranger = place_hub(f);
     assert_status(hw_hub_listen(server, "tcp://0.0.0.0:0", url, &f->err), HW_EREFUSED, &f->err);
-    assert_ok(hw_hub_allow(server, hw_hub_identity(friend), &f->err));
+    assert_ok(hw_hub_allow(server, HW_RIGHT_READ, "*", hw_hub_identity(friend), &f->err));
     assert_ok(hw_hub_serve(server, "a.db", f->a, &f->err));
     assert_ok(hw_hub_listen(server, "tcp://127.0.0.1:0", url, &f->err));
     refused = place_mirror(f, stranger, "b", urls, 1);
@@ -44,7 +44,7 @@ static void who_is_not_allowed_is_refused_by_its_key(void **state)
     assert_true(counts.refused >= 1);
     assert_status(hw_mirror_wait_length(refused, 1, 100, &f->err), HW_ETIMEOUT, &f->err);
     hw_hub_mirror_close(refused);
-    assert_ok(hw_hub_allow(server, NULL, &f->err));
+    assert_ok(hw_hub_allow(server, HW_RIGHT_READ, "*", NULL, &f->err));
     refused = place_mirror(f, stranger, "b", urls, 1);
     assert_ok(hw_mirror_wait_length(refused, 4, PLACE_WAIT_MS, &f->err));
     hw_hub_mirror_close(refused);

@@ -67,7 +67,7 @@ static enum hw_status host_open(struct world *w, unsigned host)
     }
     (void)snprintf(url, sizeof(url), "tcp://%s:1", names[host]);
     dir_of(host, dir);
-    status = hw_hub_allow(w->hubs[host], NULL, &w->err);
+    status = hw_hub_allow(w->hubs[host], HW_RIGHT_READ, "*", NULL, &w->err);
     if (status == HW_OK)
         status = hw_hub_listen(w->hubs[host], url, bound, &w->err);
     return status;
