@@ -21,24 +21,54 @@ bool network_add_allow(struct network_wishes *wishes, const char *who)
     return add(wishes->allow, &wishes->allow_count, NETWORK_ALLOW_MAX, who);
 }
 
-int network_open(const struct network_wishes *wishes, hyperwal_node **node)
+static int told(int code, char *error)
+{
+    int result = code == SQLITE_OK ? DONE : failure_code(code, error);
+
+    sqlite3_free(error);
+    return result;
+}
+
+int network_allow(hyperwal_node *node, const char *who)
 {
     char *error = NULL;
-    int code = SQLITE_OK, result = DONE;
+    int code = hyperwal_node_allow(node, who, &error);
+
+    return told(code, error);
+}
+
+int network_listen(hyperwal_node *node, const char *url)
+{
+    char *error = NULL;
+    int code = hyperwal_node_listen(node, url, NULL, &error);
+
+    return told(code, error);
+}
+
+static int node_open(const char *identity, hyperwal_node **node)
+{
+    char *error = NULL;
+    int code = hyperwal_node_open(identity, node, &error);
+
+    return told(code, error);
+}
+
+int network_open(const struct network_wishes *wishes, hyperwal_node **node)
+{
+    hyperwal_node *opened = NULL;
+    int result;
 
     *node = NULL;
     if (wishes->listen_count == 0)
         return DONE;
-    code = hyperwal_node_open(NULL, node, &error);
-    for (size_t i = 0; code == SQLITE_OK && i < wishes->allow_count; i++)
-        code = hyperwal_node_allow(*node, wishes->allow[i], &error);
-    for (size_t i = 0; code == SQLITE_OK && i < wishes->listen_count; i++)
-        code = hyperwal_node_listen(*node, wishes->listen[i], NULL, &error);
-    if (code != SQLITE_OK) {
-        result = failure_code(code, error);
-        hyperwal_node_close(*node);
-        *node = NULL;
-    }
-    sqlite3_free(error);
+    result = node_open(wishes->identity, &opened);
+    for (size_t i = 0; result == DONE && i < wishes->allow_count; i++)
+        result = network_allow(opened, wishes->allow[i]);
+    for (size_t i = 0; result == DONE && i < wishes->listen_count; i++)
+        result = network_listen(opened, wishes->listen[i]);
+    if (result == DONE)
+        *node = opened;
+    else
+        hyperwal_node_close(opened);
     return result;
 }

@@ -15,6 +15,7 @@ struct network_wishes {
     const char *listen[NETWORK_URLS_MAX];
     const char *allow[NETWORK_ALLOW_MAX];
     size_t listen_count, allow_count;
+    const char *identity; /* a file; NULL: the user's */
 };
 /* False: more than there is room for. */
 bool network_add_listen(struct network_wishes *wishes, const char *url);
@@ -25,5 +26,8 @@ bool network_add_allow(struct network_wishes *wishes, const char *who);
  * Says what is wrong; returns an exit code.
  */
 int network_open(const struct network_wishes *wishes, hyperwal_node **node);
+/* One more, later. */
+int network_allow(hyperwal_node *node, const char *who);
+int network_listen(hyperwal_node *node, const char *url);
 
 #endif

@@ -1,365 +1,153 @@
-/*
- * hyperwal serve: be the worker of databases, or stand by for it, and take in new ones.
- *
- * One thread sleeps on a signal and on inotify; the library's own threads do the work.  A directory
- * is watched for new databases.  The directory of every served database is watched too: a program
- * that does not use the VFS tells nobody when it commits, but it writes to the WAL.
- */
-#include <dirent.h>
-#include <errno.h>
-#include <limits.h>
-#include <poll.h>
-#include <signal.h>
+/* hyperwal serve: the command line of the server (server.h) and its configuration (config.h). */
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/inotify.h>
-#include <sys/signalfd.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
-#include "network.h"
+#include "config.h"
 #include "program.h"
-#include "report.h"
-#include "served.h"
+#include "server.h"
 
-enum { OPTION_JSON = 1, OPTION_LISTEN, OPTION_ALLOW, OPTION_HTTP };
-enum { REST_MS = 1 };    /* after events, until the next ones are read */
-enum { RETRY_MS = 500 }; /* while a database could not be opened because it was busy */
-enum { EVENT_BUFFER = 16 * (sizeof(struct inotify_event) + NAME_MAX + 1) };
+enum {
+    OPTION_JSON = 1,
+    OPTION_LISTEN,
+    OPTION_ALLOW,
+    OPTION_HTTP,
+    OPTION_CONFIG,
+    OPTION_CHECK,
+    OPTION_IDENTITY,
+};
 
 static const struct option options[] = {
     {"listen", required_argument, NULL, OPTION_LISTEN},
     {"http", required_argument, NULL, OPTION_HTTP},
     {"allow", required_argument, NULL, OPTION_ALLOW},
+    {"identity", required_argument, NULL, OPTION_IDENTITY},
+    {"config", required_argument, NULL, OPTION_CONFIG},
+    {"check-config", no_argument, NULL, OPTION_CHECK},
     {"json", no_argument, NULL, OPTION_JSON},
     {"help", no_argument, NULL, 'h'},
     {NULL, 0, NULL, 0},
 };
 
-struct directory {
-    char *path; /* full, owned */
-    int watch;
-    bool is_open_to_new; /* named on the command line: databases that appear in it are served */
+struct wishes {
+    struct config given;
+    const char *config_path;
+    bool is_json, is_check;
 };
 
-struct server {
-    struct served_list served;
-    struct directory *directories; /* owned */
-    size_t directory_count;
-    int inotify, signals;
-    bool is_json;
-    bool has_busy; /* a database of an open directory was busy: look again soon */
-};
-
-/* -------------------------------------------------------------------------- directories */
-
-static bool ends_with(const char *name, const char *suffix)
+/* Which setting of the file an option is; NULL: none. */
+static const char *key_of(int option)
 {
-    size_t size = strlen(name), suffix_size = strlen(suffix);
-
-    return size > suffix_size && strcmp(name + size - suffix_size, suffix) == 0;
-}
-
-/* Files that SQLite and we keep beside a database. */
-static bool is_companion(const char *name)
-{
-    return name[0] == '.' || ends_with(name, "-wal") || ends_with(name, "-shm") ||
-           ends_with(name, "-journal") || ends_with(name, "-hyper") || ends_with(name, ".tmp");
-}
-
-static int directory_watch(struct server *server, const char *path, bool is_open_to_new)
-{
-    const uint32_t mask = IN_MODIFY | IN_CREATE | IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE |
-                          IN_CLOSE_WRITE | IN_ONLYDIR;
-    struct directory *grown;
-    int watch = inotify_add_watch(server->inotify, path, mask);
-
-    if (watch < 0)
-        return failure("%s: cannot watch it: %s%s", path, strerror(errno),
-                       errno == ENOSPC ? "; raise fs.inotify.max_user_watches" : "");
-    for (size_t i = 0; i < server->directory_count; i++) {
-        if (server->directories[i].watch == watch) {
-            server->directories[i].is_open_to_new |= is_open_to_new;
-            return DONE;
-        }
-    }
-    grown = realloc(server->directories, (server->directory_count + 1) * sizeof(*grown));
-    if (grown == NULL)
-        return failure("no memory");
-    server->directories = grown;
-    grown += server->directory_count;
-    *grown = (struct directory){strdup(path), watch, is_open_to_new};
-    if (grown->path == NULL)
-        return failure("no memory");
-    server->directory_count++;
-    return DONE;
-}
-
-/* A file of an open directory that may be, or have become, a database. */
-static void guess(struct server *server, const struct directory *directory, const char *name)
-{
-    char *path = NULL;
-    int result;
-
-    if (is_companion(name) || asprintf(&path, "%s/%s", directory->path, name) < 0)
-        return;
-    if (served_add(&server->served, path, true, server->is_json, &result) == SERVED_AGAIN)
-        server->has_busy = true;
-    free(path);
-}
-
-static int directory_scan(struct server *server, const struct directory *directory)
-{
-    struct dirent **names = NULL;
-    int count = scandir(directory->path, &names, NULL, alphasort);
-
-    if (count < 0)
-        return failure("%s: %s", directory->path, strerror(errno));
-    for (int i = 0; i < count; i++) {
-        guess(server, directory, names[i]->d_name);
-        free(names[i]);
-    }
-    free(names);
-    return DONE;
-}
-
-static void scan_open(struct server *server)
-{
-    server->has_busy = false;
-    for (size_t i = 0; i < server->directory_count; i++)
-        if (server->directories[i].is_open_to_new)
-            (void)directory_scan(server, &server->directories[i]); /* said; others go on */
-}
-
-/* -------------------------------------------------------------------------------- events */
-
-static void look_all(struct server *server)
-{
-    for (size_t i = 0; i < server->served.count; i++)
-        server->served.items[i].is_written = true;
-}
-
-static void gone(struct server *server, struct served *served)
-{
-    (void)failure("%s: removed or renamed; no longer served", served->path);
-    served_remove(&server->served, served);
-}
-
-/* Something happened to `name` in `directory`. */
-static void event(struct server *server, const struct directory *directory, const char *name,
-                  uint32_t mask)
-{
-    struct served *served;
-    char *path = NULL;
-    bool is_wal = ends_with(name, "-wal"), is_journal = ends_with(name, "-journal");
-    size_t size = strlen(name) - (is_wal ? 4 : is_journal ? 8 : 0);
-
-    if (asprintf(&path, "%s/%.*s", strcmp(directory->path, "/") == 0 ? "" : directory->path,
-                 (int)size, name) < 0)
-        return;
-    served = served_find(&server->served, path);
-    if (served != NULL && is_wal)
-        served->is_written = true;
-    else if (served != NULL && !is_journal && (mask & (IN_DELETE | IN_MOVED_FROM)) != 0)
-        gone(server, served);
-    else if (served != NULL && !is_journal)
-        sidecar_wake(&served->sidecar); /* a checkpoint, of who waits for our mark perhaps */
-    else if (served == NULL && directory->is_open_to_new && !is_wal)
-        guess(server, directory, path + strlen(directory->path) + 1);
-    free(path);
-}
-
-static void events_read(struct server *server)
-{
-    _Alignas(struct inotify_event) char buffer[EVENT_BUFFER];
-    ssize_t size = read(server->inotify, buffer, sizeof(buffer));
-
-    for (char *p = buffer; p < buffer + size;) {
-        const struct inotify_event *one = (const void *)p;
-
-        p += sizeof(*one) + one->len;
-        if ((one->mask & IN_Q_OVERFLOW) != 0) { /* some were lost */
-            look_all(server);
-            scan_open(server);
-            continue;
-        }
-        for (size_t i = 0; one->len > 0 && i < server->directory_count; i++) {
-            if (server->directories[i].watch == one->wd) {
-                event(server, &server->directories[i], one->name, one->mask);
-                break;
-            }
-        }
+    switch (option) {
+    case OPTION_LISTEN:
+        return "listen";
+    case OPTION_ALLOW:
+        return "allow";
+    case OPTION_IDENTITY:
+        return "identity";
+    default:
+        return NULL;
     }
 }
 
-static int serve_until_signal(struct server *server)
+static int take_option(struct wishes *wishes, int c)
 {
-    struct pollfd fds[] = {{server->signals, POLLIN, 0}, {server->inotify, POLLIN, 0}};
-
-    for (;;) {
-        int wait_ms = served_wait(&server->served);
-        int count;
-
-        if (server->has_busy && (wait_ms < 0 || wait_ms > RETRY_MS))
-            wait_ms = RETRY_MS;
-        if (fds[1].fd < 0)
-            wait_ms = REST_MS;
-        count = poll(fds, 2, wait_ms);
-        if (count < 0 && errno != EINTR)
-            return failure("poll: %s", strerror(errno));
-        if (count > 0 && fds[0].revents != 0)
-            return DONE;
-        if (count > 0 && fds[1].revents != 0) {
-            events_read(server);
-            fds[1].fd = -1; /* a busy writer is looked at once in a while, not for each frame */
-        } else {
-            fds[1].fd = server->inotify;
-        }
-        served_work(&server->served);
-        if (count == 0 && server->has_busy && wait_ms == RETRY_MS)
-            scan_open(server);
-    }
-}
-
-/* --------------------------------------------------------------------------------- start */
-
-static int add_database(struct server *server, const char *path)
-{
-    enum served_result added;
-    char *directory, *slash;
-    int result;
-
-    added = served_add(&server->served, path, false, server->is_json, &result);
-    if (added == SERVED_AGAIN)
-        return failure("%s: busy: another program is in a transaction, or does not let it change "
-                       "to WAL mode",
-                       path);
-    if (added == SERVED_FAILED)
-        return result;
-    if (added == SERVED_IGNORE) /* named twice */
+    switch (c) {
+    case OPTION_HTTP:
+        return usage_error(&verb_serve, "--http: this build has no status page");
+    case OPTION_JSON:
+        wishes->is_json = true;
         return DONE;
-    directory = strdup(server->served.items[server->served.count - 1].path);
-    if (directory == NULL)
-        return failure("no memory");
-    slash = strrchr(directory, '/');
-    slash[slash == directory ? 1 : 0] = '\0';
-    result = directory_watch(server, directory, false);
-    free(directory);
-    return result;
+    case OPTION_CHECK:
+        wishes->is_check = true;
+        return DONE;
+    case OPTION_CONFIG:
+        wishes->config_path = optarg;
+        return DONE;
+    default:
+        return config_set(&wishes->given, "command line", key_of(c), optarg);
+    }
 }
 
-static int add_directory(struct server *server, const char *path)
-{
-    char *full = path_full(path);
-    int result;
-
-    if (full == NULL)
-        return failure("%s: %s", path, strerror(errno));
-    result = directory_watch(server, full, true); /* first, lest one appears in between */
-    free(full);
-    return result;
-}
-
-static int add_all(struct server *server, char **paths, int count)
+static int take_paths(struct wishes *wishes, char **paths, int count)
 {
     int result = DONE;
 
     for (int i = 0; i < count && result == DONE; i++) {
         struct stat stat_;
+        bool is_directory = stat(paths[i], &stat_) == 0 && S_ISDIR(stat_.st_mode);
 
-        if (stat(paths[i], &stat_) == 0 && S_ISDIR(stat_.st_mode))
-            result = add_directory(server, paths[i]);
-        else
-            result = add_database(server, paths[i]);
+        result = config_set(&wishes->given, "command line", is_directory ? "directory" : "database",
+                            paths[i]);
     }
-    if (result == DONE)
-        scan_open(server);
     return result;
 }
 
-static void print_ready(const struct server *server)
+/* The file, if there is one, and the command line make `config`. */
+static int configure(const struct wishes *wishes, const char *path, struct config *config)
 {
-    struct json json;
+    int result = path != NULL ? config_read(config, path) : DONE;
 
-    if (!server->is_json) {
-        puts("ready");
-        fflush(stdout);
-        return;
-    }
-    json_begin(&json);
-    json_bool(&json, "ready", true);
-    json_end(&json);
-}
-
-static int serve(struct server *server, const struct network_wishes *wishes, char **paths,
-                 int count)
-{
-    sigset_t set;
-    int result;
-
-    sigemptyset(&set);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGTERM);
-    sigprocmask(SIG_BLOCK, &set, NULL);
-    server->signals = signalfd(-1, &set, SFD_CLOEXEC);
-    server->inotify = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
-    if (server->signals < 0 || server->inotify < 0)
-        result = failure("cannot watch for signals and files: %s%s", strerror(errno),
-                         errno == EMFILE ? "; raise fs.inotify.max_user_instances" : "");
-    else
-        result = network_open(wishes, &server->served.node); /* with the signals blocked */
     if (result == DONE)
-        result = add_all(server, paths, count);
-    if (result == DONE) {
-        print_ready(server);
-        result = serve_until_signal(server);
-    }
-    served_release(&server->served);
-    hyperwal_node_close(server->served.node);
-    for (size_t i = 0; i < server->directory_count; i++)
-        free(server->directories[i].path);
-    free(server->directories);
-    if (server->signals >= 0)
-        close(server->signals);
-    if (server->inotify >= 0)
-        close(server->inotify);
-    return result;
+        result = config_merge(config, &wishes->given);
+    if (result != DONE)
+        return result;
+    if (config->databases.count == 0 && config->directories.count == 0)
+        return usage_error(&verb_serve, "needs a DB or a DIR");
+    if (config->allow.count > 0 && config->listen.count == 0)
+        return usage_error(&verb_serve, "--allow needs --listen");
+    return DONE;
 }
 
 static int run(int argc, char **argv)
 {
-    struct server server = {.inotify = -1, .signals = -1};
-    struct network_wishes wishes = {0};
-    int c;
+    struct wishes wishes = {0};
+    struct config config = {0};
+    char *fall = NULL;
+    int c, result = DONE;
 
-    while ((c = option_next(&verb_serve, argc, argv, options)) != -1) {
-        if (c == OPTION_HELP || c == OPTION_BAD)
+    while (result == DONE && (c = option_next(&verb_serve, argc, argv, options)) != -1) {
+        if (c == OPTION_HELP || c == OPTION_BAD) {
+            config_release(&wishes.given);
             return option_exit(c);
-        if (c == OPTION_HTTP)
-            return usage_error(&verb_serve, "--http: this build has no status page");
-        if (c == OPTION_JSON)
-            server.is_json = true;
-        else if (!(c == OPTION_LISTEN ? network_add_listen(&wishes, optarg)
-                                      : network_add_allow(&wishes, optarg)))
-            return usage_error(&verb_serve, "at most %d --listen and %d --allow",
-                               (int)NETWORK_URLS_MAX, (int)NETWORK_ALLOW_MAX);
+        }
+        result = take_option(&wishes, c);
     }
-    if (optind == argc)
-        return usage_error(&verb_serve, "needs a DB or a DIR");
-    if (wishes.allow_count > 0 && wishes.listen_count == 0)
-        return usage_error(&verb_serve, "--allow needs --listen");
-    return serve(&server, &wishes, argv + optind, argc - optind);
+    if (result == DONE)
+        result = take_paths(&wishes, argv + optind, argc - optind);
+    if (result == DONE && wishes.config_path == NULL && optind == argc) {
+        fall = config_default_path();
+        wishes.config_path = fall;
+    }
+    if (result == DONE)
+        result = configure(&wishes, wishes.config_path, &config);
+    if (result == DONE && wishes.is_check)
+        config_print(&config);
+    else if (result == DONE)
+        result = server_run(&(struct server_options){.config_path = wishes.config_path,
+                                                     .given = &wishes.given,
+                                                     .is_json = wishes.is_json},
+                            &config);
+    config_release(&config);
+    config_release(&wishes.given);
+    free(fall);
+    return result;
 }
 
 const struct verb verb_serve = {
     .name = "serve",
-    .synopsis = "[--listen URL]... [--allow KEY|any]... DB|DIR... [--json]",
+    .synopsis = "[--config FILE] [--check-config] [--listen URL]... [--allow KEY|any]... "
+                "[--identity FILE] [--json] [DB|DIR]...",
     .summary = "write the logs of databases, or stand by for it",
     .help =
         "Opens every DB, and every database in DIR, also those that appear there later, and keeps\n"
         "it open: its commits go into its log, which is made if it is missing.  Prints a line\n"
-        "`NAME KEY URL` for each and then `ready`; SIGTERM and SIGINT end it.\n\n"
+        "`NAME KEY URL` for each and then `ready`; SIGTERM and SIGINT end it, SIGHUP makes it "
+        "read\n"
+        "its configuration again.\n\n"
+        "  --config FILE    settings (hyperwal(1) lists them); without DB and DIR the default is\n"
+        "                   ~/.config/hyperwal/serve.conf or else /etc/hyperwal.conf\n"
+        "  --check-config   say what is wrong with the settings, or print them, and end\n"
         "  --listen URL     serve the logs to others: tcp://HOST[:PORT], ws://HOST:PORT/PATH or\n"
         "                   ipc://PATH; port 0 takes a free one, which the printed URLs have.  A "
         "DB\n"
@@ -368,6 +156,7 @@ const struct verb verb_serve = {
         "or\n"
         "                   anybody; without it a listener that only this machine can reach lets\n"
         "                   everybody in, and another one is refused\n"
+        "  --identity FILE  the key of this server among peers, made if it is missing\n"
         "  --json           the same as objects: name, key, url, path; then ready\n\n"
         "Without --listen there is no network; followers on this machine read the log's files.\n",
     .run = run,

@@ -10,10 +10,14 @@ _hyperwal() {
     fi
     case $prev in
     --seq | --time | --label | --keep | --from | --to | --listen | --allow | --name | --also) return ;;
+    --config | --identity)
+        mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+        return
+        ;;
     esac
     case $verb in
     help) words=$verbs ;;
-    serve) words='--listen --allow --json --help' ;;
+    serve) words='--config --check-config --listen --allow --identity --json --help' ;;
     follow) words='--also --once --listen --allow --name --json --help' ;;
     init) words="--adopt --json --help" ;;
     restore) words='--seq --time --label --force --json --help' ;;

@@ -1,0 +1,315 @@
+/* Implements server.h. */
+#include "server.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "network.h"
+#include "notify.h"
+#include "program.h"
+#include "report.h"
+#include "served.h"
+#include "watch.h"
+
+enum { REST_MS = 1 };    /* after events, until the next ones are read */
+enum { RETRY_MS = 500 }; /* while a database could not be opened because it was busy */
+
+struct server {
+    const struct server_options *options; /* borrowed */
+    struct config config;
+    struct served_list served;
+    struct watch watch;
+    struct notify notify;
+    int signals;
+};
+
+/* ----------------------------------------------------------------------------- databases */
+
+static int add_database(struct server *server, const char *path)
+{
+    enum served_result added;
+    int result;
+
+    added = served_add(&server->served, path, false, server->options->is_json, &result);
+    notify_starting(&server->notify, server->served.count);
+    if (added == SERVED_AGAIN)
+        return failure("%s: busy: another program is in a transaction, or does not let it change "
+                       "to WAL mode",
+                       path);
+    if (added == SERVED_FAILED)
+        return result;
+    if (added == SERVED_IGNORE) /* named twice */
+        return DONE;
+    return watch_beside(&server->watch, server->served.items[server->served.count - 1].path);
+}
+
+static void added_one(void *ctx)
+{
+    struct server *server = ctx;
+
+    notify_starting(&server->notify, server->served.count);
+}
+
+static int open_network(struct server *server)
+{
+    const struct config *config = &server->config;
+    struct network_wishes wishes = {.identity = config->identity};
+
+    for (size_t i = 0; i < config->listen.count; i++)
+        (void)network_add_listen(&wishes, config->listen.items[i]); /* the lists are no longer */
+    for (size_t i = 0; i < config->allow.count; i++)
+        (void)network_add_allow(&wishes, config->allow.items[i]);
+    return network_open(&wishes, &server->served.node);
+}
+
+static int add_all(struct server *server)
+{
+    const struct config *config = &server->config;
+    int result = DONE;
+
+    for (size_t i = 0; i < config->databases.count && result == DONE; i++)
+        result = add_database(server, config->databases.items[i]);
+    for (size_t i = 0; i < config->directories.count && result == DONE; i++)
+        result = watch_directory(&server->watch, config->directories.items[i]);
+    if (result == DONE)
+        watch_scan(&server->watch, added_one, server);
+    return result;
+}
+
+/* -------------------------------------------------------------------------------- reload */
+
+static bool list_has(const struct config_list *list, const char *value)
+{
+    for (size_t i = 0; i < list->count; i++)
+        if (strcmp(list->items[i], value) == 0)
+            return true;
+    return false;
+}
+
+/* Is there a path in the list that leads to the same place? */
+static bool list_leads_to(const struct config_list *list, const char *full)
+{
+    bool found = false;
+
+    for (size_t i = 0; i < list->count && !found; i++) {
+        char *other = path_full(list->items[i]);
+
+        found = other != NULL && strcmp(other, full) == 0;
+        free(other);
+    }
+    return found;
+}
+
+static bool is_wanted(const struct server *server, const struct served *served)
+{
+    const char *slash = strrchr(served->path, '/');
+    size_t size = slash == served->path ? 1 : (size_t)(slash - served->path);
+
+    return watch_is_open(&server->watch, served->path, size) ||
+           list_leads_to(&server->config.databases, served->path);
+}
+
+static void reload_databases(struct server *server, const struct config *old)
+{
+    struct watch *watch = &server->watch;
+
+    for (size_t i = 0; i < watch->count; i++)
+        if (!list_leads_to(&server->config.directories, watch->items[i].path))
+            watch_shut(watch, watch->items[i].path);
+    for (size_t i = server->served.count; i > 0; i--) {
+        struct served *served = &server->served.items[i - 1];
+
+        if (is_wanted(server, served))
+            continue;
+        (void)failure("%s: not in the configuration any more; no longer served", served->path);
+        served_remove(&server->served, served);
+    }
+    for (size_t i = 0; i < server->config.directories.count; i++)
+        if (!list_has(&old->directories, server->config.directories.items[i]))
+            (void)watch_directory(watch, server->config.directories.items[i]); /* said */
+    for (size_t i = 0; i < server->config.databases.count; i++)
+        if (!list_has(&old->databases, server->config.databases.items[i]))
+            (void)add_database(server, server->config.databases.items[i]); /* said */
+    watch_scan(watch, added_one, server);
+}
+
+static void reload_network(struct server *server, const struct config *old)
+{
+    const struct config *now = &server->config;
+    hyperwal_node *node = server->served.node;
+    bool is_less = old->identity != NULL && now->identity != NULL
+                       ? strcmp(old->identity, now->identity) != 0
+                       : old->identity != now->identity;
+
+    for (size_t i = 0; i < old->listen.count; i++)
+        is_less |= !list_has(&now->listen, old->listen.items[i]);
+    for (size_t i = 0; i < old->allow.count; i++)
+        is_less |= !list_has(&now->allow, old->allow.items[i]);
+    if (is_less || (node == NULL && now->listen.count > 0))
+        (void)failure(
+            "the first listener, one that is gone, another identity and who is not allowed "
+            "any more: these changes of the configuration need a restart");
+    for (size_t i = 0; node != NULL && i < now->allow.count; i++)
+        if (!list_has(&old->allow, now->allow.items[i]))
+            (void)network_allow(node, now->allow.items[i]); /* said */
+    for (size_t i = 0; node != NULL && i < now->listen.count; i++)
+        if (!list_has(&old->listen, now->listen.items[i]))
+            (void)network_listen(node, now->listen.items[i]);
+}
+
+static void reload(struct server *server)
+{
+    struct config old = server->config, fresh = {0};
+    int result = DONE;
+
+    notify_reloading(&server->notify);
+    if (server->options->config_path != NULL)
+        result = config_read(&fresh, server->options->config_path);
+    if (result == DONE)
+        result = config_merge(&fresh, server->options->given);
+    if (result == DONE) {
+        server->config = fresh;
+        reload_network(server, &old);
+        reload_databases(server, &old);
+        config_release(&old);
+    } else {
+        (void)failure("the configuration is as it was");
+        config_release(&fresh);
+    }
+    notify_ready(&server->notify, server->served.count);
+}
+
+/* --------------------------------------------------------------------------------- loop */
+
+static bool is_to_end(struct server *server)
+{
+    struct signalfd_siginfo info;
+
+    if (read(server->signals, &info, sizeof(info)) != (ssize_t)sizeof(info))
+        return false;
+    if (info.ssi_signo != SIGHUP)
+        return true;
+    reload(server);
+    return false;
+}
+
+/* Milliseconds until something is due, or -1. */
+static int time_to_wait(struct server *server)
+{
+    int wait_ms = served_wait(&server->served), alive_ms = notify_alive(&server->notify);
+
+    if (server->watch.has_busy && (wait_ms < 0 || wait_ms > RETRY_MS))
+        wait_ms = RETRY_MS;
+    if (alive_ms >= 0 && (wait_ms < 0 || wait_ms > alive_ms))
+        wait_ms = alive_ms;
+    return wait_ms;
+}
+
+static int serve_until_signal(struct server *server)
+{
+    struct pollfd fds[] = {{server->signals, POLLIN, 0}, {server->watch.inotify, POLLIN, 0}};
+    double scan_after = 0;
+
+    for (;;) {
+        size_t served_count = server->served.count;
+        int wait_ms = time_to_wait(server);
+        int count = poll(fds, 2, fds[1].fd < 0 ? REST_MS : wait_ms);
+
+        if (count < 0 && errno != EINTR)
+            return failure("poll: %s", strerror(errno));
+        if (count > 0 && fds[0].revents != 0 && is_to_end(server))
+            return DONE;
+        if (count > 0 && fds[1].revents != 0) {
+            watch_read(&server->watch);
+            fds[1].fd = -1; /* a busy writer is looked at once in a while, not for each frame */
+        } else {
+            fds[1].fd = server->watch.inotify;
+        }
+        served_work(&server->served);
+        if (server->watch.has_busy && seconds_now() >= scan_after) {
+            watch_scan(&server->watch, NULL, NULL);
+            scan_after = seconds_now() + RETRY_MS / 1000.0;
+        }
+        if (server->served.count != served_count)
+            notify_status(&server->notify, server->served.count);
+    }
+}
+
+static void print_ready(const struct server *server)
+{
+    struct json json;
+
+    if (!server->options->is_json) {
+        puts("ready");
+        fflush(stdout);
+        return;
+    }
+    json_begin(&json);
+    json_bool(&json, "ready", true);
+    json_end(&json);
+}
+
+/* Close what can be closed in time; false: something could not. */
+static bool close_all(struct server *server)
+{
+    double end = seconds_now() + server->config.stop_s;
+    size_t left;
+
+    notify_stopping(&server->notify);
+    while (server->served.count > 0 && seconds_now() < end) {
+        (void)notify_alive(&server->notify);
+        served_remove(&server->served, &server->served.items[server->served.count - 1]);
+    }
+    left = server->served.count;
+    if (left > 0)
+        (void)failure(
+            "%zu databases were not closed in %u s (stop-timeout): the next start goes on "
+            "from their WALs",
+            left, server->config.stop_s);
+    return left == 0;
+}
+
+int server_run(const struct server_options *options, struct config *config)
+{
+    struct server server = {.options = options, .config = *config, .signals = -1};
+    sigset_t set;
+    int result;
+
+    *config = (struct config){0};
+    sigemptyset(&set);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGHUP);
+    sigprocmask(SIG_BLOCK, &set, NULL); /* before there are threads */
+    notify_open(&server.notify);
+    server.signals = signalfd(-1, &set, SFD_CLOEXEC);
+    result = watch_open(&server.watch, &server.served, options->is_json);
+    if (result == DONE && server.signals < 0)
+        result = failure("cannot wait for signals: %s", strerror(errno));
+    if (result == DONE)
+        result = open_network(&server);
+    if (result == DONE)
+        result = add_all(&server);
+    if (result == DONE) {
+        print_ready(&server);
+        notify_ready(&server.notify, server.served.count);
+        result = serve_until_signal(&server);
+    }
+    if (!close_all(&server))
+        _exit(result); /* nothing of what is open is half done */
+    served_release(&server.served);
+    hyperwal_node_close(server.served.node);
+    watch_close(&server.watch);
+    notify_close(&server.notify);
+    config_release(&server.config);
+    if (server.signals >= 0)
+        close(server.signals);
+    return result;
+}

@@ -1,0 +1,219 @@
+/* Implements watch.h. */
+#include "watch.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/inotify.h>
+#include <unistd.h>
+
+#include "program.h"
+
+enum { EVENT_BUFFER = 16 * (sizeof(struct inotify_event) + NAME_MAX + 1) };
+
+int watch_open(struct watch *watch, struct served_list *served, bool is_json)
+{
+    *watch = (struct watch){.served = served, .is_json = is_json};
+    watch->inotify = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+    if (watch->inotify < 0)
+        return failure("cannot watch files: %s%s", strerror(errno),
+                       errno == EMFILE ? "; raise fs.inotify.max_user_instances, or the limit of "
+                                         "open files (LimitNOFILE=, ulimit -n)"
+                                       : "");
+    return DONE;
+}
+
+void watch_close(struct watch *watch)
+{
+    for (size_t i = 0; i < watch->count; i++)
+        free(watch->items[i].path);
+    free(watch->items);
+    if (watch->inotify >= 0)
+        close(watch->inotify);
+    *watch = (struct watch){.inotify = -1};
+}
+
+/* -------------------------------------------------------------------------- directories */
+
+static bool ends_with(const char *name, const char *suffix)
+{
+    size_t size = strlen(name), suffix_size = strlen(suffix);
+
+    return size > suffix_size && strcmp(name + size - suffix_size, suffix) == 0;
+}
+
+/* Files that SQLite and we keep beside a database. */
+static bool is_companion(const char *name)
+{
+    return name[0] == '.' || ends_with(name, "-wal") || ends_with(name, "-shm") ||
+           ends_with(name, "-journal") || ends_with(name, "-hyper") || ends_with(name, ".tmp");
+}
+
+static int add(struct watch *watch, const char *path, bool is_open_to_new)
+{
+    const uint32_t mask = IN_MODIFY | IN_CREATE | IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE |
+                          IN_CLOSE_WRITE | IN_ONLYDIR;
+    struct watched *grown;
+    int number = inotify_add_watch(watch->inotify, path, mask);
+
+    if (number < 0)
+        return failure("%s: cannot watch it: %s%s", path, strerror(errno),
+                       errno == ENOSPC ? "; raise fs.inotify.max_user_watches" : "");
+    for (size_t i = 0; i < watch->count; i++) {
+        if (watch->items[i].watch == number) {
+            watch->items[i].is_open_to_new |= is_open_to_new;
+            return DONE;
+        }
+    }
+    grown = realloc(watch->items, (watch->count + 1) * sizeof(*grown));
+    if (grown == NULL)
+        return failure("no memory");
+    watch->items = grown;
+    grown += watch->count;
+    *grown = (struct watched){strdup(path), number, is_open_to_new};
+    if (grown->path == NULL)
+        return failure("no memory");
+    watch->count++;
+    return DONE;
+}
+
+int watch_beside(struct watch *watch, const char *path)
+{
+    char *directory = strdup(path), *slash;
+    int result;
+
+    if (directory == NULL)
+        return failure("no memory");
+    slash = strrchr(directory, '/');
+    slash[slash == directory ? 1 : 0] = '\0';
+    result = add(watch, directory, false);
+    free(directory);
+    return result;
+}
+
+int watch_directory(struct watch *watch, const char *path)
+{
+    char *full = path_full(path);
+    int result;
+
+    if (full == NULL)
+        return failure("%s: %s", path, strerror(errno));
+    result = add(watch, full, true); /* before it is looked into, lest one appears in between */
+    free(full);
+    return result;
+}
+
+void watch_shut(struct watch *watch, const char *path)
+{
+    for (size_t i = 0; i < watch->count; i++)
+        if (strcmp(watch->items[i].path, path) == 0)
+            watch->items[i].is_open_to_new = false;
+}
+
+bool watch_is_open(const struct watch *watch, const char *path, size_t size)
+{
+    for (size_t i = 0; i < watch->count; i++)
+        if (watch->items[i].is_open_to_new && strlen(watch->items[i].path) == size &&
+            memcmp(watch->items[i].path, path, size) == 0)
+            return true;
+    return false;
+}
+
+/* A file of an open directory that may be, or have become, a database. */
+static bool guess(struct watch *watch, const struct watched *directory, const char *name)
+{
+    enum served_result added;
+    char *path = NULL;
+    int result;
+
+    if (is_companion(name) || asprintf(&path, "%s/%s", directory->path, name) < 0)
+        return false;
+    added = served_add(watch->served, path, true, watch->is_json, &result);
+    if (added == SERVED_AGAIN)
+        watch->has_busy = true;
+    free(path);
+    return added == SERVED_ADDED;
+}
+
+static void scan(struct watch *watch, const struct watched *directory, void (*each)(void *ctx),
+                 void *ctx)
+{
+    struct dirent **names = NULL;
+    int count = scandir(directory->path, &names, NULL, alphasort);
+
+    if (count < 0)
+        (void)failure("%s: %s", directory->path, strerror(errno)); /* others go on */
+    for (int i = 0; i < count; i++) {
+        if (guess(watch, directory, names[i]->d_name) && each != NULL)
+            each(ctx);
+        free(names[i]);
+    }
+    free(names);
+}
+
+void watch_scan(struct watch *watch, void (*each)(void *ctx), void *ctx)
+{
+    watch->has_busy = false;
+    for (size_t i = 0; i < watch->count; i++)
+        if (watch->items[i].is_open_to_new)
+            scan(watch, &watch->items[i], each, ctx);
+}
+
+/* -------------------------------------------------------------------------------- events */
+
+static void gone(struct watch *watch, struct served *served)
+{
+    (void)failure("%s: removed or renamed; no longer served", served->path);
+    served_remove(watch->served, served);
+}
+
+/* Something happened to `name` in `directory`. */
+static void event(struct watch *watch, const struct watched *directory, const char *name,
+                  uint32_t mask)
+{
+    struct served *served;
+    char *path = NULL;
+    bool is_wal = ends_with(name, "-wal"), is_journal = ends_with(name, "-journal");
+    size_t size = strlen(name) - (is_wal ? 4 : is_journal ? 8 : 0);
+
+    if (asprintf(&path, "%s/%.*s", strcmp(directory->path, "/") == 0 ? "" : directory->path,
+                 (int)size, name) < 0)
+        return;
+    served = served_find(watch->served, path);
+    if (served != NULL && is_wal)
+        served->is_written = true;
+    else if (served != NULL && !is_journal && (mask & (IN_DELETE | IN_MOVED_FROM)) != 0)
+        gone(watch, served);
+    else if (served != NULL && !is_journal)
+        sidecar_wake(&served->sidecar); /* a checkpoint, of who waits for our mark perhaps */
+    else if (served == NULL && directory->is_open_to_new && !is_wal)
+        (void)guess(watch, directory, path + strlen(directory->path) + 1);
+    free(path);
+}
+
+void watch_read(struct watch *watch)
+{
+    _Alignas(struct inotify_event) char buffer[EVENT_BUFFER];
+    ssize_t size = read(watch->inotify, buffer, sizeof(buffer));
+
+    for (char *p = buffer; p < buffer + size;) {
+        const struct inotify_event *one = (const void *)p;
+
+        p += sizeof(*one) + one->len;
+        if ((one->mask & IN_Q_OVERFLOW) != 0) { /* some were lost */
+            for (size_t i = 0; i < watch->served->count; i++)
+                watch->served->items[i].is_written = true;
+            watch_scan(watch, NULL, NULL);
+            continue;
+        }
+        for (size_t i = 0; one->len > 0 && i < watch->count; i++) {
+            if (watch->items[i].watch == one->wd) {
+                event(watch, &watch->items[i], one->name, one->mask);
+                break;
+            }
+        }
+    }
+}
