@@ -39,7 +39,8 @@
 #include "hyperwal.h"
 #include "storm_schema.h"
 
-enum { BUSY_MS = 60000, CHECKPOINT_BUSY_MS = 200, WRITERS_MAX = 8 };
+/* A request waits 10 s for the log; on a machine that has other work it is asked for again. */
+enum { BUSY_MS = 60000, CHECKPOINT_BUSY_MS = 200, REQUEST_TRIES = 12, WRITERS_MAX = 8 };
 
 struct actor {
     const char *path, *style;
@@ -181,6 +182,15 @@ static void undo(sqlite3 *db)
         (void)sqlite3_exec(db, "ROLLBACK", NULL, NULL, NULL);
 }
 
+static int ask_seq(sqlite3 *db, uint64_t *seq)
+{
+    int code = hyperwal_seq(db, NULL, seq);
+
+    for (int i = 1; i < REQUEST_TRIES && is_busy(code); i++)
+        code = hyperwal_seq(db, NULL, seq);
+    return code;
+}
+
 /* One commit; false: the writer gives up, having said why. */
 static bool commit(struct writer *writer, sqlite3 *db)
 {
@@ -207,7 +217,7 @@ static bool commit(struct writer *writer, sqlite3 *db)
     } while (true);
     writer->last = n;
     if (!has(writer->actor, 's') && below(&writer->chance, 4) == 0) {
-        code = hyperwal_seq(db, NULL, &seq);
+        code = ask_seq(db, &seq);
         if (code != SQLITE_OK)
             say("bad writer %d asks for its seq: %d %s", writer->number, code, sqlite3_errmsg(db));
     }
@@ -314,7 +324,7 @@ static int write_all(const struct actor *actor, int first, int count)
 static void prune(sqlite3 *db, uint64_t *chance)
 {
     uint64_t seq, freed;
-    int code = hyperwal_seq(db, NULL, &seq);
+    int code = ask_seq(db, &seq);
 
     if (code == SQLITE_OK) {
         seq -= seq < 400 ? seq : below(chance, 400);
@@ -339,6 +349,8 @@ static void keep_once(sqlite3 *db, uint64_t *chance, uint64_t label)
     } else if (kind < 6) {
         (void)snprintf(name, sizeof(name), "label-%" PRIu64, label);
         code = hyperwal_label(db, NULL, name, NULL);
+        for (int i = 1; i < REQUEST_TRIES && is_busy(code); i++)
+            code = hyperwal_label(db, NULL, name, NULL);
         if (code == SQLITE_OK)
             say("label %s", name);
         else
