@@ -227,6 +227,9 @@ enum hw_status hw_entry_next(struct hw_core *core, uint64_t *seq, struct hw_entr
         status = entry_start(core, &first, &buffer, err);
     if (status == HW_OK)
         status = entry_sum_up(core, genesis.page_size, first, &buffer, &summary, err);
+    if (status == HW_OK && summary.seq < *seq) /* that one ended before: the caller would turn */
+        status =
+            hw_fail(err, HW_ECORRUPT, "block %llu: continues no entry", (unsigned long long)*seq);
     if (status == HW_OK) {
         *out = summary;
         *seq = summary.seq + 1;

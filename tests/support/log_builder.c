@@ -301,8 +301,14 @@ uint64_t log_snapshot(struct log_builder *log, bool reuse)
 
 uint64_t log_raw(struct log_builder *log, enum hw_entry_type type, const void *body, size_t size)
 {
+    return log_raw_part(log, type, true, true, body, size);
+}
+
+uint64_t log_raw_part(struct log_builder *log, enum hw_entry_type type, bool starts, bool ends,
+                      const void *body, size_t size)
+{
     batch_begin(log);
-    block_begin(log, type, true, true);
+    block_begin(log, type, starts, ends);
     hw_buffer_add(&log->block, body, size);
     block_add(log);
     return batch_commit(log);

@@ -67,6 +67,8 @@ void log_mix(struct log_builder *log, int rounds);
 uint64_t log_gap(struct log_builder *log, const char *reason, uint32_t page_count);
 /* A block of this type with this body, whatever it is. */
 uint64_t log_raw(struct log_builder *log, enum hw_entry_type type, const void *body, size_t size);
+uint64_t log_raw_part(struct log_builder *log, enum hw_entry_type type, bool starts, bool ends,
+                      const void *body, size_t size);
 
 /* The last state at or before block `seq`. */
 const struct log_state *log_state_at(const struct log_builder *log, uint64_t seq);

@@ -90,6 +90,26 @@ static void block_that_is_no_entry_is_corrupt_and_named(void **state)
     log_builder_free(log);
 }
 
+/* Else who asks for the entry that holds it would get the one before, again and again. */
+static void block_that_continues_an_entry_which_has_ended_is_corrupt(void **state)
+{
+    struct log_builder *log = log_builder_new(sim_env(machine), 512, 3, 1);
+    struct hw_entry_summary entry;
+    struct hw_error err;
+    uint8_t body[18] = {3}; /* no page changes */
+    uint64_t seq;
+
+    (void)state;
+    hw_put_le64(body + 1, log->sum);
+    hw_put_le64(body + 9, log->sum);
+    (void)log_raw(log, HW_ENTRY_TRANSACTION, body, sizeof(body));
+    seq = log_raw_part(log, HW_ENTRY_TRANSACTION, false, true, body, sizeof(body));
+    assert_int_equal(hw_entry_next(log->core, &seq, &entry, &err), HW_ECORRUPT);
+    assert_non_null(strstr(err.message, "block 2"));
+    assert_int_equal(seq, 2);
+    log_builder_free(log);
+}
+
 static int machine_up(void **state)
 {
     (void)state;
@@ -110,6 +130,7 @@ int main(void)
         cmocka_unit_test(walk_names_every_entry_once),
         cmocka_unit_test(entry_of_many_blocks_is_found_from_each_of_them),
         cmocka_unit_test(block_that_is_no_entry_is_corrupt_and_named),
+        cmocka_unit_test(block_that_continues_an_entry_which_has_ended_is_corrupt),
     };
 
     return cmocka_run_group_tests(tests, machine_up, machine_down);
