@@ -150,15 +150,60 @@ uint64_t hw_replica_fork(const struct hw_replica *replica); /* of the log that i
 enum hw_status hw_replica_set_source(struct hw_replica *replica, const char *source,
                                      struct hw_error *err) HW_MUST_CHECK;
 
+/* Where a replica that came from another log began in the one that it follows now. */
+struct hw_replica_base {
+    uint32_t epoch; /* how many logs it followed before this one; 0: none, and the rest is too */
+    uint32_t page_count;
+    uint64_t seq, sum; /* the state with this sum is that of `seq` */
+};
+
 /* What `path`-hyper says without opening the replica.  HW_ENOTFOUND: not a replica. */
 struct hw_replica_info {
     uint8_t key[HW_KEY_SIZE];
     uint64_t seq; /* last recorded; UINT64_MAX: none */
     uint64_t sum;
-    uint64_t fork;    /* of the log that it is a state of */
+    uint64_t fork; /* of the log that it is a state of */
+    uint32_t page_count;
+    struct hw_replica_base base;
     char source[512]; /* where it was last fed from: a log directory, or URLs with blanks between */
 };
 enum hw_status hw_replica_info(struct hw_env *env, const char *path, struct hw_replica_info *out,
+                               struct hw_error *err) HW_MUST_CHECK;
+
+/* ------------------------------------------------------------ from one log to another one */
+
+/* The switch that is block `seq`.  HW_ENOTFOUND: there is none there. */
+enum hw_status hw_switch_read(struct hw_core *core, uint64_t seq, struct hw_switch *out,
+                              struct hw_error *err) HW_MUST_CHECK;
+/*
+ * How does a log stand to a state of another one, at `seq` of `fork` of the log `key`?  *out is its
+ * switch, unless it is a stranger's.
+ */
+enum hw_relation {
+    HW_RELATION_STRANGER, /* it does not continue that log */
+    HW_RELATION_EQUAL,    /* it begins with this very state */
+    HW_RELATION_BEHIND,   /* the state is an earlier one: more of the old log leads to the switch */
+    HW_RELATION_AHEAD,    /* the state is a later one, or of another history */
+};
+enum hw_status hw_replica_relation(struct hw_core *core, const struct hw_replica_info *info,
+                                   enum hw_relation *relation, struct hw_switch *out,
+                                   struct hw_error *err) HW_MUST_CHECK;
+/*
+ * The replica `path`, which nobody has open, ends being one: its directory loses what only a
+ * replica has, and last the file that makes it one.  Its log is in the directory, or kept.
+ */
+enum hw_status hw_replica_release(struct hw_env *env, const char *path,
+                                  struct hw_error *err) HW_MUST_CHECK;
+/*
+ * A database with a log of its own becomes a replica of the log `key`, whose switch is `switch_`:
+ * the reverse.  It is closed, without a WAL.  `is_equal`: it is in the state of the switch; else
+ * it is compared with the log when it is followed.  Its own log is moved away by the caller.
+ */
+enum hw_status hw_replica_adopt(struct hw_env *env, const char *path,
+                                const uint8_t key[HW_KEY_SIZE], const struct hw_switch *switch_,
+                                bool is_equal, struct hw_error *err) HW_MUST_CHECK;
+/* The lock of a replica's follower, for who does one of these.  HW_EBUSY: it is followed. */
+enum hw_status hw_replica_lock(struct hw_env *env, const char *path, struct hw_file **out,
                                struct hw_error *err) HW_MUST_CHECK;
 
 /* ----------------------------------------------------------------------------- verification */

@@ -14,8 +14,6 @@
 #include "apply/replica_internal.h"
 #include "base/alloc.h"
 
-enum { BINDING_SIZE_MAX = 1024 }; /* bytes of the file `replica` */
-
 /* ------------------------------------------------------------------------- whose replica */
 
 static char *file_in(const char *dir, const char *name)
@@ -30,108 +28,18 @@ static bool exists(struct hw_env *env, const char *path)
     return env->ops->stat(env, path, &stat, NULL) == HW_OK;
 }
 
-static bool key_parse(const char *hex, uint8_t key[HW_KEY_SIZE])
-{
-    for (int i = 0; i < 2 * HW_KEY_SIZE; i++) {
-        char c = hex[i];
-        int digit = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-        if (digit < 0)
-            return false;
-        key[i / 2] = (uint8_t)(i % 2 == 0 ? digit << 4 : key[i / 2] | digit);
-    }
-    return true;
-}
-
-/* The file `replica`: "hyperwal replica 1", "key HEX", "source DIR", "fork N", a line each. */
-static enum hw_status binding_read(struct hw_env *env, const char *dir, struct hw_replica_info *out,
-                                   struct hw_error *err)
-{
-    static const char first[] = "hyperwal replica 1\nkey ";
-    char text[BINDING_SIZE_MAX + 1] = {0};
-    char *path = file_in(dir, "replica"), *source, *fork;
-    size_t size = 0;
-    enum hw_status status;
-
-    if (path == NULL)
-        return hw_fail(err, HW_ENOMEM, "replica: no memory");
-    status = hw_env_read_file(env, path, text, BINDING_SIZE_MAX, &size, err);
-    if (status == HW_OK &&
-        (strncmp(text, first, strlen(first)) != 0 || !key_parse(text + strlen(first), out->key)))
-        status =
-            hw_fail(err, HW_ECORRUPT,
-                    "%s: does not name the log of this replica: remove the replica and %s, and "
-                    "follow again",
-                    path, dir);
-    if (status == HW_OK) {
-        source = strstr(text, "\nsource ");
-        out->source[0] = 0;
-        if (source != NULL)
-            (void)snprintf(out->source, sizeof(out->source), "%.*s", (int)strcspn(source + 8, "\n"),
-                           source + 8);
-        fork = strstr(text, "\nfork ");
-        out->fork = fork != NULL ? strtoull(fork + 6, NULL, 10) : 0;
-    }
-    hw_free(path);
-    return status;
-}
-
-static enum hw_status binding_write(struct hw_env *env, const char *dir, const uint8_t *key,
-                                    const char *source, uint64_t fork, struct hw_error *err)
-{
-    char hex[2 * HW_KEY_SIZE + 1], number[32] = "";
-    char *path = file_in(dir, "replica"), *text;
-    enum hw_status status;
-
-    hw_key_format(key, hex);
-    if (fork != 0)
-        (void)snprintf(number, sizeof(number), "fork %llu\n", (unsigned long long)fork);
-    text = hw_format("hyperwal replica 1\nkey %s\nsource %s\n%s", hex, source, number);
-    if (path == NULL || text == NULL)
-        status = hw_fail(err, HW_ENOMEM, "replica: no memory");
-    else
-        status = hw_env_replace_file(env, path, text, strlen(text), 0, err);
-    hw_free(text);
-    hw_free(path);
-    return status;
-}
-
 enum hw_status hw_replica_set_source(struct hw_replica *replica, const char *source,
                                      struct hw_error *err)
 {
     struct hw_replica_info info;
-    enum hw_status status = binding_read(replica->env, replica->dir, &info, err);
+    enum hw_status status = hw_replica_binding_read(replica->env, replica->dir, &info, err);
 
     if (status != HW_OK || strcmp(info.source, source) == 0)
         return status;
     if (strchr(source, '\n') != NULL || strlen(source) >= sizeof(info.source))
         return HW_OK; /* a name that cannot be told to people is not told */
-    return binding_write(replica->env, replica->dir, info.key, source, info.fork, err);
-}
-
-enum hw_status hw_replica_info(struct hw_env *env, const char *path, struct hw_replica_info *out,
-                               struct hw_error *err)
-{
-    struct hw_replica_info info = {.seq = UINT64_MAX};
-    struct hw_replica_record record;
-    char *dir = hw_format("%s-hyper", path);
-    enum hw_status status;
-
-    if (dir == NULL)
-        return hw_fail(err, HW_ENOMEM, "replica: no memory");
-    status = binding_read(env, dir, &info, err);
-    if (status == HW_ENOTFOUND)
-        status = hw_fail(err, status, "%s: not a replica", path);
-    if (status == HW_OK)
-        status = hw_positions_peek(env, dir, &record, err);
-    if (status == HW_OK) {
-        info.seq = record.seq;
-        info.sum = record.sum;
-    }
-    hw_free(dir);
-    if (status < 0)
-        return status;
-    *out = info;
-    return HW_OK;
+    (void)snprintf(info.source, sizeof(info.source), "%s", source);
+    return hw_replica_binding_write(replica->env, replica->dir, &info, err);
 }
 
 /* -------------------------------------------------------------------------------- opening */
@@ -176,24 +84,21 @@ static enum hw_status check_free(struct hw_replica *replica, struct hw_error *er
 static enum hw_status bind(struct hw_replica *replica, struct hw_error *err)
 {
     const uint8_t *key = hw_core_identity(replica->core)->key;
-    struct hw_replica_info info;
-    char hex[2 * HW_KEY_SIZE + 1];
-    enum hw_status status = binding_read(replica->env, replica->dir, &info, err);
+    struct hw_replica_info info = {.fork = hw_core_head(replica->core).fork};
+    enum hw_status status = hw_replica_binding_read(replica->env, replica->dir, &info, err);
 
     if (status == HW_ENOTFOUND) {
         status = check_free(replica, err);
-        replica->fork = hw_core_head(replica->core).fork;
-        return status == HW_OK
-                   ? binding_write(replica->env, replica->dir, key, "", replica->fork, err)
-                   : status;
+        memcpy(info.key, key, HW_KEY_SIZE);
+        if (status == HW_OK)
+            status = hw_replica_binding_write(replica->env, replica->dir, &info, err);
+    } else if (status == HW_OK && memcmp(info.key, key, HW_KEY_SIZE) != 0) {
+        status = hw_replica_move(replica->env, replica->path, replica->core, &info, err);
     }
     if (status != HW_OK)
         return status;
-    if (memcmp(info.key, key, HW_KEY_SIZE) != 0) {
-        hw_key_format(info.key, hex);
-        return hw_fail(err, HW_EFORK, "%s: the replica of another log, %s", replica->path, hex);
-    }
     replica->fork = info.fork;
+    replica->origin = info.base;
     return HW_OK;
 }
 
@@ -230,7 +135,8 @@ static enum hw_status dir_open(struct hw_replica *replica, struct hw_error *err)
     if (status == HW_OK)
         status = hw_shared_page_open(env, replica->dir, true, &replica->shared, err);
     if (status == HW_OK)
-        status = hw_positions_open(env, replica->dir, &replica->positions, err);
+        status =
+            hw_positions_open(env, replica->dir, replica->origin.epoch, &replica->positions, err);
     return status;
 }
 
@@ -635,9 +541,11 @@ static enum hw_status follow_fork(struct hw_replica *replica, struct hw_error *e
         status = repair(replica, err);
     }
     if (status == HW_OK)
-        status = binding_read(replica->env, replica->dir, &info, err);
-    if (status == HW_OK)
-        status = binding_write(replica->env, replica->dir, info.key, info.source, fork, err);
+        status = hw_replica_binding_read(replica->env, replica->dir, &info, err);
+    if (status == HW_OK) {
+        info.fork = fork;
+        status = hw_replica_binding_write(replica->env, replica->dir, &info, err);
+    }
     if (status == HW_OK)
         replica->fork = fork;
     return status;

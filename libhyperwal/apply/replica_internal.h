@@ -1,7 +1,8 @@
 /*
  * apply/replica_internal.h - the parts of a replica, for the replica*.c files of this folder only
  *
- *   replica.c            open, step, close: who is whose replica, what happens next
+ *   replica.c            open, step, close: what happens next
+ *   replica_binding.c    the file `replica`: whose replica it is, and how it becomes another log's
  *   replica_apply.c      blocks of the log become pages of a batch, and a batch a transaction
  *   replica_overlay.c    the pages of a batch, before anybody sees them
  *   replica_position.c   the file that tells which entry an end of the WAL is
@@ -31,15 +32,19 @@ struct hw_replica_record {
     struct hw_wal_position at;
     uint32_t page_count;
     uint32_t flags;
-    uint32_t boot; /* tells boots of a machine apart */
+    uint32_t epoch; /* of the log whose seq it is: that of hw_replica_base */
+    uint32_t boot;  /* tells boots of a machine apart */
 };
 
 enum { HW_POSITION_RECORDS = 4096 };
 
 struct hw_positions;
-/* The file `dir`/position, made if it is missing or damaged.  HW_EVERSION: of a newer hyperwal. */
-enum hw_status hw_positions_open(struct hw_env *env, const char *dir, struct hw_positions **out,
-                                 struct hw_error *err) HW_MUST_CHECK;
+/*
+ * The file `dir`/position, made if it is missing or damaged; new records get this epoch.
+ * HW_EVERSION: of a newer hyperwal.
+ */
+enum hw_status hw_positions_open(struct hw_env *env, const char *dir, uint32_t epoch,
+                                 struct hw_positions **out, struct hw_error *err) HW_MUST_CHECK;
 void hw_positions_close(struct hw_positions *positions);
 /* Forget all records. */
 enum hw_status hw_positions_reset(struct hw_positions *positions,
@@ -47,7 +52,7 @@ enum hw_status hw_positions_reset(struct hw_positions *positions,
 /* All records, newest first, on the heap: *out is the caller's. */
 enum hw_status hw_positions_load(struct hw_positions *positions, struct hw_replica_record **out,
                                  uint32_t *count, struct hw_error *err) HW_MUST_CHECK;
-/* Fills in ordinal and boot.  Not synced. */
+/* Fills in ordinal, epoch and boot.  Not synced. */
 enum hw_status hw_positions_append(struct hw_positions *positions,
                                    const struct hw_replica_record *record,
                                    struct hw_error *err) HW_MUST_CHECK;
@@ -62,6 +67,25 @@ enum hw_status hw_positions_modified(struct hw_positions *positions, int64_t *ns
 /* The newest record of the file, without opening it for writing.  HW_END: none. */
 enum hw_status hw_positions_peek(struct hw_env *env, const char *dir, struct hw_replica_record *out,
                                  struct hw_error *err) HW_MUST_CHECK;
+
+/* A record of an earlier log: its seq becomes that of the base, or UINT64_MAX: not known here. */
+void hw_record_rebase(struct hw_replica_record *record, const struct hw_replica_base *base);
+
+/* --------------------------------------------------------------------------------- binding */
+
+/* key, source, fork and base; the rest is left as it is.  HW_ENOTFOUND: no replica. */
+enum hw_status hw_replica_binding_read(struct hw_env *env, const char *dir,
+                                       struct hw_replica_info *out,
+                                       struct hw_error *err) HW_MUST_CHECK;
+enum hw_status hw_replica_binding_write(struct hw_env *env, const char *dir,
+                                        const struct hw_replica_info *info,
+                                        struct hw_error *err) HW_MUST_CHECK;
+/*
+ * The replica `path`, bound as *info says, becomes one of the log of `core`, which continues its
+ * own; *info is then as bound.  HW_EFORK: it does not continue it.
+ */
+enum hw_status hw_replica_move(struct hw_env *env, const char *path, struct hw_core *core,
+                               struct hw_replica_info *info, struct hw_error *err) HW_MUST_CHECK;
 
 /* --------------------------------------------------------------------------------- overlay */
 
@@ -174,7 +198,8 @@ struct hw_replica {
     bool needs_repair;
     uint64_t repair_from; /* a state before this block is no repair */
     uint64_t fork;        /* of the log whose state it has */
-    bool round_recorded;  /* this follower, and the WAL's present round, have their first record */
+    struct hw_replica_base origin;
+    bool round_recorded; /* this follower, and the WAL's present round, have their first record */
     uint32_t checkpoint_at; /* frames in the WAL that make the next checkpoint due */
     uint32_t wal_limit;
     uint64_t pause_end_ns; /* 0: no pause */

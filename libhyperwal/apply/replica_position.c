@@ -3,7 +3,7 @@
  *
  *   header   0 "hwrplpos" | 8 version u32 | 12 records u32 | 16 zeros | 56 check
  *   record   0 ordinal u64 | 8 seq u64 | 16 sum u64 | 24 salts | 32 frame u32 | 36 checksum 2*u32 |
- *           44 page count u32 | 48 flags u32 | 52 boot u32 | 56 check
+ *           44 page count u32 | 48 flags u8, epoch u24 | 52 boot u32 | 56 check
  *
  * Both have 64 bytes, little-endian, and a check of 8 bytes by the WAL's checksum; record n is at
  * 64 * (1 + (n - 1) % 4096), and never crosses a sector.
@@ -24,7 +24,7 @@ struct hw_positions {
     struct hw_file *file; /* owned */
     uint64_t next_ordinal;
     uint64_t synced_ordinal; /* records below are durable */
-    uint32_t boot;
+    uint32_t epoch, boot;
 };
 
 static void check_of(const uint8_t *slot, uint8_t out[8])
@@ -54,7 +54,7 @@ static void record_encode(const struct hw_replica_record *record, uint8_t slot[S
     hw_put_le32(slot + 36, record->at.checksum[0]);
     hw_put_le32(slot + 40, record->at.checksum[1]);
     hw_put_le32(slot + 44, record->page_count);
-    hw_put_le32(slot + 48, record->flags);
+    hw_put_le32(slot + 48, record->flags | record->epoch << 8);
     hw_put_le32(slot + 52, record->boot);
     check_of(slot, slot + CHECKED_SIZE);
 }
@@ -70,7 +70,8 @@ static bool record_decode(const uint8_t slot[SLOT_SIZE], uint32_t number,
         .at.frame = hw_get_le32(slot + 32),
         .at.checksum = {hw_get_le32(slot + 36), hw_get_le32(slot + 40)},
         .page_count = hw_get_le32(slot + 44),
-        .flags = hw_get_le32(slot + 48),
+        .flags = slot[48],
+        .epoch = hw_get_le32(slot + 48) >> 8,
         .boot = hw_get_le32(slot + 52),
     };
 
@@ -214,8 +215,8 @@ static enum hw_status positions_begin(struct hw_positions *positions, struct hw_
     return hw_positions_sync(positions, err); /* who wrote them may not have come to it */
 }
 
-enum hw_status hw_positions_open(struct hw_env *env, const char *dir, struct hw_positions **out,
-                                 struct hw_error *err)
+enum hw_status hw_positions_open(struct hw_env *env, const char *dir, uint32_t epoch,
+                                 struct hw_positions **out, struct hw_error *err)
 {
     struct hw_positions *positions = hw_zalloc(sizeof(*positions));
     char *path = hw_format("%s/position", dir);
@@ -230,6 +231,7 @@ enum hw_status hw_positions_open(struct hw_env *env, const char *dir, struct hw_
     if (status == HW_OK) {
         env->ops->boot_id(env, boot_id);
         positions->boot = hw_get_le32(boot_id) ^ hw_get_le32(boot_id + 8);
+        positions->epoch = epoch;
         status = positions_begin(positions, err);
         if (status != HW_OK)
             status = hw_prefix(err, status, "%s", path);
@@ -272,6 +274,7 @@ enum hw_status hw_positions_append(struct hw_positions *positions,
     enum hw_status status;
 
     stamped.ordinal = positions->next_ordinal;
+    stamped.epoch = positions->epoch;
     stamped.boot = positions->boot;
     record_encode(&stamped, slot);
     status = positions->file->env->ops->write_at(positions->file, slot_offset(stamped.ordinal),
@@ -301,4 +304,12 @@ bool hw_positions_is_half_unsynced(const struct hw_positions *positions)
 uint32_t hw_positions_boot(const struct hw_positions *positions)
 {
     return positions->boot;
+}
+
+void hw_record_rebase(struct hw_replica_record *record, const struct hw_replica_base *base)
+{
+    if (record->epoch == base->epoch || record->seq == UINT64_MAX)
+        return;
+    record->seq =
+        record->sum == base->sum && record->page_count == base->page_count ? base->seq : UINT64_MAX;
 }

@@ -184,6 +184,8 @@ enum hw_status hw_replica_locate(struct hw_replica *replica,
 
     if (status != HW_OK)
         return status;
+    for (uint32_t i = 0; i < count; i++)
+        hw_record_rebase(&records[i], &replica->origin);
     if (header->max_frame == 0) {
         status = locate_file(replica, records, count, err);
     } else {

@@ -1,0 +1,38 @@
+/*
+ * hypercore/keep.h - a log gives its place to another one, and is kept beside it
+ *
+ *   app.db-hyper/                    the log that goes on
+ *   app.db-hyper.0f1e2d3c4b5a6978/   one that was here before it: the first 16 digits of its
+ *                                    key name it
+ *
+ * Nothing that was signed is thrown away: a log, or what is held of somebody else's, is moved file
+ * by file, by renaming, and can be read in its new place like any other.  The file that makes the
+ * directory a log (`log`, or `mirror`) goes last, so whoever was interrupted begins again.
+ */
+#ifndef HW_HYPERCORE_KEEP_H
+#define HW_HYPERCORE_KEEP_H
+
+#include "hypercore/hypercore.h"
+
+/* Where the log with this key is kept that was in `dir`; from hw_format(), NULL: no memory. */
+char *hw_keep_dir(const char *dir, const uint8_t key[HW_KEY_SIZE]);
+
+enum hw_keep_what { HW_KEEP_LOG, HW_KEEP_MIRROR };
+/*
+ * The key of the log that `dir` has, or of the log that it has a mirror of, by that one file alone.
+ * HW_ENOTFOUND: it has none.
+ */
+enum hw_status hw_keep_key(struct hw_env *env, const char *dir, enum hw_keep_what what,
+                           uint8_t key[HW_KEY_SIZE], struct hw_error *err) HW_MUST_CHECK;
+/*
+ * Move all files of the log, or of the mirror, from a directory to another one, which is made if it
+ * is missing, and nothing else.  Nobody may have it open for writing.  HW_EEXIST: a file of that
+ * name is there already; what was moved before that is moved.
+ */
+enum hw_status hw_keep_move(struct hw_env *env, const char *from, const char *to,
+                            enum hw_keep_what what, struct hw_error *err) HW_MUST_CHECK;
+/* The same to where it is kept.  HW_OK also if there is nothing to move. */
+enum hw_status hw_keep(struct hw_env *env, const char *dir, enum hw_keep_what what,
+                       struct hw_error *err) HW_MUST_CHECK;
+
+#endif

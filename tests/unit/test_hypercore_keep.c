@@ -1,0 +1,159 @@
+/* A log, or a mirror, moves to where it is kept, whatever interrupts it. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "hypercore/keep.h"
+#include "hypercore/mirror.h"
+#include "sim/sim.h"
+#include "support/core_log.h"
+#include "support/mirror_log.h"
+
+enum { BLOCKS = 9 };
+
+struct world {
+    enum hw_keep_what what;
+    struct hw_core *source; /* of the mirror; on no disk */
+    char *to;               /* owned: where it is kept */
+};
+
+static void make(struct sim *sim, void *ctx)
+{
+    struct world *w = ctx;
+    struct hw_core *core = NULL;
+    struct hw_accepted accepted;
+    struct hw_error err = {0};
+    uint64_t length;
+
+    if (w->what == HW_KEEP_LOG) {
+        assert_status(hw_core_create(sim_env(sim), "/log", &core, &err), HW_OK, &err);
+        assert_status(core_log_append(core, BLOCKS, "n", &err), HW_OK, &err);
+    } else {
+        assert_status(hw_core_create_mirror(sim_env(sim), "/log", hw_core_identity(w->source)->key,
+                                            &core, &err),
+                      HW_OK, &err);
+        assert_status(mirror_log_upgrade(w->source, core, &accepted, &err), HW_OK, &err);
+        for (uint64_t i = 0; i < BLOCKS; i++)
+            assert_status(mirror_log_block(w->source, core, i, &accepted, &err), HW_OK, &err);
+        assert_status(hw_core_sync(core, &length, &err), HW_OK, &err);
+    }
+    hw_free(w->to);
+    w->to = hw_keep_dir("/log", hw_core_identity(core)->key);
+    hw_core_close(core);
+    sim_file_put(sim, "/log/replica", "x", 1);
+    sim_crash(sim, SIM_KEEP);
+}
+
+static void keep(struct sim *sim, void *ctx)
+{
+    struct world *w = ctx;
+
+    (void)!hw_keep(sim_env(sim), "/log", w->what, NULL);
+}
+
+static void check(struct sim *sim, void *ctx)
+{
+    struct world *w = ctx;
+    struct hw_core *core = NULL;
+    struct hw_error err = {0};
+    uint8_t key[HW_KEY_SIZE];
+
+    assert_status(hw_keep(sim_env(sim), "/log", w->what, &err), HW_OK, &err);
+    assert_int_equal(hw_keep_key(sim_env(sim), "/log", w->what, key, &err), HW_ENOTFOUND);
+    assert_status(hw_core_open(sim_env(sim), w->to, HW_CORE_READ, UINT64_MAX, &core, &err), HW_OK,
+                  &err);
+    core_log_check_all(core, BLOCKS);
+    hw_core_close(core);
+    assert_true(sim_file_exists(sim, "/log/replica"));
+    assert_int_equal(sim_open_handles(sim), 0);
+}
+
+static void each_fault(enum hw_keep_what what)
+{
+    struct sim_scenario scenario = {
+        .faults = SIM_EIO | SIM_ENOSPC | SIM_CRASH | SIM_KILL,
+        .seed = 5,
+        .prepare = make,
+        .run = keep,
+        .check = check,
+    };
+    struct sim *sim = sim_new(5);
+    struct world w = {.what = what};
+    struct hw_error err = {0};
+
+    assert_status(hw_core_create(hw_env_posix(), NULL, &w.source, &err), HW_OK, &err);
+    assert_status(core_log_append(w.source, BLOCKS, "n", &err), HW_OK, &err);
+    scenario.ctx = &w;
+    assert_true(sim_for_each_fault(sim, &scenario) > 20);
+    hw_core_close(w.source);
+    hw_free(w.to);
+    sim_free(sim);
+}
+
+static void log_is_kept_whole_whatever_fails(void **state)
+{
+    (void)state;
+    each_fault(HW_KEEP_LOG);
+}
+
+static void mirror_is_kept_whole_whatever_fails(void **state)
+{
+    (void)state;
+    each_fault(HW_KEEP_MIRROR);
+}
+
+static void log_that_was_kept_and_moved_back_can_be_written(void **state)
+{
+    struct sim *sim = sim_new(5);
+    struct world w = {.what = HW_KEEP_LOG};
+    struct hw_core *core = NULL;
+    struct hw_error err = {0};
+
+    (void)state;
+    make(sim, &w);
+    keep(sim, &w);
+    assert_status(hw_keep_move(sim_env(sim), w.to, "/log", HW_KEEP_LOG, &err), HW_OK, &err);
+    assert_status(hw_core_open(sim_env(sim), "/log", HW_CORE_WRITE, 0, &core, &err), HW_OK, &err);
+    assert_status(core_log_append(core, 1, "n", &err), HW_OK, &err);
+    core_log_check_all(core, BLOCKS + 1);
+    hw_core_close(core);
+    hw_free(w.to);
+    sim_free(sim);
+}
+
+static void file_in_the_way_is_named_and_left_alone(void **state)
+{
+    struct sim *sim = sim_new(5);
+    struct world w = {.what = HW_KEEP_LOG};
+    struct hw_error err = {0};
+    char *path;
+
+    (void)state;
+    make(sim, &w);
+    path = hw_format("%s/log", w.to);
+    assert_int_equal(sim_env(sim)->ops->make_dir(sim_env(sim), w.to, &err), HW_OK);
+    sim_file_put(sim, path, "mine", 4);
+    assert_int_equal(hw_keep(sim_env(sim), "/log", HW_KEEP_LOG, &err), HW_EEXIST);
+    assert_non_null(strstr(err.message, path));
+    assert_true(sim_file_exists(sim, "/log/log"));
+    hw_free(path);
+    hw_free(w.to);
+    sim_free(sim);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(log_is_kept_whole_whatever_fails),
+        cmocka_unit_test(mirror_is_kept_whole_whatever_fails),
+        cmocka_unit_test(log_that_was_kept_and_moved_back_can_be_written),
+        cmocka_unit_test(file_in_the_way_is_named_and_left_alone),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
