@@ -16,6 +16,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
     text[size] = 0;
     (void)hw_address_is_remote(text);
     (void)hw_address_is_local(text);
+    (void)hw_address_is_socket(text);
+    if (hw_address_parse_server(text, &address, NULL) == HW_OK && address.name[0] != 0)
+        abort();
     if (hw_address_parse_listen(text, listen, NULL) == HW_OK)
         hw_address_format(listen, text, url);
     if (hw_address_parse(text, &address, NULL) != HW_OK || address.has_key)
