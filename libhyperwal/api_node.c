@@ -19,20 +19,16 @@ static int told(char **error, enum hw_status status, const struct hw_error *err)
 enum hw_status hw_api_node_open(const char *identity_file, struct hyperwal_node **out,
                                 struct hw_error *err)
 {
-    struct hw_hub_options options = {.env = hw_env_posix(), .threaded = true};
     struct hyperwal_node *node = NULL;
-    enum hw_status status = HW_OK;
+    enum hw_status status;
 
     if (sqlite3_threadsafe() == 0)
         return hw_fail(err, HW_EMISUSE, "this SQLite is built without threads: no network");
     node = hw_zalloc(sizeof(*node));
     if (node == NULL)
         return hw_fail(err, HW_ENOMEM, "no memory for a node");
-    node->env = options.env;
-    status = hw_identity_load(node->env, identity_file, &options.identity, err);
-    if (status == HW_OK)
-        status = hw_hub_open(&options, &node->hub, err);
-    memset(&options.identity, 0, sizeof(options.identity));
+    node->env = hw_env_posix();
+    status = hw_hub_open_for_user(node->env, identity_file, &node->hub, err);
     if (status != HW_OK) {
         hw_free(node);
         return status;

@@ -8,6 +8,7 @@
 
 #include "base/alloc.h"
 #include "node/hub_internal.h"
+#include "node/known.h"
 
 enum {
     NS_PER_MS = 1000000,
@@ -75,27 +76,62 @@ static void conn_free(struct hub_conn *conn)
         link = &(*link)->next;
     *link = conn->next;
     hw_buffer_release(&conn->out);
+    hw_free(conn->wanted);
     hw_free(conn);
 }
 
-enum hw_status conn_dial(struct hw_hub *hub, const char *url, struct hub_conn **out,
-                         struct hw_error *err)
+enum hw_status conn_dial(struct hw_hub *hub, const struct hw_address *address,
+                         struct hub_conn **out, struct hw_error *err)
 {
-    struct hub_conn *conn = conn_new(hub, url, err);
+    struct hub_wanted *wanted = hw_zalloc(sizeof(*wanted));
+    struct hub_conn *conn = wanted != NULL ? conn_new(hub, address->dial, err) : NULL;
     enum hw_status status;
 
-    if (conn == NULL)
-        return HW_ENOMEM;
+    if (conn == NULL) {
+        hw_free(wanted);
+        return hw_fail(err, HW_ENOMEM, "no memory for a connection");
+    }
+    memcpy(wanted->dial, address->dial, sizeof(wanted->dial));
+    wanted->has_key = address->has_server;
+    memcpy(wanted->key, address->server, sizeof(wanted->key));
+    wanted->remembers = !address->has_key;
+    conn->wanted = wanted;
     conn->is_outgoing = true;
     conn->deadline_ns = conn->born_ns + (uint64_t)HW_PEER_HANDSHAKE_MS * NS_PER_MS;
     hub_timer(hub, conn->deadline_ns);
-    status = hub->transport->ops->dial(hub->transport, url, conn, err);
+    status = hub->transport->ops->dial(hub->transport, address->dial, conn, err);
     if (status != HW_OK) {
         conn_free(conn);
         return status;
     }
     *out = conn;
     return HW_OK;
+}
+
+static enum hw_status recognize(const struct hub_conn *conn, struct hw_error *err)
+{
+    struct hw_hub *hub = conn->hub;
+    const struct hub_wanted *wanted = conn->wanted;
+    const uint8_t *key = hw_peer_remote_key(conn->peer);
+    struct hw_error unwritten;
+    enum hw_status status;
+    char is[2 * HW_KEY_SIZE + 1], was[2 * HW_KEY_SIZE + 1];
+
+    if (wanted->has_key && memcmp(wanted->key, key, sizeof(wanted->key)) != 0) {
+        hw_key_format(key, is);
+        hw_key_format(wanted->key, was);
+        return hw_fail(err, HW_EREFUSED,
+                       "%s: another server than the one that was asked for: its key is %s, not %s",
+                       wanted->dial, is, was);
+    }
+    if (wanted->has_key || hub->known_servers == NULL || hw_address_is_socket(wanted->dial))
+        return HW_OK;
+    status = hw_known_check(hub->env, hub->known_servers, wanted->dial, key, wanted->remembers,
+                            &unwritten, err);
+    if (unwritten.status != HW_OK)
+        hw_env_log(hub->env, HW_LOG_WARN, "event=server_unwritten address=%s reason=\"%s\"",
+                   wanted->dial, unwritten.message);
+    return status;
 }
 
 /* Did it do what no honest peer does?  Connections that just end are nothing to warn of. */
@@ -137,6 +173,24 @@ static bool is_to_be_told(struct hw_hub *hub, const char *reason)
         hub->flood_end_ns = now + (uint64_t)FLOOD_MS * NS_PER_MS;
     hub_timer(hub, hub->flood_end_ns);
     return false;
+}
+
+enum hw_status conn_recognize(struct hub_conn *conn, struct hw_error *err)
+{
+    struct hw_error why = {0};
+    enum hw_status status = recognize(conn, &why);
+    char key[2 * HW_KEY_SIZE + 1];
+
+    if (status == HW_OK)
+        return HW_OK;
+    hw_key_format(hw_peer_remote_key(conn->peer), key);
+    if (is_to_be_told(conn->hub, why.message))
+        hw_env_log(conn->hub->env, HW_LOG_ERROR,
+                   "event=server_refused peer=%s address=%s reason=\"%s\"", key, conn->wanted->dial,
+                   why.message);
+    if (err != NULL)
+        *err = why;
+    return status;
 }
 
 void conn_tell_flood(struct hw_hub *hub)

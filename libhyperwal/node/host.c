@@ -92,16 +92,14 @@ static enum hw_status ready(void *ctx, struct hw_peer *peer, struct hw_error *er
     struct hw_hub *hub = ctx;
     struct hub_conn *conn = hw_peer_user(peer);
     char key[2 * HW_KEY_SIZE + 1];
+    enum hw_status status = conn->is_outgoing ? conn_recognize(conn, err) : access_enter(conn, err);
 
-    if (!conn->is_outgoing) {
-        enum hw_status status = access_enter(conn, err);
-
-        if (status != HW_OK) {
-            conn->is_refused = true;
-            return status;
-        }
-        hub->counts.strangers--;
+    if (status != HW_OK) {
+        conn->is_refused = !conn->is_outgoing;
+        return status;
     }
+    if (!conn->is_outgoing)
+        hub->counts.strangers--;
     conn->is_ready = true;
     hw_key_format(hw_peer_remote_key(peer), key);
     hw_env_log(hub->env, HW_LOG_INFO, "event=peer_connected peer=%s address=%s direction=%s", key,

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "hypercore/crypto.h"
 #include "node/hub_internal.h"
 
 enum { RANG_MAX = 64 };
@@ -176,6 +177,7 @@ static void hub_free(struct hw_hub *hub)
         hub->transport->ops->free(hub->transport);
     conn_free_all(hub);
     access_release(&hub->access);
+    hw_free(hub->known_servers);
     hw_bell_close(hub->bell);
     hw_mutex_release(&hub->mutex);
     hw_mutex_release(&hub->door);
@@ -198,7 +200,12 @@ enum hw_status hw_hub_open(const struct hw_hub_options *options, struct hw_hub *
     hub->next_ns = UINT64_MAX;
     hw_mutex_init(&hub->mutex);
     hw_mutex_init(&hub->door);
-    if (hub->threaded || options->transport == NULL)
+    if (options->known_servers != NULL) {
+        hub->known_servers = hw_strdup(options->known_servers);
+        if (hub->known_servers == NULL)
+            status = hw_fail(err, HW_ENOMEM, "no memory for a node");
+    }
+    if (status == HW_OK && (hub->threaded || options->transport == NULL))
         status = hw_bell_open(hub->env, &hub->bell, err);
     if (status != HW_OK)
         goto fail;
@@ -219,6 +226,25 @@ fail:
     if (options->transport != NULL)
         hub->transport = NULL; /* it stays the caller's */
     hub_free(hub);
+    return status;
+}
+
+enum hw_status hw_hub_open_for_user(struct hw_env *env, const char *identity_file,
+                                    struct hw_hub **out, struct hw_error *err)
+{
+    struct hw_hub_options options = {.env = env, .threaded = true};
+    char *known = NULL; /* owned */
+    enum hw_status status = hw_identity_load(env, identity_file, &options.identity, err);
+
+    if (status == HW_OK)
+        status = hw_config_path("known_servers", "HYPERWAL_KNOWN_SERVERS", &known, err);
+    if (status == HW_ENOTFOUND)
+        status = HW_OK; /* nowhere to write them: as if all were met for the first time */
+    options.known_servers = known;
+    if (status == HW_OK)
+        status = hw_hub_open(&options, out, err);
+    hw_wipe(&options.identity, sizeof(options.identity));
+    hw_free(known);
     return status;
 }
 

@@ -20,6 +20,10 @@
  * reach, to read; other listeners need a rule.  The hub's own identity may do all.  Rules come by
  * calls and from a file (node/rules.h).  Refusals are logged with key, name and reason.
  *
+ * Whom we dial by a name is known again by its key (node/known.h), before anything is asked: a
+ * server with another key is not spoken to.  An address with the log's own key in place of a name
+ * writes nothing there, as the log proves itself; one with ?server=KEY asks for that very server.
+ *
  * Threads: functions from any thread, except where said; hw_hub_step() only without a thread.
  */
 #ifndef HW_NODE_HUB_H
@@ -46,9 +50,16 @@ struct hw_hub_options {
     struct hw_identity identity;    /* copied */
     struct hw_transport *transport; /* moved; NULL: nng */
     bool threaded;                  /* false: the caller steps (tests) */
+    const char *known_servers;      /* a file (node/known.h), copied; NULL: any server will do */
 };
 enum hw_status hw_hub_open(const struct hw_hub_options *options, struct hw_hub **out,
                            struct hw_error *err) HW_MUST_CHECK;
+/*
+ * A hub with a thread, for this user: with its identity, of `identity_file` or, if that is NULL, of
+ * its own place, and with the servers it knows, hw_config_path("known_servers").
+ */
+enum hw_status hw_hub_open_for_user(struct hw_env *env, const char *identity_file,
+                                    struct hw_hub **out, struct hw_error *err) HW_MUST_CHECK;
 /*
  * Ends everything; mirrors are closed before.  NULL does nothing, and so does a hub in a forked
  * child, where all its functions fail.

@@ -57,6 +57,13 @@ struct hub_link {
     int64_t since_ms;
 };
 
+/* Who is to answer at an address. */
+struct hub_wanted {
+    char dial[HW_URL_MAX];
+    bool has_key, remembers;
+    uint8_t key[HW_IDENTITY_KEY_SIZE];
+};
+
 struct hub_conn {
     struct hw_hub *hub;
     struct hub_conn *next;            /* in hub->conns */
@@ -67,6 +74,7 @@ struct hub_conn {
     struct hub_source *source; /* whose connection it is; NULL: not a source's */
     struct hub_query *query;   /* likewise */
     char address[128];
+    struct hub_wanted *wanted; /* owned; whom we dialed; NULL: it came to us */
     bool is_outgoing, is_touched, is_receiving;
     bool is_ready;     /* we know who it is */
     bool is_begun;     /* its source or query has been told */
@@ -220,6 +228,7 @@ struct hw_hub {
     uint64_t flood_end_ns;
     unsigned served_count;
     struct hub_access access;
+    char *known_servers;          /* owned; NULL: any server will do */
     _Atomic uint32_t has_applied; /* some mirror is_applied; outside the mutex */
     bool all_rang;
     uint64_t sync_free_ns; /* no lazy sync of a mirror before */
@@ -244,8 +253,11 @@ void hub_wake(struct hw_hub *hub, _Atomic uint32_t *word); /* counts it up */
 
 /* -------------------------------------------------------------------------- connection.c */
 
-enum hw_status conn_dial(struct hw_hub *hub, const char *url, struct hub_conn **out,
-                         struct hw_error *err) HW_MUST_CHECK;
+/* `address` is copied. */
+enum hw_status conn_dial(struct hw_hub *hub, const struct hw_address *address,
+                         struct hub_conn **out, struct hw_error *err) HW_MUST_CHECK;
+/* Is it who was dialed?  HW_EREFUSED, and a line in the log. */
+enum hw_status conn_recognize(struct hub_conn *conn, struct hw_error *err) HW_MUST_CHECK;
 void conn_touch(struct hub_conn *conn);
 /* To be dropped at the end of the round. */
 void conn_doom(struct hub_conn *conn, const struct hw_error *why);

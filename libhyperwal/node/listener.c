@@ -42,16 +42,20 @@ static void node_forget(void)
 
 static enum hw_status node_open(struct hw_env *env, struct hw_error *err)
 {
-    struct hw_hub_options options = {.env = env, .threaded = true};
     enum hw_status status;
 
     if (node.hub != NULL && node.process_id != env->ops->process_id(env))
         node_forget(); /* the parent's: its thread and sockets stay there */
     if (node.hub != NULL)
         return HW_OK;
-    status = hw_identity_load(env, NULL, &options.identity, err);
-    if (status == HW_OK)
-        status = hw_hub_open(&options, &node.hub, err);
+    status = hw_hub_open_for_user(env, NULL, &node.hub, err);
+    if (status == HW_OK) {
+        status = hw_hub_authorize(node.hub, NULL, err);
+        if (status != HW_OK) {
+            hw_hub_close(node.hub);
+            node.hub = NULL;
+        }
+    }
     node.process_id = env->ops->process_id(env);
     return status;
 }

@@ -94,7 +94,7 @@ static enum hw_status query_once(struct hub_query *query, uint64_t deadline, uin
 
     query->is_done = query->is_early = query->is_listing = false;
     query->name_count = 0;
-    status = conn_dial(hub, query->address->dial, &query->conn, err);
+    status = conn_dial(hub, query->address, &query->conn, err);
     if (status != HW_OK)
         return status;
     query->conn->query = query;

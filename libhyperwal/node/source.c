@@ -91,7 +91,7 @@ void source_dial_due(struct hw_mirror *mirror, uint64_t now)
             hub_timer(mirror->hub, source->deadline_ns);
             continue;
         }
-        if (conn_dial(mirror->hub, source->address.dial, &source->conn, &err) != HW_OK)
+        if (conn_dial(mirror->hub, &source->address, &source->conn, &err) != HW_OK)
             source_lost(source, &err);
         else
             source->conn->source = source;
