@@ -150,7 +150,7 @@ enum hw_status hw_api_log_dir(struct hw_env *env, const char *src, char **out, s
     beside = hw_format("%s-hyper", path);
     if (beside == NULL)
         return hw_fail(err, HW_ENOMEM, "no memory to open a log");
-    if (!hw_api_has_file(env, beside, "log") && hw_api_has_file(env, beside, "replica")) {
+    if (hw_api_has_file(env, beside, "replica")) { /* a log beside it has given its place away */
         status = replica_source(env, path, beside, out, err);
     } else if (has_log(env, beside)) {
         *out = beside;

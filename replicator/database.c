@@ -10,8 +10,10 @@
 #include <unistd.h>
 
 #include "program.h"
+#include "report.h"
 
 enum { HEADER_SIZE = 100 };
+enum { WAIT_MS = 100 }; /* between two looks at the alarm and at signals, while blocks arrive */
 
 /* ---------------------------------------------------------------------------------- paths */
 
@@ -218,6 +220,44 @@ int database_open(const char *path, sqlite3 **db)
         }
     }
     sqlite3_free(error);
+    return result;
+}
+
+int database_wait_adopted(const char *path, hyperwal_head *head)
+{
+    struct progress progress;
+    hyperwal_log *log = NULL;
+    char *error = NULL;
+    int code, result = DONE;
+
+    code = hyperwal_log_open(path, &log, &error);
+    if (code != SQLITE_OK) {
+        result = failure_code(code, error);
+        sqlite3_free(error);
+        return result;
+    }
+    progress_begin(&progress, "taking the first snapshot", false);
+    for (;;) {
+        code = hyperwal_log_head(log, head);
+        if (code != SQLITE_OK || head->snapshot_seq != HYPERWAL_SEQ_NONE)
+            break;
+        if (head->alarm[0] != '\0') {
+            result = failure("%s: %s", path, head->alarm);
+            break;
+        }
+        /* One group of 64 pages is one block. */
+        if (report_progress(&progress, head->length, head->page_count / 64 + 3) == 0) {
+            result = failure("%s: stopped; the log is there, the next open goes on", path);
+            break;
+        }
+        code = hyperwal_log_wait(log, head->length, WAIT_MS);
+        if (code != SQLITE_OK && code != SQLITE_BUSY)
+            break;
+    }
+    progress_end(&progress);
+    if (result == DONE && code != SQLITE_OK)
+        result = failure_code(code, hyperwal_log_errmsg(log));
+    hyperwal_log_close(log);
     return result;
 }
 

@@ -11,8 +11,9 @@
 #include "program.h"
 
 static const struct verb *const verbs[] = {
-    &verb_init,   &verb_serve,    &verb_follow, &verb_restore, &verb_log, &verb_status,
-    &verb_verify, &verb_snapshot, &verb_label,  &verb_prune,   &verb_key, &verb_name,
+    &verb_init,   &verb_serve,  &verb_follow,   &verb_restore, &verb_log,
+    &verb_status, &verb_verify, &verb_snapshot, &verb_label,   &verb_prune,
+    &verb_key,    &verb_name,   &verb_promote,
 };
 enum { VERB_COUNT = sizeof(verbs) / sizeof(verbs[0]) };
 

@@ -29,7 +29,7 @@ struct verb {
 };
 
 extern const struct verb verb_init, verb_serve, verb_follow, verb_restore, verb_log, verb_status,
-    verb_verify, verb_snapshot, verb_label, verb_prune, verb_key, verb_name;
+    verb_verify, verb_snapshot, verb_label, verb_prune, verb_key, verb_name, verb_promote;
 
 /*
  * The next option of `verb`, as getopt_long() gives it; -1: no more.  OPTION_HELP and OPTION_BAD:
@@ -73,6 +73,11 @@ bool source_is_remote(const char *src);
 bool database_is_replica(const char *path);
 /* Open a database that has a log, through the VFS.  Says why not; returns an exit code. */
 int database_open(const char *path, sqlite3 **db);
+/*
+ * Wait until the first snapshot of a database that is open is in its log, for only then can
+ * anything be restored.  Says why not; returns an exit code.
+ */
+int database_wait_adopted(const char *path, hyperwal_head *head);
 /* The full path of `path`, from malloc(); NULL: no memory or no such directory. */
 char *path_full(const char *path);
 

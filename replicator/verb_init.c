@@ -7,7 +7,6 @@
 #include "report.h"
 
 enum { OPTION_JSON = 1, OPTION_ADOPT };
-enum { WAIT_MS = 100 }; /* between two looks at the alarm and at signals, while blocks arrive */
 
 static const struct option options[] = {
     {"adopt", no_argument, NULL, OPTION_ADOPT},
@@ -37,45 +36,6 @@ static void print_head(const char *path, const hyperwal_head *head, uint64_t seq
     json_end(&json);
 }
 
-/* Until the first snapshot is in the log, for only then can anything be restored. */
-static int wait_adopted(const char *path, hyperwal_head *head)
-{
-    struct progress progress;
-    hyperwal_log *log = NULL;
-    char *error = NULL;
-    int code, result = DONE;
-
-    code = hyperwal_log_open(path, &log, &error);
-    if (code != SQLITE_OK) {
-        result = failure_code(code, error);
-        sqlite3_free(error);
-        return result;
-    }
-    progress_begin(&progress, "taking the first snapshot", false);
-    for (;;) {
-        code = hyperwal_log_head(log, head);
-        if (code != SQLITE_OK || head->snapshot_seq != HYPERWAL_SEQ_NONE)
-            break;
-        if (head->alarm[0] != '\0') {
-            result = failure("%s: %s", path, head->alarm);
-            break;
-        }
-        /* One group of 64 pages is one block. */
-        if (report_progress(&progress, head->length, head->page_count / 64 + 3) == 0) {
-            result = failure("%s: stopped; the log is there, the next open goes on", path);
-            break;
-        }
-        code = hyperwal_log_wait(log, head->length, WAIT_MS);
-        if (code != SQLITE_OK && code != SQLITE_BUSY)
-            break;
-    }
-    progress_end(&progress);
-    if (result == DONE && code != SQLITE_OK)
-        result = failure_code(code, hyperwal_log_errmsg(log));
-    hyperwal_log_close(log);
-    return result;
-}
-
 static int adopt(const char *path, sqlite3 *db, bool is_json)
 {
     hyperwal_head head = {0};
@@ -89,7 +49,7 @@ static int adopt(const char *path, sqlite3 *db, bool is_json)
         (void)failure("%s: %s", path, sqlite3_errmsg(db));
         return code == SQLITE_CORRUPT || code == SQLITE_NOTADB ? CORRUPT : FAILED;
     }
-    result = wait_adopted(path, &head);
+    result = database_wait_adopted(path, &head);
     if (result != DONE)
         return result;
     code = hyperwal_seq(db, NULL, &seq);

@@ -19,6 +19,7 @@
 #include "entry/entry.h"
 #include "env/env.h"
 #include "hypercore/hypercore.h"
+#include "wal/wal.h"
 
 /* --------------------------------------------------------------------------- which state */
 
@@ -164,6 +165,7 @@ struct hw_replica_info {
     uint64_t sum;
     uint64_t fork; /* of the log that it is a state of */
     uint32_t page_count;
+    struct hw_wal_position at; /* the end of its WAL in that state */
     struct hw_replica_base base;
     char source[512]; /* where it was last fed from: a log directory, or URLs with blanks between */
 };
@@ -171,6 +173,12 @@ enum hw_status hw_replica_info(struct hw_env *env, const char *path, struct hw_r
                                struct hw_error *err) HW_MUST_CHECK;
 
 /* ------------------------------------------------------------ from one log to another one */
+
+/*
+ * The directory within that of a replica in which the log lies that it is about to get as a
+ * primary.  While it is there the replica is not followed.
+ */
+#define HW_REPLICA_PROMOTED "promoted"
 
 /* The switch that is block `seq`.  HW_ENOTFOUND: there is none there. */
 enum hw_status hw_switch_read(struct hw_core *core, uint64_t seq, struct hw_switch *out,

@@ -111,6 +111,22 @@ static enum hw_status make_dir(struct hw_env *env, const char *dir, struct hw_er
     return status == HW_EEXIST ? HW_OK : status; /* another follower was faster */
 }
 
+/* Its log is there already: nothing of another one may come into it. */
+static enum hw_status check_promotion(struct hw_replica *replica, struct hw_error *err)
+{
+    char *path = file_in(replica->dir, HW_REPLICA_PROMOTED);
+    enum hw_status status = HW_OK;
+
+    if (path == NULL)
+        status = hw_fail(err, HW_ENOMEM, "replica: no memory");
+    else if (exists(replica->env, path))
+        status = hw_fail(err, HW_EBUSY,
+                         "%s: it is being made a primary; `hyperwal promote` goes on with that",
+                         replica->path);
+    hw_free(path);
+    return status;
+}
+
 static enum hw_status dir_open(struct hw_replica *replica, struct hw_error *err)
 {
     struct hw_env *env = replica->env;
@@ -130,6 +146,8 @@ static enum hw_status dir_open(struct hw_replica *replica, struct hw_error *err)
     if (status == HW_OK && env->ops->lock(replica->lock, false, err) != HW_OK)
         status = hw_fail(err, HW_EBUSY, "%s: another follower has it open", replica->path);
     hw_free(path);
+    if (status == HW_OK)
+        status = check_promotion(replica, err);
     if (status == HW_OK)
         status = bind(replica, err);
     if (status == HW_OK)

@@ -144,6 +144,7 @@ enum hw_status hw_replica_info(struct hw_env *env, const char *path, struct hw_r
         info.seq = record.seq;
         info.sum = record.sum;
         info.page_count = record.page_count;
+        info.at = record.at;
     }
     hw_free(dir);
     if (status < 0)

@@ -24,8 +24,11 @@
 
 #include "base/error.h"
 #include "base/sqlite.h"
+#include "entry/entry.h"
 #include "env/env.h"
 #include "env/peer_table.h"
+#include "hypercore/hypercore.h"
+#include "wal/wal.h"
 
 struct hw_capture;
 
@@ -202,6 +205,20 @@ struct hw_capture_peer {
  * since the boot.
  */
 size_t hw_capture_peers(struct hw_env *env, const char *dir, struct hw_capture_peer *peers);
+
+/* A log that begins with the state of another one. */
+struct hw_beginning {
+    struct hw_genesis genesis;
+    struct hw_switch from;
+    struct hw_wal_position at; /* the WAL ends here in that state: what is before is not logged */
+    int64_t time_ms;
+};
+/*
+ * Its first batch: genesis and switch.  `core` is empty, and open for writing.  The first worker
+ * finds the database in that state, and makes a snapshot.
+ */
+enum hw_status hw_capture_begin_log(struct hw_core *core, const struct hw_beginning *begin,
+                                    struct hw_error *err) HW_MUST_CHECK;
 
 /*
  * One bounded piece of work, for tests and for captures without a thread: takes the role if it is

@@ -246,6 +246,29 @@ HYPERWAL_API const char *hyperwal_follow_log_dir(hyperwal_follower *follower);
 HYPERWAL_API int hyperwal_replica_info(const char *path, int verify, unsigned char key[32],
                                        uint64_t *applied_seq, uint64_t *sum, char **error);
 
+/* ----------------------------------------------------------------------------- failover */
+
+typedef struct hyperwal_promotion {
+    unsigned char key[32];     /* of the log that goes on */
+    unsigned char old_key[32]; /* of the log that the replica followed */
+    uint64_t old_seq;          /* its seq of the state that goes over */
+    uint64_t old_fork;
+} hyperwal_promotion;
+
+enum { HYPERWAL_PROMOTE_FORCE = 1 };
+/*
+ * Make the replica `path`, which nobody follows just now, the primary: a new log, which names the
+ * old one and the seq that it continues.  What was mirrored of the old log is kept beside it.
+ * `peers` are URLs of others that have the old log, besides those that the replica was fed from:
+ * all that can be reached are caught up with.  SQLITE_BUSY: one of them has more, or the primary
+ * answers, and FORCE was not given.  With `from`, where the primary is, that one ends its log and
+ * hands over without loss; if it does not, it stays the primary.  After a crash call it again:
+ * until it is done `path` is still a replica.
+ */
+HYPERWAL_API int hyperwal_promote(const char *path, const char *from, const char *const *peers,
+                                  unsigned peer_count, unsigned flags, hyperwal_progress progress,
+                                  void *ctx, hyperwal_promotion *out, char **error);
+
 /* ------------------------------------------------------------------------------ network */
 
 /*

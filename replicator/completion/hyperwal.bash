@@ -1,7 +1,7 @@
 # bash completion for hyperwal(1)
 _hyperwal() {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} verb=${COMP_WORDS[1]}
-    local verbs='init serve follow restore log status verify snapshot label prune key help'
+    local verbs='init serve follow restore log status verify snapshot label prune promote key help'
     local words=''
 
     if [ "$COMP_CWORD" -eq 1 ]; then
@@ -23,6 +23,7 @@ _hyperwal() {
     restore) words='--seq --time --label --force --json --help' ;;
     log) words='--from --to --json --help' ;;
     verify) words='--deep --json --help' ;;
+    promote) words='--from --also --force --json --help' ;;
     prune) words='--keep --dry-run --json --help' ;;
     *) words='--json --help' ;;
     esac

@@ -81,9 +81,10 @@ def slot_checks(slot):
 def read_replica(data):
     """The key that the file `replica` names, and the source."""
     lines = data.decode().split("\n")
-    check(lines[0] == "hyperwal replica 1" and lines[1].startswith("key ")
+    rest = [line.split(" ")[0] for line in lines[3:]]
+    check(lines[0] == f"hyperwal replica {2 if 'base' in rest else 1}" and lines[1].startswith("key ")
           and lines[2].startswith("source ")
-          and (lines[3:] == [""] or lines[3].startswith("fork ") and lines[4:] == [""]), "replica", lines)
+          and rest in ([""], ["fork", ""], ["base", ""], ["fork", "base", ""]), "replica", lines)
     return lines[1][4:], lines[2][7:]
 
 
@@ -98,7 +99,7 @@ def read_ring(data):
             continue
         ordinal, seq, total = struct.unpack_from("<QQQ", slot)
         check(64 * (1 + (ordinal - 1) % 4096) == at, f"ring: record {ordinal} is at {at}")
-        frame, one, two, pages, flags, boot = struct.unpack_from("<6I", slot, 32)
+        frame, one, two, pages, flags, boot = struct.unpack_from("<6I", slot, 32)  # flags: and epoch
         records.append({"ordinal": ordinal, "seq": seq, "sum": total, "salts": slot[24:32],
                         "frame": frame, "checksum": (one, two), "pages": pages,
                         "closed": bool(flags & 1), "boot": boot})

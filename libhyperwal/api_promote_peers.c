@@ -1,0 +1,217 @@
+/* What others have of the old log, and to catch up with it: a part of api_promote.h. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "api_promote.h"
+#include "base/alloc.h"
+
+enum {
+    ASK_MS = 4000, /* a peer that does not answer by then is not reachable */
+    STEP_MS = 200,
+    PATIENCE_MS = 15000, /* without a block that came */
+    ALONE_MS = 1000,     /* the same, if nobody is there who could send one */
+};
+
+/* What a peer says of the log that the replica followed. */
+struct peer_state {
+    bool is_primary; /* it writes the log, or may */
+    bool is_other;   /* it serves another log by that name */
+    uint64_t length, fork;
+};
+
+/* The first number, or string, of this name in a state: those of the log come before its peers'. */
+static const char *field(const char *json, const char *name)
+{
+    const char *at = strstr(json, name);
+
+    return at == NULL ? NULL : at + strlen(name);
+}
+
+static bool state_parse(const char *json, const uint8_t key[HW_KEY_SIZE], struct peer_state *out)
+{
+    const char *role = field(json, "\"role\":"), *length = field(json, "\"length\":");
+    const char *named = field(json, "\"key\":\""), *fork = field(json, "\"fork\":");
+    char hex[2 * HW_KEY_SIZE + 1];
+
+    if (role == NULL || length == NULL || named == NULL || fork == NULL)
+        return false;
+    hw_key_format(key, hex);
+    *out = (struct peer_state){
+        .is_primary = strncmp(role, "\"primary\"", 9) == 0,
+        .is_other = strncmp(named, hex, strlen(hex)) != 0,
+        .length = strtoull(length, NULL, 10),
+        .fork = strtoull(fork, NULL, 10),
+    };
+    return true;
+}
+
+/* HW_END: it does not answer, or has no such log. */
+static enum hw_status ask(struct hw_promotion *p, const char *url, struct peer_state *out,
+                          struct hw_error *err)
+{
+    struct hw_buffer text = {0};
+    struct hw_address address;
+    enum hw_status status = hw_address_parse(url, &address, err);
+
+    if (status == HW_OK && p->node == NULL)
+        status = hw_api_node_open(NULL, &p->node, err);
+    if (status != HW_OK)
+        return status;
+    status = hw_hub_ask(p->node->hub, &address, ASK_MS, &text, NULL);
+    if (status == HW_OK)
+        hw_buffer_add_u8(&text, 0);
+    if (status == HW_ENOMEM || text.failed)
+        status = hw_fail(err, HW_ENOMEM, "no memory to ask a peer");
+    else if (status != HW_OK || !state_parse((const char *)text.bytes, p->info.key, out))
+        status = HW_END;
+    hw_buffer_release(&text);
+    return status;
+}
+
+/* A log of this machine: does somebody write it now? */
+static bool is_written(struct hw_env *env, const char *dir)
+{
+    char *path = hw_format("%s/worker.lock", dir);
+    struct hw_file *lock = NULL;
+    bool is = false;
+
+    if (path != NULL &&
+        env->ops->open(env, path, HW_OPEN_READ | HW_OPEN_WRITE, &lock, NULL) == HW_OK)
+        is = env->ops->lock(lock, false, NULL) == HW_EBUSY;
+    env->ops->close(lock);
+    hw_free(path);
+    return is;
+}
+
+static enum hw_status look(struct hw_promotion *p, const char *peer, struct peer_state *out,
+                           struct hw_error *err)
+{
+    struct hw_core *core = NULL;
+    enum hw_status status;
+
+    if (hw_address_is_remote(peer))
+        return ask(p, peer, out, err);
+    status = hw_core_open(p->env, peer, HW_CORE_READ, UINT64_MAX, &core, NULL);
+    if (status != HW_OK)
+        return HW_END; /* it is gone, or damaged: that is why we are here */
+    *out = (struct peer_state){
+        .is_primary = is_written(p->env, peer),
+        .is_other = memcmp(hw_core_identity(core)->key, p->info.key, HW_KEY_SIZE) != 0,
+        .length = hw_core_length(core),
+        .fork = hw_core_head(core).fork,
+    };
+    hw_core_close(core);
+    return HW_OK;
+}
+
+/* The most that anybody has who answers; *who has it. */
+static enum hw_status look_at_all(struct hw_promotion *p, struct peer_state *most, const char **who,
+                                  struct hw_error *err)
+{
+    enum hw_status status = HW_OK;
+
+    *most = (struct peer_state){.length = 0};
+    *who = NULL;
+    for (unsigned i = 0; i < p->peer_count; i++) {
+        struct peer_state state;
+
+        status = look(p, p->peers[i], &state, err);
+        if (status == HW_END)
+            continue;
+        if (status != HW_OK)
+            return status;
+        if (state.is_other && !p->is_forced)
+            return hw_fail(err, HW_EBUSY,
+                           "%s: serves another log by that name: somebody goes on already; follow "
+                           "it, or use --force",
+                           p->peers[i]);
+        if (state.is_other)
+            continue;
+        if (state.is_primary && !p->is_forced && p->from == NULL)
+            return hw_fail(err, HW_EBUSY,
+                           "%s: the primary is there and answers; --from %s takes over without "
+                           "loss; --force promotes all the same, and the two go on apart",
+                           p->peers[i], p->peers[i]);
+        if (*who == NULL || state.fork > most->fork ||
+            (state.fork == most->fork && state.length > most->length)) {
+            *most = state;
+            *who = p->peers[i];
+        }
+    }
+    return HW_OK;
+}
+
+/* --------------------------------------------------------------------------- catching up */
+
+static enum hw_status follow_open(struct hw_promotion *p, hyperwal_follower **out,
+                                  struct hw_error *err)
+{
+    unsigned count = p->peer_count < HW_HUB_SOURCES_MAX ? p->peer_count : HW_HUB_SOURCES_MAX;
+    char *error = NULL;
+    int code;
+
+    if (count > 1 && !hw_address_is_remote(p->peers[0]))
+        count = 1;
+    code = hyperwal_follow_sources(p->node, p->peers, count, p->path, p->progress, p->progress_ctx,
+                                   out, &error);
+    if (code != SQLITE_OK)
+        (void)hw_fail(err, code == SQLITE_BUSY ? HW_EBUSY : HW_EIO, "%s",
+                      error != NULL ? error : "cannot be followed");
+    sqlite3_free(error);
+    return code == SQLITE_OK ? HW_OK : code == SQLITE_BUSY ? HW_EBUSY : HW_EIO;
+}
+
+/* Apply all there is; ends when nothing comes any more, or `length` blocks are applied. */
+static enum hw_status follow(struct hw_promotion *p, hyperwal_follower *follower, uint64_t length,
+                             struct hw_error *err)
+{
+    uint64_t patience = (length > 0 ? PATIENCE_MS : ALONE_MS) * 1000000ULL;
+    uint64_t since = p->env->ops->monotonic_ns(p->env);
+
+    for (;;) {
+        int code = hyperwal_follow_step(follower, STEP_MS);
+        uint64_t seq = hyperwal_follow_seq(follower), now = p->env->ops->monotonic_ns(p->env);
+
+        if (code != SQLITE_OK && code != SQLITE_DONE && code != SQLITE_BUSY &&
+            code != HYPERWAL_CORRUPT) /* which the next step repairs */
+            return hw_fail(err, code == SQLITE_INTERRUPT ? HW_AGAIN : HW_EIO, "%s: %s", p->path,
+                           hyperwal_follow_errmsg(follower));
+        if (code == SQLITE_OK)
+            since = now;
+        else if (hyperwal_follow_lag(follower) == 0 && seq != HYPERWAL_SEQ_NONE &&
+                 seq + 1 >= length)
+            return HW_OK;
+        else if (now - since >= patience)
+            return HW_END;
+        if (p->progress != NULL && p->progress(p->progress_ctx, seq + 1, length) == 0)
+            return hw_fail(err, HW_AGAIN, "stopped");
+    }
+}
+
+enum hw_status hw_promotion_catch_up(struct hw_promotion *p, struct hw_error *err)
+{
+    hyperwal_follower *follower = NULL;
+    struct peer_state most;
+    const char *who;
+    uint64_t lag;
+    enum hw_status status = look_at_all(p, &most, &who, err);
+
+    if (status != HW_OK)
+        return status;
+    status = p->peer_count == 0 ? HW_END : follow_open(p, &follower, err);
+    if (status != HW_OK && status != HW_EBUSY && (p->is_forced || who == NULL))
+        return HW_OK; /* what is here is what there is */
+    if (status != HW_OK)
+        return status;
+    status = follow(p, follower, who != NULL ? most.length : 0, err);
+    lag = hyperwal_follow_lag(follower);
+    hyperwal_follow_close(follower);
+    if (status != HW_END || p->is_forced)
+        return status == HW_END ? HW_OK : status;
+    return hw_fail(err, HW_EBUSY,
+                   "%s: %llu blocks of the log are not here, and %s; --force promotes it without "
+                   "them",
+                   p->path, (unsigned long long)lag,
+                   who != NULL ? who : "nobody answers who has them");
+}
