@@ -22,6 +22,7 @@
 #include "wire/hyperwal_channel.h"
 #include "wire/noise.h"
 #include "wire/replication.h"
+#include "wire/write_message.h"
 
 enum {
     HW_PEER_HANDSHAKE_MS = 10000,
@@ -77,6 +78,9 @@ struct hw_peer_host {
     /* The server has somebody waiting for durability (or not any more). */
     void (*urged)(void *ctx, struct hw_peer *peer, struct hw_replication *replication,
                   bool durable);
+    /* Of writing from afar: what a client asks, or a server answers.  A failure drops the peer. */
+    enum hw_status (*wrote)(void *ctx, struct hw_peer *peer, struct hw_replication *replication,
+                            const struct hw_write_message *message, struct hw_error *err);
 };
 
 /* `host` and `identity` are copied. */
@@ -140,6 +144,14 @@ enum hw_status hw_peer_list(struct hw_peer *peer, uint64_t *request,
 enum hw_status hw_peer_acknowledge(struct hw_peer *peer, struct hw_replication *replication,
                                    const uint8_t replica_id[HW_REPLICA_ID_SIZE],
                                    const struct hw_ack *ack, struct hw_error *err) HW_MUST_CHECK;
+/*
+ * Say something of writing from afar about this log; what is said before the log's hyperwal channel
+ * is open waits for that.  HW_ENOTFOUND: not linked.  HW_EPROTOCOL: the remote takes no writes.
+ * HW_ELIMIT: too much waits to be sent.
+ */
+enum hw_status hw_peer_write(struct hw_peer *peer, struct hw_replication *replication,
+                             const struct hw_write_message *message,
+                             struct hw_error *err) HW_MUST_CHECK;
 /* Tell a follower, once it has acknowledged something, whether somebody waits for durability. */
 enum hw_status hw_peer_urge(struct hw_peer *peer, struct hw_replication *replication, bool durable,
                             struct hw_error *err) HW_MUST_CHECK;

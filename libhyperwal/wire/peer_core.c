@@ -102,6 +102,7 @@ static void link_free(struct peer_link *link)
     if (link->peer->last == link)
         link->peer->last = before;
     hw_link_close(link->link);
+    hw_buffer_release(&link->early);
     hw_free(link);
 }
 

@@ -11,7 +11,7 @@ static enum hw_status open_channel(struct hw_peer *peer, struct hw_slice id,
                                    const uint8_t *replica_id, void *user, struct hw_channel **out,
                                    struct hw_error *err)
 {
-    struct hw_hyperwal_handshake handshake = {.version = 1};
+    struct hw_hyperwal_handshake handshake = {.version = 1, .flags = PEER_FLAG_WRITES};
 
     if (replica_id != NULL)
         memcpy(handshake.replica_id, replica_id, sizeof(handshake.replica_id));
@@ -27,7 +27,7 @@ static enum hw_status open_base(struct hw_peer *peer, struct hw_error *err)
     return open_channel(peer, (struct hw_slice){NULL, 0}, NULL, peer, &peer->base, err);
 }
 
-static enum hw_status open_log(struct peer_link *link, struct hw_error *err)
+enum hw_status peer_log_open(struct peer_link *link, struct hw_error *err)
 {
     const struct hw_core_identity *identity =
         hw_core_identity(hw_replication_core(link->replication));
@@ -45,7 +45,7 @@ enum hw_status peer_hyperwal_asked(struct hw_peer *peer, struct hw_slice id, str
     link = peer_link_find_id(peer, id);
     if (link == NULL || link->link == NULL)
         return HW_END; /* only who has proven the key may say something about the log */
-    return open_log(link, err);
+    return peer_log_open(link, err);
 }
 
 static void become_plain(struct hw_peer *peer)
@@ -406,7 +406,7 @@ enum hw_status peer_log_flush(struct peer_link *link, struct hw_error *err)
     if (link->link == NULL || link->log_was_refused || link->peer->is_plain)
         return HW_OK;
     if (link->log == NULL)
-        return link->has_ack ? open_log(link, err) : HW_OK;
+        return link->has_ack ? peer_log_open(link, err) : HW_OK;
     if (!hw_channel_is_open(link->log))
         return HW_OK;
     if (link->has_ack)
@@ -460,14 +460,17 @@ enum hw_status peer_log_opened(struct peer_link *link, struct hw_slice handshake
     if (status != HW_OK)
         return status;
     memcpy(link->remote_id, theirs.replica_id, sizeof(link->remote_id));
+    link->remote_writes = (theirs.flags & PEER_FLAG_WRITES) != 0;
     link->peer->keeps_alive = true;
     link->has_urge = link->urge; /* who opens it knows nothing of what was told before */
-    return peer_log_flush(link, err);
+    status = peer_log_flush(link, err);
+    return status == HW_OK ? peer_write_opened(link, err) : status;
 }
 
 void peer_log_closed(struct peer_link *link, bool was_rejected)
 {
     link->log = NULL;
+    hw_buffer_release(&link->early);
     if (!was_rejected)
         return;
     link->log_was_refused = true;
@@ -503,7 +506,7 @@ enum hw_status peer_log_message(struct peer_link *link, uint64_t type, struct hw
     if (type == HW_HYPERWAL_ACK)
         return receive_ack(link, payload, err);
     if (type != HW_HYPERWAL_URGE)
-        return HW_OK; /* of a later version */
+        return peer_write_message(link, type, payload, err);
     status = hw_urge_decode(payload, &durable, err);
     if (status == HW_OK && peer->host.urged != NULL)
         peer->host.urged(peer->host.ctx, peer, link->replication, durable);

@@ -4,6 +4,7 @@
  *     peer.c           its life: bytes, time, limits
  *     peer_core.c      channels of logs, hypercore/alpha
  *     peer_hyperwal.c  channels of hyperwal/1
+ *     peer_write.c     what is said there to write from afar
  */
 #ifndef HW_WIRE_PEER_INTERNAL_H
 #define HW_WIRE_PEER_INTERNAL_H
@@ -13,7 +14,12 @@
 #include "wire/peer.h"
 #include "wire/stream.h"
 
-enum { PEER_QUERIES_MAX = 16, PEER_QUESTIONS_MAX = 64 };
+enum {
+    PEER_QUERIES_MAX = 16,
+    PEER_QUESTIONS_MAX = 64,
+    PEER_EARLY_MAX = 4096, /* bytes said before a channel is open */
+    PEER_FLAG_WRITES = 1,  /* of the handshake: messages 2 to 10 are known here */
+};
 
 /* A log that is spoken about over this connection. */
 struct peer_link {
@@ -29,6 +35,8 @@ struct peer_link {
     struct hw_ack ack;                  /* likewise */
     uint8_t own_id[HW_REPLICA_ID_SIZE]; /* with which `log` was opened */
     uint8_t remote_id[HW_REPLICA_ID_SIZE];
+    bool remote_writes;     /* its flags say that it knows of writing from afar */
+    struct hw_buffer early; /* what waits for `log` to open: le32 type | le32 size | payload, ... */
 };
 
 /* What the remote asked while our output was long. */
@@ -127,7 +135,16 @@ enum hw_status peer_log_flush(struct peer_link *link, struct hw_error *err) HW_M
 enum hw_status peer_log_opened(struct peer_link *link, struct hw_slice handshake,
                                struct hw_error *err) HW_MUST_CHECK;
 void peer_log_closed(struct peer_link *link, bool was_rejected);
+/* Open it now, with what we are called. */
+enum hw_status peer_log_open(struct peer_link *link, struct hw_error *err) HW_MUST_CHECK;
 enum hw_status peer_log_message(struct peer_link *link, uint64_t type, struct hw_slice payload,
                                 struct hw_error *err) HW_MUST_CHECK;
+
+/* --------------------------------------------------------------------- peer_write.c */
+
+/* The channel is open: what waited goes out. */
+enum hw_status peer_write_opened(struct peer_link *link, struct hw_error *err) HW_MUST_CHECK;
+enum hw_status peer_write_message(struct peer_link *link, uint64_t type, struct hw_slice payload,
+                                  struct hw_error *err) HW_MUST_CHECK;
 
 #endif

@@ -4,6 +4,7 @@
 
 #include "fuzz/fuzz.h"
 #include "wire/hyperwal_channel.h"
+#include "wire/write_message.h"
 
 static void check(bool holds)
 {
@@ -95,6 +96,26 @@ static void feed_log(struct hw_slice bytes)
     hw_buffer_release(&encoded);
 }
 
+static void feed_writes(struct hw_slice bytes)
+{
+    struct hw_buffer first = {0}, second = {0};
+    struct hw_write_message m, again;
+
+    for (uint64_t type = HW_WRITE_LEASE; type <= HW_WRITE_OUTCOME; type++) {
+        if (hw_write_message_decode(type, bytes, &m, NULL) != HW_OK)
+            continue;
+        check(m.status < HW_WRITE_STATUS_COUNT && m.body.size <= bytes.size);
+        hw_buffer_clear(&first);
+        hw_buffer_clear(&second);
+        hw_write_message_encode(&m, &first);
+        check(hw_write_message_decode(type, content(&first), &again, NULL) == HW_OK);
+        hw_write_message_encode(&again, &second);
+        check(same(content(&first), content(&second)));
+    }
+    hw_buffer_release(&first);
+    hw_buffer_release(&second);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 {
     struct hw_slice input = {bytes, size};
@@ -103,5 +124,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
     feed_answers(input);
     feed_names(input);
     feed_log(input);
+    feed_writes(input);
     return 0;
 }

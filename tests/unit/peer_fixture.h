@@ -52,6 +52,9 @@ struct side {
     uint8_t ack_id[HW_REPLICA_ID_SIZE];
     unsigned ack_count, urge_count;
     bool urged;
+    enum hw_status (*wrote)(void *ctx, struct hw_peer *peer, struct hw_replication *replication,
+                            const struct hw_write_message *message, struct hw_error *err);
+    void *wrote_ctx;
 };
 
 /* What happens to the bytes of one direction. */
@@ -236,6 +239,17 @@ static inline void side_urged(void *ctx, struct hw_peer *peer, struct hw_replica
     side->urge_count++;
 }
 
+static inline enum hw_status side_wrote(void *ctx, struct hw_peer *peer,
+                                        struct hw_replication *replication,
+                                        const struct hw_write_message *message,
+                                        struct hw_error *err)
+{
+    struct side *side = ctx;
+
+    return side->wrote == NULL ? HW_OK
+                               : side->wrote(side->wrote_ctx, peer, replication, message, err);
+}
+
 /* ---------------------------------------------------------------------------------- life */
 
 static inline enum hw_status side_connect(struct world *w, struct side *side)
@@ -255,6 +269,7 @@ static inline enum hw_status side_connect(struct world *w, struct side *side)
         .is_plain = side_is_plain,
         .acknowledged = side_acknowledged,
         .urged = side_urged,
+        .wrote = side_wrote,
     };
     struct hw_identity identity;
 
