@@ -1,6 +1,6 @@
 /*
- * Implements hyperwal_look() and hyperwal_hold() of include/hyperwal.h: about programs that do not
- * use the VFS.
+ * Implements hyperwal_look(), hyperwal_wal_look() and hyperwal_hold() of include/hyperwal.h: about
+ * programs that do not use the VFS.
  */
 #include "capture/capture.h"
 #include "hyperwal.h"
@@ -31,4 +31,25 @@ int hyperwal_hold(sqlite3 *db, const char *schema, int held)
     if (code == SQLITE_OK && capture != NULL)
         hw_capture_hold(capture, held != 0);
     return code;
+}
+
+int hyperwal_wal_look(sqlite3 *db, const char *schema, hyperwal_wal *wal)
+{
+    struct hw_capture *capture;
+    struct hw_capture_place place;
+    int code = capture_of(db, schema, &capture);
+
+    if (code != SQLITE_OK || capture == NULL)
+        return code == SQLITE_OK ? SQLITE_MISUSE : code;
+    hw_capture_place(capture, &place);
+    *wal = (hyperwal_wal){
+        .log = place.is_released ? HYPERWAL_LOG_RELEASED
+               : !place.is_known ? HYPERWAL_LOG_NOWHERE
+               : place.is_worker ? HYPERWAL_LOG_HERE
+                                 : HYPERWAL_LOG_ELSEWHERE,
+        .page_size = place.page_size,
+        .frames = place.wal_frames,
+        .logged_frames = place.logged_frames,
+    };
+    return SQLITE_OK;
 }

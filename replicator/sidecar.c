@@ -2,7 +2,9 @@
 #include "sidecar.h"
 
 #include <fcntl.h>
+#include <limits.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
@@ -10,15 +12,28 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "hold.h"
 #include "report.h"
 
-enum { BUSY_MS = 100, WAL_LIMIT = 8 << 20, RESTART_TRIES = 3 };
-enum { LAG_LIMIT = 2000 };     /* frames: with more to log writers would wait too long */
-enum { WAL_LITTLE = 4 << 20 }; /* bytes of the file: nothing to copy before */
+enum { BUSY_MS = 100 };
+enum { WAIT_MS = 50 };                          /* at a time, for the log; then look again */
+enum { HOLD_MS = 5 };                           /* writers are kept out so long at most ... */
+enum { HOLD_BYTES = 32 << 20, HOLD_LONG = 16 }; /* ... up to this WAL; then longer */
+enum { LENGTH_LIMIT = 8 << 20 }; /* bytes of frames: beyond, writers are kept out at all ... */
+enum { LENGTH_MOST = 24 << 20 }; /* ... and beyond, again after each commit */
+enum { LAG_LITTLE = 1 << 20 };   /* bytes: more cannot be logged under a hold */
+enum { PULSES = 8 };             /* holds in a row */
+enum { STUCK_MS = 2000 };        /* a log that does not get on for so long is not waited for */
+/*
+ * After a hold writers are left alone: for long while there is little beyond the limit, and always
+ * for longer than SQLite's busy handler sleeps between the tries (1, 2 and 5 ms) that it makes
+ * during one hold: so a wait meets one hold, and is over 8 ms after it began.
+ */
+enum { REST_MS_LEAST = 9, REST_MS_MOST = 500 };
+enum { ROUNDS = 4, LITTLE_FRAMES = 64 }; /* before a hold: until little is left to do under it */
+enum { WAL_LITTLE = 4 << 20 };           /* bytes of the file: nothing to copy before */
 enum { PACE_MS = 20, HURRY_MS = 2, RETRY_MS = 1000, COPY_MS = 100 };
-enum { SETTLE_MS_LIMIT = 8192 };  /* after something happened it is looked after for twice that */
-enum { LOG_MS = 4, HELD_MS = 7 }; /* how long writers are kept out for the log, and for all */
-enum { REST_FACTOR = 100 };       /* and how much longer not, after that */
+enum { SETTLE_MS_LIMIT = 8192 }; /* after something happened it is looked after for twice that */
 
 static int exec(sqlite3 *db, const char *sql)
 {
@@ -52,14 +67,25 @@ static void hold_leave(struct sidecar *sidecar)
     sidecar->holds = false;
 }
 
+/* A connection past the VFS: it asks no gate, and nobody waits for what it does but this thread. */
+static int plain_open(const char *path, sqlite3 **out)
+{
+    int code = sqlite3_open_v2(path, out, SQLITE_OPEN_READWRITE | SQLITE_OPEN_PRIVATECACHE, NULL);
+
+    /* SQLite opens the WAL at the first read; before, a checkpoint has nothing to do. */
+    return code == SQLITE_OK ? exec(*out, "SELECT count(*) FROM sqlite_schema") : code;
+}
+
 int sidecar_open(struct sidecar *sidecar, const char *path)
 {
     char *lock = sqlite3_mprintf("%s-hyper/sidecar.lock", path);
     int code;
 
     *sidecar = (struct sidecar){.is_due = true, .lock = -1, .settle_ms = PACE_MS};
+    sidecar->path = sqlite3_mprintf("%s", path);
     sidecar->wal_path = sqlite3_mprintf("%s-wal", path);
-    code = lock != NULL && sidecar->wal_path != NULL ? SQLITE_OK : SQLITE_NOMEM;
+    code = lock != NULL && sidecar->path != NULL && sidecar->wal_path != NULL ? SQLITE_OK
+                                                                              : SQLITE_NOMEM;
     if (code == SQLITE_OK) {
         sidecar->lock = open(lock, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
         if (sidecar->lock < 0)
@@ -71,14 +97,32 @@ int sidecar_open(struct sidecar *sidecar, const char *path)
         if (code == SQLITE_OK)
             sqlite3_busy_timeout(sidecar->marks[i], BUSY_MS);
     }
+    /* After those through the VFS: the database is in WAL mode, and not the last to be closed. */
+    if (code == SQLITE_OK)
+        code = plain_open(path, &sidecar->copier);
+    if (code == SQLITE_OK)
+        code = plain_open(path, &sidecar->writer);
     if (code != SQLITE_OK)
         sidecar_close(sidecar);
     return code;
 }
 
+static void holds_tell(const struct sidecar *sidecar)
+{
+    if (sidecar->hold_count > 0)
+        fprintf(stderr,
+                "hyperwal: event=writers_held db=%s times=%u longest_ms=%.2f total_ms=%.1f\n",
+                sidecar->path, sidecar->hold_count, 1000 * sidecar->hold_longest,
+                1000 * sidecar->hold_total);
+}
+
 void sidecar_close(struct sidecar *sidecar)
 {
+    holds_tell(sidecar);
     hold_leave(sidecar);
+    sqlite3_close_v2(sidecar->writer);
+    sqlite3_close_v2(sidecar->copier);
+    sidecar->writer = sidecar->copier = NULL;
     for (int i = 0; i < 2; i++) {
         sqlite3_close_v2(sidecar->marks[i]);
         sidecar->marks[i] = NULL;
@@ -87,11 +131,13 @@ void sidecar_close(struct sidecar *sidecar)
         close(sidecar->lock);
     sidecar->lock = -1;
     sidecar->has_lock = false;
+    sqlite3_free(sidecar->path);
     sqlite3_free(sidecar->wal_path);
-    sidecar->wal_path = NULL;
+    sidecar->path = sidecar->wal_path = NULL;
+    sidecar->hold_count = 0;
 }
 
-/* --------------------------------------------------------- another process is the worker */
+/* ------------------------------------------------------------------------- marks and copies */
 
 static void swap(struct sidecar *sidecar)
 {
@@ -106,6 +152,241 @@ static int checkpoint(sqlite3 *db, int *frames, int *copied)
 {
     return sqlite3_wal_checkpoint_v2(db, NULL, SQLITE_CHECKPOINT_PASSIVE, frames, copied);
 }
+
+/* The log has all that is committed now. */
+static int log_wait(sqlite3 *db, unsigned wait_ms)
+{
+    return hyperwal_wait(db, NULL, 0, wait_ms);
+}
+
+/*
+ * The next read transaction: the log reaches its beginning before the last one ends.  Under a
+ * `hold`, NULL: none, nothing is committed after its beginning either.
+ */
+static int mark_next(struct sidecar *sidecar, sqlite3 *db, unsigned wait_ms, struct hold *hold)
+{
+    int code = mark_take(sidecar->marks[1]);
+
+    if (code == SQLITE_OK)
+        code = log_wait(db, wait_ms);
+    if (code == SQLITE_OK && hold != NULL && !hold_is_held(hold))
+        code = SQLITE_BUSY;
+    if (code == SQLITE_OK)
+        swap(sidecar);
+    mark_leave(sidecar->marks[1]);
+    return code;
+}
+
+/* --------------------------------------------------------------------- writers are kept out */
+
+/* So long after a hold writers are left alone, with `bytes` too much in the WAL. */
+static double rest_after(double bytes)
+{
+    double part = bytes / LENGTH_LIMIT - 1; /* 1: twice the limit */
+
+    return part > 1 ? REST_MS_LEAST / 1000.0
+                    : (REST_MS_MOST - part * (REST_MS_MOST - REST_MS_LEAST)) / 1000;
+}
+
+/*
+ * Writers are kept out so long.  A WAL beyond HOLD_BYTES means that this was not enough for a disk
+ * that slow, or for writers that fast: then the WAL is not to grow on for ever.
+ */
+static double hold_limit(double bytes)
+{
+    double factor = bytes / HOLD_BYTES;
+
+    factor = factor < 1 ? 1 : factor * factor;
+    return HOLD_MS / 1000.0 * (factor > HOLD_LONG ? HOLD_LONG : factor);
+}
+
+static void hold_over(struct sidecar *sidecar, struct hold *hold, double bytes)
+{
+    double held = hold_end(hold);
+
+    sidecar->hold_count++;
+    sidecar->hold_total += held;
+    if (held > sidecar->hold_longest)
+        sidecar->hold_longest = held;
+    sidecar->rest_until = seconds_now() + rest_after(bytes);
+}
+
+/* Copy all, if nobody else does and no reader is in the way; *all: so many frames; -1: one was. */
+static int copy_rest(struct sidecar *sidecar, struct hold *hold, int *all)
+{
+    const struct timespec moment = {.tv_nsec = 200000};
+    int frames = 0, copied = 0, code;
+
+    while ((code = checkpoint(sidecar->copier, &frames, &copied)) == SQLITE_BUSY &&
+           hold_is_held(hold))
+        (void)nanosleep(&moment, NULL);
+    *all = code == SQLITE_OK && frames == copied ? frames : -1;
+    return code == SQLITE_OK && !hold_is_held(hold) ? SQLITE_BUSY : code;
+}
+
+/*
+ * Nobody commits while the last frames are logged and copied: then all of the WAL is in the log,
+ * and its `*all` frames in the database; -1: a reader is in the way.  marks[0] is at its end.
+ * SQLITE_BUSY: the time was over.
+ */
+static int all_copy(struct sidecar *sidecar, sqlite3 *db, struct hold *hold, int *all)
+{
+    hyperwal_wal wal;
+    int code = log_wait(db, hold_left_ms(hold));
+
+    if (code == SQLITE_OK)
+        code = mark_next(sidecar, db, 0, hold);
+    if (code == SQLITE_OK)
+        code = hyperwal_wal_look(db, NULL, &wal);
+    if (code == SQLITE_OK)
+        sidecar->frames = (int)wal.frames;
+    return code == SQLITE_OK ? copy_rest(sidecar, hold, all) : code;
+}
+
+/* Until somebody has committed, but not for long. */
+static void commit_await(sqlite3 *db, const hyperwal_wal *before)
+{
+    const struct timespec moment = {.tv_nsec = 500000};
+    double until = seconds_now() + REST_MS_LEAST / 1000.0;
+    hyperwal_wal now;
+
+    do
+        (void)nanosleep(&moment, NULL);
+    while (seconds_now() < until && hyperwal_wal_look(db, NULL, &now) == SQLITE_OK &&
+           now.frames == before->frames);
+}
+
+/* Writers wait for nothing if the log does not get on. */
+static bool log_gets_on(struct sidecar *sidecar, const hyperwal_wal *wal)
+{
+    double now = seconds_now();
+
+    if (wal->logged_frames != sidecar->logged_frames || wal->logged_frames == wal->frames)
+        sidecar->logged = now;
+    sidecar->logged_frames = wal->logged_frames;
+    return now - sidecar->logged < STUCK_MS / 1000.0;
+}
+
+/* How much of the WAL is too much, in bytes; not what a reader has kept, of whom we know. */
+static double wal_excess(struct sidecar *sidecar, const hyperwal_wal *wal)
+{
+    if ((int)wal->frames < sidecar->tried_frames)
+        sidecar->tried_frames = 0; /* a new round */
+    return ((double)wal->frames - sidecar->tried_frames) * wal->page_size;
+}
+
+static bool is_far_behind(const hyperwal_wal *wal)
+{
+    return (double)(wal->frames - wal->logged_frames) * wal->page_size > LAG_LITTLE;
+}
+
+/* ------------------------------------------------------------- this process is the worker */
+
+static int hold_step(struct sidecar *sidecar, sqlite3 *db, unsigned wait_ms)
+{
+    int code = mark_next(sidecar, db, wait_ms, NULL);
+
+    if (code == SQLITE_OK && !sidecar->holds)
+        sidecar->holds = hyperwal_hold(db, NULL, 1) == SQLITE_OK;
+    return code;
+}
+
+/* Log and copy while others write, until little is left. */
+static int most_copy(struct sidecar *sidecar, sqlite3 *db)
+{
+    int left = INT_MAX, frames = 0, copied = 0, code;
+
+    for (int i = 0; i < ROUNDS; i++) {
+        code = hold_step(sidecar, db, WAIT_MS);
+        if (code == SQLITE_OK)
+            code = checkpoint(sidecar->copier, &frames, &copied);
+        if (code != SQLITE_OK)
+            return code;
+        if (frames - copied <= LITTLE_FRAMES || frames - copied > left / 2)
+            break;
+        left = frames - copied;
+    }
+    return SQLITE_OK;
+}
+
+/*
+ * Keep writers out while the rest is logged and copied, as far as time allows.  If all is, marks[0]
+ * goes to READ(0), and the next writer begins a new round if no other reader is in the way.
+ */
+static int hold_restart(struct sidecar *sidecar, sqlite3 *db, double bytes, bool *is_done)
+{
+    struct hold hold;
+    int all = -1;
+    int code = hold_begin(&hold, sidecar->writer, hold_limit(bytes));
+
+    if (code != SQLITE_OK)
+        return code;
+    code = all_copy(sidecar, db, &hold, &all);
+    if (code == SQLITE_OK && all >= 0)
+        code = mark_next(sidecar, db, 0, &hold);
+    hold_over(sidecar, &hold, bytes);
+    *is_done = code == SQLITE_OK;
+    if (*is_done)
+        sidecar->tried_frames = sidecar->frames; /* a reader that stays is not to cost more */
+    return SQLITE_OK;
+}
+
+/*
+ * Begin a new round.  If the WAL is far too long, so that it must not become longer whatever the
+ * log's speed is, writers are kept out each time again as soon as one of them has committed: a
+ * single one still waits for one hold at a time.
+ */
+static int wal_shorten(struct sidecar *sidecar, sqlite3 *db, double bytes)
+{
+    hyperwal_wal wal;
+    bool is_done = false;
+    int code = hyperwal_wal_look(db, NULL, &wal);
+
+    for (int i = 0; i < PULSES && code == SQLITE_OK && !is_done; i++) {
+        if (!is_far_behind(&wal))
+            code = most_copy(sidecar, db);
+        if (code == SQLITE_OK || code == SQLITE_BUSY)
+            code = hold_restart(sidecar, db, bytes, &is_done);
+        if (bytes < LENGTH_MOST)
+            break;
+        if (code == SQLITE_OK && !is_done)
+            code = hyperwal_wal_look(db, NULL, &wal);
+        if (code == SQLITE_OK && !is_done)
+            commit_await(db, &wal);
+    }
+    return code;
+}
+
+/* Copy up to the mark. */
+static int hold_copy(struct sidecar *sidecar, sqlite3 *db)
+{
+    int frames = 0, copied = 0;
+    int code = checkpoint(sidecar->copier, &frames, &copied);
+
+    if (code != SQLITE_OK)
+        return code;
+    sidecar->copied = seconds_now();
+    /* READ(0) keeps nobody from a new round. */
+    return frames == copied ? hold_step(sidecar, db, WAIT_MS) : SQLITE_OK;
+}
+
+static int hold_move(struct sidecar *sidecar, sqlite3 *db, const hyperwal_wal *wal)
+{
+    double bytes = wal_excess(sidecar, wal);
+    bool is_long = bytes > LENGTH_LIMIT && log_gets_on(sidecar, wal);
+    struct stat file;
+    int code = hold_step(sidecar, db, is_long ? REST_MS_LEAST : WAIT_MS);
+
+    if (code == SQLITE_OK && stat(sidecar->wal_path, &file) == 0 && file.st_size >= WAL_LITTLE &&
+        seconds_now() >= sidecar->copied + COPY_MS / 1000.0)
+        code = hold_copy(sidecar, db);
+    if ((code == SQLITE_OK || code == SQLITE_BUSY) && is_long && sidecar->holds &&
+        seconds_now() >= sidecar->rest_until)
+        code = wal_shorten(sidecar, db, bytes);
+    return code;
+}
+
+/* --------------------------------------------------------- another process is the worker */
 
 static int number_of(sqlite3 *db, const char *sql, int64_t *number)
 {
@@ -152,17 +433,16 @@ static int frame_write(sqlite3 *writer, sqlite3 *reader)
 static int mark_plant(struct sidecar *sidecar, sqlite3 *db, int copied)
 {
     sqlite3 *reader = sidecar->marks[0], *writer = sidecar->marks[1];
-    int frames_now = 0, copied_now = 0, code;
-    uint64_t seq;
+    hyperwal_wal wal;
+    int copied_now, code = exec(writer, "BEGIN IMMEDIATE");
 
-    code = exec(writer, "BEGIN IMMEDIATE");
     if (code != SQLITE_OK)
         return code;
-    code = checkpoint(db, &frames_now, &copied_now);
-    if (code == SQLITE_OK && copied >= 0 && (frames_now != copied || copied_now != copied))
+    code = hyperwal_wal_look(db, NULL, &wal);
+    if (code == SQLITE_OK && copied >= 0 && wal.frames != (unsigned)copied)
         code = SQLITE_BUSY; /* somebody committed just before: not at READ(0) */
     if (code == SQLITE_OK)
-        code = hyperwal_seq(db, NULL, &seq); /* of all there is, for nobody commits now */
+        code = log_wait(db, BUSY_MS); /* has all there is, for nobody commits now */
     if (code == SQLITE_OK)
         code = frame_write(writer, reader);
     mark_leave(writer);
@@ -171,7 +451,7 @@ static int mark_plant(struct sidecar *sidecar, sqlite3 *db, int copied)
     if (code == SQLITE_OK) {
         swap(sidecar);
         mark_leave(reader);
-        code = checkpoint(db, &sidecar->frames, &copied_now);
+        code = checkpoint(sidecar->copier, &sidecar->frames, &copied_now);
     } else if (sqlite3_get_autocommit(reader) != 0) {
         (void)mark_take(reader); /* as good as can be: the next move tries again */
     }
@@ -182,210 +462,42 @@ static int mark_plant(struct sidecar *sidecar, sqlite3 *db, int copied)
 static int mark_move(struct sidecar *sidecar, sqlite3 *db)
 {
     int frames = 0, copied = 0;
-    uint64_t seq;
     int code = mark_take(sidecar->marks[1]);
 
     if (code == SQLITE_OK)
-        code = checkpoint(db, &frames, &copied);
+        code = checkpoint(sidecar->copier, &frames, &copied);
     if (code == SQLITE_OK)
-        code = hyperwal_seq(db, NULL, &seq); /* the log has reached the new mark */
-    if (code != SQLITE_OK) {
-        mark_leave(sidecar->marks[1]);
-        return code;
-    }
-    swap(sidecar);
-    mark_leave(sidecar->marks[1]);
-    sidecar->frames = frames;
-    return SQLITE_OK;
-}
-
-/*
- * Hold the writers back for a moment, until all of the WAL is in the log and in the database, and
- * marks[0] is at its end.  *copied: so many frames.
- */
-static int all_copy(struct sidecar *sidecar, sqlite3 *db, int *copied)
-{
-    sqlite3 *reader = sidecar->marks[0], *writer = sidecar->marks[1];
-    int frames = 0;
-    uint64_t seq;
-    int code = exec(writer, "BEGIN IMMEDIATE"); /* its own mark is at the end, too */
-
-    if (code == SQLITE_OK)
-        code = hyperwal_seq(db, NULL, &seq);
+        code = log_wait(db, WAIT_MS);
     if (code == SQLITE_OK) {
-        mark_leave(reader);
-        code = mark_take(reader);
+        swap(sidecar);
+        sidecar->frames = frames;
     }
-    if (code == SQLITE_OK)
-        code = checkpoint(db, &frames, copied);
-    if (code == SQLITE_OK && frames != *copied)
-        code = SQLITE_BUSY; /* another reader holds it back */
-    if (sqlite3_get_autocommit(reader) != 0)
-        (void)mark_take(reader); /* while the writer still has a mark */
-    mark_leave(writer);
+    mark_leave(sidecar->marks[1]);
     return code;
-}
-
-/* Frames that are committed and not in the log; -1: not known. */
-static int64_t log_lag(const char *status)
-{
-    const char *lag = strstr(status, "\"lag\":");
-
-    return lag != NULL ? strtoll(lag + 6, NULL, 10) : -1;
 }
 
 /* The mark is where it should be; is the WAL longer than it should be? */
-static int wal_limit(struct sidecar *sidecar, sqlite3 *db)
+static int wal_limit(struct sidecar *sidecar, sqlite3 *db, const hyperwal_wal *wal)
 {
-    int64_t page_size = 0, lag = -1;
-    char *status = NULL;
-    int copied = 0, code;
+    double bytes = wal_excess(sidecar, wal);
+    struct hold hold;
+    int all = -1, code;
 
-    code = number_of(db, "PRAGMA page_size", &page_size);
-    if (sidecar->frames < sidecar->tried_frames)
-        sidecar->tried_frames = 0; /* a new round */
-    if (code != SQLITE_OK || (sidecar->frames - sidecar->tried_frames) * page_size < WAL_LIMIT)
-        return code;
-    if (hyperwal_status(db, NULL, &status) == SQLITE_OK && status != NULL)
-        lag = log_lag(status);
-    sqlite3_free(status);
-    if (lag < 0 || lag > LAG_LIMIT)
-        return SQLITE_OK; /* writers would wait too long for the log */
-    for (int tries = 0; tries < RESTART_TRIES; tries++) {
-        code = all_copy(sidecar, db, &copied);
-        if (code == SQLITE_OK)
-            code = mark_plant(sidecar, db, copied);
-        if (code != SQLITE_BUSY)
-            break;
-    }
-    if (code == SQLITE_OK && sidecar->frames >= copied)
-        sidecar->tried_frames = sidecar->frames; /* a reader that stays is not to cost more */
-    return code;
-}
-
-/* ------------------------------------------------------------- this process is the worker */
-
-/* The next read transaction: the log reaches its beginning before the last one ends. */
-static int hold_step(struct sidecar *sidecar, sqlite3 *db)
-{
-    uint64_t seq;
-    int code = mark_take(sidecar->marks[1]);
-
-    if (code == SQLITE_OK)
-        code = hyperwal_seq(db, NULL, &seq);
-    if (code != SQLITE_OK) {
-        mark_leave(sidecar->marks[1]);
-        return code;
-    }
-    swap(sidecar);
-    mark_leave(sidecar->marks[1]);
-    if (!sidecar->holds)
-        sidecar->holds = hyperwal_hold(db, NULL, 1) == SQLITE_OK;
-    return SQLITE_OK;
-}
-
-static void rest_a_moment(void)
-{
-    const struct timespec moment = {.tv_nsec = 200000};
-
-    (void)nanosleep(&moment, NULL);
-}
-
-/* Writers are kept out since `begin`: copy all, if nobody else does and no reader is in the way. */
-static int copy_rest(sqlite3 *db, double begin)
-{
-    int frames = 0, copied = 0, code;
-
-    while ((code = checkpoint(db, &frames, &copied)) == SQLITE_BUSY &&
-           seconds_now() - begin < HELD_MS / 1000.0)
-        rest_a_moment();
-    return code;
-}
-
-/*
- * Nobody commits while the last frames are logged and copied; then marks[0] is at READ(0), and the
- * next writer begins a new round if no other reader is in the way.
- */
-static int hold_restart(struct sidecar *sidecar, sqlite3 *db)
-{
-    sqlite3 *reader = sidecar->marks[0], *writer = sidecar->marks[1];
-    double begin;
-    int code = exec(writer, "BEGIN IMMEDIATE");
-
-    if (code != SQLITE_OK)
-        return code;
-    begin = seconds_now();
-    code = hyperwal_wait(db, NULL, 0, LOG_MS);
-    if (code == SQLITE_OK) {
-        mark_leave(reader);
-        code = copy_rest(db, begin);
-        if (mark_take(reader) != SQLITE_OK)
-            hold_leave(sidecar);
-    }
-    mark_leave(writer);
-    sidecar->rest_until = seconds_now() + REST_FACTOR * (seconds_now() - begin);
-    return code;
-}
-
-/* Copy up to the mark, and begin a new round if the WAL has become long. */
-static int hold_copy(struct sidecar *sidecar, sqlite3 *db)
-{
-    int64_t page_size = 0;
-    int frames = 0, copied = 0;
-    int code = checkpoint(db, &frames, &copied);
-
-    if (code == SQLITE_OK)
-        code = number_of(db, "PRAGMA page_size", &page_size);
-    if (code != SQLITE_OK)
-        return code;
-    sidecar->copied = seconds_now();
-    if (frames < sidecar->tried_frames)
-        sidecar->tried_frames = 0; /* a new round */
-    if (frames == copied)
-        return hold_step(sidecar, db); /* at READ(0) now, which keeps nobody from a new round */
-    if ((frames - sidecar->tried_frames) * page_size < WAL_LIMIT ||
-        seconds_now() < sidecar->rest_until)
+    if (bytes < LENGTH_LIMIT || !log_gets_on(sidecar, wal) || seconds_now() < sidecar->rest_until)
         return SQLITE_OK;
-    code = hold_step(sidecar, db); /* little is left to log */
+    code = hold_begin(&hold, sidecar->writer, hold_limit(bytes));
+    if (code != SQLITE_OK)
+        return code;
+    code = all_copy(sidecar, db, &hold, &all);
+    hold_over(sidecar, &hold, bytes);
+    if (code == SQLITE_OK && all >= 0)
+        code = mark_plant(sidecar, db, all);
     if (code == SQLITE_OK)
-        code = hold_restart(sidecar, db);
-    if (code == SQLITE_OK)
-        sidecar->tried_frames = frames; /* a reader that stays is not to cost more */
-    return code;
-}
-
-static int hold_move(struct sidecar *sidecar, sqlite3 *db)
-{
-    struct stat wal;
-    int code = hold_step(sidecar, db);
-
-    if (code == SQLITE_OK && stat(sidecar->wal_path, &wal) == 0 && wal.st_size >= WAL_LITTLE &&
-        seconds_now() >= sidecar->copied + COPY_MS / 1000.0)
-        code = hold_copy(sidecar, db);
-    return code;
+        sidecar->tried_frames = sidecar->frames; /* a reader that stays is not to cost more */
+    return code == SQLITE_BUSY ? SQLITE_OK : code;
 }
 
 /* ---------------------------------------------------------------------- who is the worker */
-
-enum log_state { LOG_ELSEWHERE, LOG_HERE, LOG_LET_GO, LOG_NOT_NOW };
-
-/* While the database is compared with the log, waiting is in vain. */
-static enum log_state log_state(sqlite3 *db)
-{
-    enum log_state state = LOG_NOT_NOW;
-    char *json = NULL;
-
-    if (hyperwal_status(db, NULL, &json) != SQLITE_OK || json == NULL)
-        state = LOG_NOT_NOW;
-    else if (strstr(json, "\"state\":\"running\"") != NULL)
-        state = LOG_HERE;
-    else if (strstr(json, "\"state\":\"standby\"") != NULL)
-        state = LOG_ELSEWHERE;
-    else if (strstr(json, "\"state\":\"released\"") != NULL)
-        state = LOG_LET_GO;
-    sqlite3_free(json);
-    return state;
-}
 
 /* Become the one who has the marks. */
 static bool lock_take(struct sidecar *sidecar)
@@ -396,10 +508,10 @@ static bool lock_take(struct sidecar *sidecar)
 }
 
 /* The worker is another process, whose gate has not heard of our hold: as the header says. */
-static int frame_move(struct sidecar *sidecar, sqlite3 *db)
+static int frame_move(struct sidecar *sidecar, sqlite3 *db, const hyperwal_wal *wal)
 {
     int frames = 0, copied = 0;
-    int code = checkpoint(db, &frames, &copied);
+    int code = checkpoint(sidecar->copier, &frames, &copied);
 
     if (sidecar->holds)
         sidecar->frames = 0; /* it may be at READ(0) */
@@ -408,7 +520,9 @@ static int frame_move(struct sidecar *sidecar, sqlite3 *db)
         code = mark_plant(sidecar, db, -1);
     else if (code == SQLITE_OK && frames > sidecar->frames)
         code = mark_move(sidecar, db);
-    return code == SQLITE_OK ? wal_limit(sidecar, db) : code;
+    return code == SQLITE_OK || (code == SQLITE_BUSY && sidecar->frames != 0)
+               ? wal_limit(sidecar, db, wal)
+               : code;
 }
 
 void sidecar_wake(struct sidecar *sidecar)
@@ -424,28 +538,31 @@ void sidecar_wake(struct sidecar *sidecar)
 int sidecar_move(struct sidecar *sidecar, sqlite3 *db)
 {
     int code = SQLITE_BUSY, pace_ms = PACE_MS;
+    hyperwal_wal wal;
 
     if (!lock_take(sidecar)) {
         sidecar->is_due = false;
         return SQLITE_BUSY;
     }
-    switch (log_state(db)) {
-    case LOG_HERE:
-        code = hold_move(sidecar, db);
+    if (hyperwal_wal_look(db, NULL, &wal) != SQLITE_OK)
+        wal.log = HYPERWAL_LOG_NOWHERE;
+    switch (wal.log) {
+    case HYPERWAL_LOG_HERE:
+        code = hold_move(sidecar, db, &wal);
         /* A checkpoint of somebody who may wait for our mark, and keep writers waiting. */
         pace_ms = code == SQLITE_BUSY ? HURRY_MS : code != SQLITE_OK ? RETRY_MS : PACE_MS;
         break;
-    case LOG_ELSEWHERE:
-        code = frame_move(sidecar, db);
+    case HYPERWAL_LOG_ELSEWHERE:
+        code = frame_move(sidecar, db, &wal);
         pace_ms = code == SQLITE_OK ? COPY_MS : RETRY_MS;
         break;
-    case LOG_LET_GO: /* so is the WAL: a gap will name what is missing */
+    case HYPERWAL_LOG_RELEASED: /* so is the WAL: a gap will name what is missing */
         hold_leave(sidecar);
         mark_leave(sidecar->marks[0]);
         sidecar->frames = 0;
         pace_ms = RETRY_MS;
         break;
-    case LOG_NOT_NOW:
+    default: /* while the database is compared with the log, waiting is in vain */
         pace_ms = RETRY_MS;
         break;
     }

@@ -10,12 +10,16 @@
  *                      │ old mark      │ new mark
  *       log  ━━━━━━━━━━━━━━━━▶         then the log reaches the new mark, and the old one goes
  *
- * Marks alone would let the WAL grow for ever.  When it passes WAL_LIMIT we take the write lock for
- * a few milliseconds, and log and copy what is left.  A reader that comes when all of the WAL is in
- * the database gets no mark but READ(0): it lets the next writer begin a new round, and nobody copy
- * a frame of that.  So the log, which has all of the old round, misses nothing of the new one: the
- * worker in this process is told so (hyperwal_hold()) and follows.  The same way we get out of the
- * way of a program that wants to restart or truncate the WAL.
+ * Marks alone would let the WAL grow for ever.  When it is too long we log and copy what there is,
+ * and then keep writers out while the rest is: for a few milliseconds, whatever it takes (hold.h),
+ * and the more often the longer the WAL is.  So it is bounded, also if writers are faster than the
+ * log or never rest, and a wait for the write lock is too.
+ *
+ * A reader that comes when all of the WAL is in the database gets no mark but READ(0): it lets the
+ * next writer begin a new round, and lets nobody copy a frame of that.  So the log, which has all
+ * of the old round, misses nothing of the new one: the worker in this process is told so
+ * (hyperwal_hold()) and follows.  The same way we get out of the way of a program that wants to
+ * restart or truncate the WAL.
  *
  * A worker in another process asks its gate alone.  Then READ(0) is avoided: the first mark is
  * planted at a frame of our own, which nobody could copy yet, a mark moves only to a frame above
@@ -34,6 +38,8 @@
 
 struct sidecar {
     sqlite3 *marks[2]; /* owned; marks[0] has the read transaction that counts */
+    sqlite3 *copier;   /* owned; past the VFS: copies up to the mark; never has a transaction */
+    sqlite3 *writer;   /* owned; past the VFS: keeps writers out, and writes nothing */
     int lock;          /* descriptor of sidecar.lock; -1: not open */
     bool has_lock;
     bool holds;        /* marks[0] counts, and the worker here was told */
@@ -42,9 +48,14 @@ struct sidecar {
     double move_after; /* in seconds_now(), like the next two */
     double rest_until; /* writers are not kept out before */
     double copied;     /* when we last copied frames */
-    char *wal_path;    /* owned */
-    int frames;        /* with the worker elsewhere: in the WAL when the mark was taken; 0: none */
-    int tried_frames;  /* length of the WAL when a restart was tried; 0: not in this round */
+    char *path;        /* owned, like the next one */
+    char *wal_path;
+    int frames;       /* with the worker elsewhere: in the WAL when the mark was taken; 0: none */
+    int tried_frames; /* length of the WAL when a restart was tried; 0: not in this round */
+    unsigned logged_frames; /* when we last looked */
+    double logged;          /* when that was seen to grow */
+    unsigned hold_count;    /* how often writers were kept out; then, in seconds: */
+    double hold_longest, hold_total;
 };
 
 /* Open the two connections; the first move, which is due at once, plants the mark. */

@@ -188,6 +188,17 @@ struct hw_capture_status {
     bool is_worker;               /* this process */
 };
 void hw_capture_status(struct hw_capture *capture, struct hw_capture_status *out);
+
+/* Where WAL and log stand.  Waits for nothing, not even for a batch that is being written. */
+struct hw_capture_place {
+    bool is_known;    /* the log can be written, and is known to be of this database */
+    bool is_released; /* the WAL outgrew its cap: nothing is kept for the log */
+    bool is_worker;   /* this process writes the log */
+    uint32_t page_size;
+    uint32_t wal_frames;    /* committed frames in this round of the WAL */
+    uint32_t logged_frames; /* of these, so many are in the log */
+};
+void hw_capture_place(struct hw_capture *capture, struct hw_capture_place *out);
 const char *hw_capture_log_dir(const struct hw_capture *capture);
 
 /* A follower, connected to a server of this machine or not any more. */

@@ -41,6 +41,26 @@ static void fill_from_wal(struct hw_capture *capture, struct hw_capture_status *
         out->page_size = header.page_size;
 }
 
+void hw_capture_place(struct hw_capture *capture, struct hw_capture_place *out)
+{
+    struct hw_shared_position position = hw_shared_position(capture->shared);
+    struct hw_wal_index_header header;
+    bool has_header = hw_gate_header(capture, &header) == HW_OK;
+
+    *out = (struct hw_capture_place){
+        .is_released = position.frame == UINT32_MAX,
+        .is_worker = hw_shared_worker(capture->shared) == capture->process_id,
+    };
+    out->is_known = has_header && !out->is_released && position.seq != UINT64_MAX &&
+                    !hw_gate_is_alarmed(capture);
+    if (!has_header)
+        return;
+    out->page_size = header.page_size;
+    out->wal_frames = header.max_frame;
+    if (hw_header_same_round(&header, position.salts)) /* else it is behind by a round */
+        out->logged_frames = position.frame < header.max_frame ? position.frame : header.max_frame;
+}
+
 static const char *state_name(struct hw_capture *capture, bool has_role, enum worker_state state)
 {
     if (!has_role)

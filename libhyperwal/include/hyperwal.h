@@ -99,6 +99,23 @@ HYPERWAL_API int hyperwal_look(sqlite3 *db, const char *schema);
  * what was committed after the first transaction began, and take it back before the last one ends.
  */
 HYPERWAL_API int hyperwal_hold(sqlite3 *db, const char *schema, int held);
+
+/* Who writes the log of a database. */
+enum {
+    HYPERWAL_LOG_NOWHERE, /* nobody just now: it cannot be written, or is being compared with the
+                             database */
+    HYPERWAL_LOG_HERE,    /* this process */
+    HYPERWAL_LOG_ELSEWHERE,
+    HYPERWAL_LOG_RELEASED, /* nobody, for so long that the WAL is not kept for it any more */
+};
+typedef struct hyperwal_wal {
+    int log; /* HYPERWAL_LOG_... */
+    unsigned page_size;
+    unsigned frames;        /* committed, in this round of the WAL */
+    unsigned logged_frames; /* of these, so many are in the log */
+} hyperwal_wal;
+/* Where WAL and log stand now; waits for nothing. */
+HYPERWAL_API int hyperwal_wal_look(sqlite3 *db, const char *schema, hyperwal_wal *wal);
 /* The state as one JSON object, as `hyperwal status --json`; free with sqlite3_free(). */
 HYPERWAL_API int hyperwal_status(sqlite3 *db, const char *schema, char **json);
 

@@ -3,12 +3,14 @@
 
 One line a test: "ok NAME", "not ok NAME: why" or "skip NAME: why" (docs/TESTING.md).  HW_BUILD names the
 build directory.  Names given as arguments run only those tests.  With `--figures SECONDS` it prints what
-writers wait for the write lock and how long the WAL gets, without and with serve.
+writers wait for the write lock and how long the WAL gets, without and with serve in turn, and how long the
+server itself kept the write lock.
 """
 
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -35,14 +37,25 @@ def percentiles(waits):
     return [round(1000 * waits[min(len(waits) - 1, int(len(waits) * part))], 2) for part in (.5, .99, 1)]
 
 
-def write(out, seconds=2, synchronous="NORMAL", rest=0, size=2000, mode=None):
-    """A stock writer: how long it waits for the write lock, and how long the WAL gets."""
-    waits, longest = [], 0
+def round_of_wal():
+    """Its salts; another round has others."""
+    with open("app.db-wal", "rb") as wal:
+        return wal.read(24)[16:]
+
+
+def write(out, seconds=2, synchronous="NORMAL", rest=0, size=2000, mode=None, rounds=0):
+    """A stock writer: how long it waits for the write lock, and how long the WAL gets.  With `rounds` it
+    is over, at the latest after `seconds`, when the WAL has begun so many."""
+    waits, longest, salts = [], 0, set()
     with contextlib.closing(stock("app.db")) as db:
         db.execute(f"PRAGMA synchronous={synchronous}")
         end = time.monotonic() + seconds
         checkpointed = time.monotonic()
         while time.monotonic() < end:
+            if rounds and len(waits) % 64 == 1:
+                salts.add(round_of_wal())
+                if len(salts) > rounds:
+                    break
             begin = time.monotonic()
             db.execute("BEGIN IMMEDIATE")
             waits.append(time.monotonic() - begin)
@@ -55,7 +68,7 @@ def write(out, seconds=2, synchronous="NORMAL", rest=0, size=2000, mode=None):
             if rest:
                 pause(rest)
     json.dump({"commits": len(waits), "wait_ms": percentiles(waits), "wal": longest,
-               "slow": sum(wait > 0.01 for wait in waits)}, out)
+               "slow": sum(wait > 0.01 for wait in waits), "rounds": len(salts) - 1}, out)
 
 
 def read(out, seconds=2, hold=0.3):
@@ -110,34 +123,44 @@ def served():
         yield server
 
 
-def log_is_whole():
+def log_is_whole(*how):
     """Every state was logged, without a gap, and the last one is that of the database."""
     gaps = [entry for entry in facts("log", "app.db") if entry["type"] == "gap"]
     check(not gaps, gaps)
-    head_is_right()
+    head_is_right(*how)
 
 
-def head_is_right():
+def head_is_right(*how):
     with contextlib.closing(through_vfs("app.db")) as db:
         db.execute("SELECT count(*) FROM t").fetchone()
-        db.execute("PRAGMA hyperwal_seq").fetchone()
-    run("verify", "app.db", "--deep")
+        db.execute("PRAGMA hyperwal_snapshot").fetchone()  # there is one to restore from, after a gap too
+    run("verify", "app.db", *how)
     run("restore", "app.db", "out.db", "--force")
     check(dump("out.db") == dump("app.db"), "the log's last state is not the database")
 
 
-def load(with_serve, readers=(), **options):
+def holds_of(server):
+    """How often it kept writers out, for how long at most and in all (ms); it is told to end."""
+    server.send_signal(signal.SIGTERM)
+    _, said = server.communicate(timeout=LONG)
+    check(server.returncode == 0, said)
+    line = re.search(r"event=writers_held .*times=(\d+) longest_ms=([\d.]+) total_ms=([\d.]+)", said)
+    return (int(line[1]), float(line[2]), float(line[3])) if line else (0, 0, 0)
+
+
+def load(with_serve, readers=(), how=("--deep",), **options):
     """What a writer tells; the database is new."""
     for name in os.listdir("."):
         shutil.rmtree(name) if os.path.isdir(name) else os.unlink(name)
     stock_database()
-    with served() if with_serve else contextlib.nullcontext():
+    with served() if with_serve else contextlib.nullcontext() as server:
         others = [start(read, hold=hold, seconds=options.get("seconds", 2)) for hold in readers]
         told = finish(start(write, **options))
         for other in others:
             finish(other)
+        told["holds"] = holds_of(server) if with_serve else (0, 0, 0)
     if with_serve:
-        log_is_whole()
+        log_is_whole(*how)
     return told
 
 
@@ -161,6 +184,20 @@ def long_readers_keep_the_wal_but_serve_adds_little(dir):
     compare("two long readers", rest=0.001, readers=(0.05, 0.3))
 
 
+def the_wal_of_a_writer_that_never_rests_is_bounded(dir):
+    """Whatever the log's speed is: such a writer is slowed down to it.  By size, not by time."""
+    told = load(True, how=(), seconds=6 * LONG, size=9000, rounds=2)
+    print(f"# never rests: {told}")
+    check(told["rounds"] == 2, "no new round", told)
+    check(told["wal"] < 320 * MIB, "the WAL is long", told)
+
+
+def the_wal_of_a_writer_beside_long_readers_is_bounded(dir):
+    told = load(True, how=(), seconds=3, readers=(0.05, 0.3), size=9000)
+    print(f"# never rests, two long readers: {told}")
+    check(told["wal"] < 320 * MIB, "the WAL is long", told)
+
+
 def checkpoints_of_all_modes_go_on_beside_a_writer(dir):
     for mode in MODES:
         compare(mode, rest=0.001, seconds=1, mode=mode)
@@ -179,7 +216,7 @@ def an_idle_server_is_in_nobodys_way(dir):
                 check(took < 5, f"{mode} took {took} s")  # it would have a busy timeout of 20
             check(os.path.getsize("app.db-wal") == 0, "TRUNCATE left something")
             db.execute("INSERT INTO t(b) VALUES('after')")
-    log_is_whole()
+    log_is_whole("--deep")
 
 
 def restarts_by_others_need_no_check(dir):
@@ -193,7 +230,7 @@ def restarts_by_others_need_no_check(dir):
         server.send_signal(signal.SIGTERM)
         _, said = server.communicate(timeout=LONG)
         check(said.count("event=check_started") <= 1 and "event=gap" not in said, said)
-    log_is_whole()
+    log_is_whole("--deep")
 
 
 def commits_while_no_server_runs_are_logged_if_the_wal_still_has_them(dir):
@@ -209,8 +246,8 @@ def commits_while_no_server_runs_are_logged_if_the_wal_still_has_them(dir):
             db.execute("INSERT INTO t(b) VALUES(?)", (f"alone {i}",))
         with served():
             db.execute("INSERT INTO t(b) VALUES('again')")
-            head_is_right()
-    log_is_whole()
+            head_is_right("--deep")
+    log_is_whole("--deep")
     check(sum(entry["type"] == "transaction" for entry in facts("log", "app.db")) >= 52, "missing")
 
 
@@ -221,6 +258,7 @@ def commits_that_were_checkpointed_while_no_server_ran_are_named_by_a_gap(dir):
             db.execute("INSERT INTO t(b) VALUES('served')")
             with contextlib.closing(through_vfs("app.db")) as through:
                 seq = int(through.execute("PRAGMA hyperwal_seq").fetchone()[0])
+                through.execute("PRAGMA hyperwal_snapshot").fetchone()
             run("restore", "app.db", "before.db", "--seq", seq)
             server.kill()
             server.wait()
@@ -229,9 +267,9 @@ def commits_that_were_checkpointed_while_no_server_ran_are_named_by_a_gap(dir):
         check(db.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()[0] == 0, "busy")
         db.execute("INSERT INTO t(b) VALUES('a new round')")
         with served():
-            head_is_right()
+            head_is_right("--deep")
             db.execute("INSERT INTO t(b) VALUES('again')")
-            head_is_right()
+            head_is_right("--deep")
     gaps = [entry for entry in facts("log", "app.db") if entry["type"] == "gap"]
     check(len(gaps) == 1, gaps)
     run("restore", "app.db", "then.db", "--seq", seq)
@@ -248,7 +286,7 @@ def a_killed_server_beside_a_writer_costs_no_commit_that_it_had_logged(dir):
             server.wait()
     finish(process)
     with served():
-        head_is_right()
+        head_is_right("--deep")
 
 
 def with_the_worker_elsewhere_nothing_is_missed(dir):
@@ -260,10 +298,25 @@ def with_the_worker_elsewhere_nothing_is_missed(dir):
             told = finish(start(write, seconds=2, size=9000, rest=0.001))
             first.execute("INSERT INTO t(b) VALUES('last')")
             check(told["wal"] < 64 * MIB, told)
-    log_is_whole()
+    log_is_whole("--deep")
 
 
 # -------------------------------------------------------------------------------- figures
+
+
+TURNS = 3  # without and with serve, in turn, so that what else the machine does hits both
+
+
+def figures_print(name, kind, turns):
+    commits, slow = (sum(turn[key] for turn in turns) for key in ("commits", "slow"))
+    waits = [max(turn["wait_ms"][i] for turn in turns) for i in range(3)]
+    times, total = (sum(turn["holds"][i] for turn in turns) for i in (0, 2))
+    print(f"{name:24}{kind:7}{commits:8} commits, waits p50/p99/max {waits} ms, {slow} over 10 ms, "
+          f"WAL {max(turn['wal'] for turn in turns) / MIB:.1f} MiB", end="")
+    if times:
+        print(f"; held {times} times, {total / times:.2f} ms each, at most "
+              f"{max(turn['holds'][1] for turn in turns)} ms", end="")
+    print(flush=True)
 
 
 def figures(seconds):
@@ -271,11 +324,12 @@ def figures(seconds):
                           ("20 kB", {"size": 20000}), ("500 commits/s", {"rest": 0.002}),
                           ("long readers", {"readers": (0.05, 0.3), "rest": 0.001}),
                           ("RESTART", {"mode": "RESTART"}), ("TRUNCATE", {"mode": "TRUNCATE"})):
-        for with_serve in (False, True):
-            told = load(with_serve, seconds=seconds, **options)
-            print(f"{name:24}{'serve' if with_serve else 'stock':7}{told['commits']:8} commits, "
-                  f"waits p50/p99/max {told['wait_ms']} ms, {told['slow']} over 10 ms, "
-                  f"WAL {told['wal'] / MIB:.1f} MiB", flush=True)
+        turns = {False: [], True: []}
+        for _ in range(TURNS):
+            for with_serve in turns:
+                turns[with_serve].append(load(with_serve, how=(), seconds=seconds, **options))
+        for with_serve, told in turns.items():
+            figures_print(name, "serve" if with_serve else "stock", told)
 
 
 TESTS = [value for name, value in list(globals().items())
