@@ -291,27 +291,6 @@ static enum hw_status replay_transaction(struct hw_replay *replay, uint64_t seq,
     return status == HW_OK ? check_sum(replay, seq, "after", transaction.sum_after, err) : status;
 }
 
-/*
- * Does the index, which was checked, list block next_seq as a group?  The groups of a snapshot lie
- * among the entries after its least base, and reading them again would cost as much as the first
- * time.  What the block's own first bytes say is only a hint where in the index to look.
- */
-static bool is_listed_group(struct hw_replay *replay)
-{
-    const struct hw_replay_plan *plan = replay->plan;
-    struct hw_entry_header header;
-    struct hw_cursor body;
-    struct hw_group group;
-
-    return !plan->from_empty && replay->next_seq < plan->index_seq &&
-           hw_block_peek(replay->core, replay->next_seq, &replay->block, &header, &body, NULL) ==
-               HW_OK &&
-           header.type == HW_ENTRY_GROUP &&
-           hw_group_peek(&body, replay->next_seq, replay->page_size, &group) == HW_OK &&
-           group.group < plan->snapshot.group_count &&
-           plan->groups[group.group].block_seq == replay->next_seq;
-}
-
 enum hw_status hw_replay_block(struct hw_replay *replay, struct hw_error *err)
 {
     uint64_t seq = replay->next_seq;
@@ -321,7 +300,7 @@ enum hw_status hw_replay_block(struct hw_replay *replay, struct hw_error *err)
 
     if (!replay->exact && seq > replay->plan->snapshot.greatest_base)
         status = hw_replay_settle(replay, err);
-    if (status == HW_OK && is_listed_group(replay)) {
+    if (status == HW_OK && hw_replay_plan_lists(replay->plan, seq)) {
         replay->next_seq++;
         return HW_OK;
     }

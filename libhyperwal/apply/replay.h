@@ -56,6 +56,7 @@ struct hw_replay_plan {
     uint64_t index_seq;               /* of the snapshot, unless from_empty */
     struct hw_snapshot snapshot;      /* the same; groups_here is group_count */
     struct hw_snapshot_group *groups; /* owned; group_count of them */
+    uint64_t *listed;                 /* owned; the same blocks, ascending */
 };
 
 /* The last complete entry with a state at or before block `seq`, restorable or not. */
@@ -69,6 +70,15 @@ enum hw_status hw_replay_plan_snapshot(struct hw_core *core, uint64_t index_seq,
                                        struct hw_replay_plan *out,
                                        struct hw_error *err) HW_MUST_CHECK;
 void hw_replay_plan_release(struct hw_replay_plan *plan);
+/* The first index block of the newest complete snapshot.  HW_ENOTFOUND: there is none. */
+enum hw_status hw_replay_newest_snapshot(struct hw_core *core, uint64_t *index_seq,
+                                         struct hw_snapshot *out,
+                                         struct hw_error *err) HW_MUST_CHECK;
+/*
+ * Is block `seq` a group of the plan's snapshot?  They lie among the entries after its least base,
+ * and nobody needs to look at them to know it: in a mirror that would be to fetch them.
+ */
+bool hw_replay_plan_lists(const struct hw_replay_plan *plan, uint64_t seq);
 
 /* ----------------------------------------------------------------------------------- the replay */
 

@@ -41,13 +41,46 @@ static enum hw_status state_of_block(const struct hw_genesis *genesis, uint64_t 
     return HW_OK;
 }
 
+/* The last block before the index at `seq` that is no group of it. */
+static uint64_t block_before_index(struct hw_core *core, const struct hw_genesis *genesis,
+                                   uint64_t seq)
+{
+    struct hw_replay_plan plan = {.genesis = *genesis};
+
+    if (hw_replay_plan_snapshot(core, seq, &plan, NULL) != HW_OK)
+        return seq - 1; /* looked at one by one then */
+    seq--;
+    while (seq > 0 && hw_replay_plan_lists(&plan, seq))
+        seq--;
+    hw_replay_plan_release(&plan);
+    return seq;
+}
+
+/*
+ * The block to look at next for who goes back from `seq`, which completes no state.  A group says
+ * as of which state it was made, and between that and itself there are only others of its kind:
+ * in a mirror they would have to be fetched to be seen.
+ */
+static uint64_t block_before(struct hw_core *core, const struct hw_genesis *genesis, uint64_t seq,
+                             const struct hw_entry_header *header, struct hw_cursor body)
+{
+    struct hw_group group;
+
+    if (header->type == HW_ENTRY_SNAPSHOT && header->starts)
+        return block_before_index(core, genesis, seq);
+    if (header->type == HW_ENTRY_GROUP &&
+        hw_group_peek(&body, seq, genesis->page_size, &group) == HW_OK && group.base_seq < seq)
+        return group.base_seq;
+    return seq - 1;
+}
+
 static enum hw_status state_before(struct hw_core *core, const struct hw_genesis *genesis,
                                    uint64_t seq, struct hw_state *out, struct hw_error *err)
 {
     struct hw_buffer buffer = {0};
     enum hw_status status;
 
-    for (;; seq--) {
+    for (;;) {
         struct hw_entry_header header;
         struct hw_cursor body;
 
@@ -61,6 +94,7 @@ static enum hw_status state_before(struct hw_core *core, const struct hw_genesis
             status = hw_fail(err, HW_ECORRUPT, "block %llu: bad numbers", (unsigned long long)seq);
             break;
         }
+        seq = block_before(core, genesis, seq, &header, body);
     }
     hw_buffer_release(&buffer);
     return status;
@@ -212,6 +246,35 @@ static enum hw_status newest_snapshot(struct hw_core *core, uint64_t *seq, struc
     return status;
 }
 
+enum hw_status hw_replay_newest_snapshot(struct hw_core *core, uint64_t *index_seq,
+                                         struct hw_snapshot *out, struct hw_error *err)
+{
+    struct hw_buffer buffer = {0};
+    struct hw_entry_header header;
+    struct hw_snapshot snapshot;
+    struct hw_cursor body;
+    uint64_t seq = UINT64_MAX;
+    enum hw_status status = HW_OK;
+
+    if (hw_entry_last(core) == UINT64_MAX)
+        return hw_fail(err, HW_ENOTFOUND, "the log has no block yet");
+    status = newest_snapshot(core, &seq, err);
+    if (status == HW_OK && seq == UINT64_MAX)
+        status = hw_fail(err, HW_ENOTFOUND, "the log has no complete snapshot yet");
+    if (status == HW_OK)
+        status = hw_block_peek(core, seq, &buffer, &header, &body, err);
+    if (status == HW_OK &&
+        (header.type != HW_ENTRY_SNAPSHOT || hw_snapshot_peek(&body, seq, &snapshot) != HW_OK))
+        status = hw_fail(err, HW_ECORRUPT, "block %llu: not the index of a snapshot",
+                         (unsigned long long)seq);
+    if (status == HW_OK) {
+        *index_seq = seq;
+        *out = snapshot;
+    }
+    hw_buffer_release(&buffer);
+    return status;
+}
+
 /* The neighbourhood of a target among the snapshots, newest first. */
 struct choice {
     uint64_t index_seq; /* of the newest that serves the target; UINT64_MAX: none */
@@ -258,9 +321,10 @@ static enum hw_status choose_snapshot(struct hw_core *core, uint64_t target_seq,
     return status;
 }
 
-/* HW_EFORK, naming it, if a gap lies in blocks first .. last. */
-static enum hw_status refuse_gap(struct hw_core *core, uint64_t first, uint64_t last,
-                                 uint64_t later_base, struct hw_error *err)
+/* HW_EFORK, naming it, if a gap lies in blocks first .. last, which are not groups of the plan. */
+static enum hw_status refuse_gap(struct hw_core *core, const struct hw_replay_plan *plan,
+                                 uint64_t first, uint64_t last, uint64_t later_base,
+                                 struct hw_error *err)
 {
     struct hw_buffer buffer = {0};
     enum hw_status status = HW_OK;
@@ -271,6 +335,8 @@ static enum hw_status refuse_gap(struct hw_core *core, uint64_t first, uint64_t 
         struct hw_entry_header header;
         struct hw_cursor body;
 
+        if (hw_replay_plan_lists(plan, seq))
+            continue;
         status = hw_block_peek(core, seq, &buffer, &header, &body, err);
         if (status != HW_OK || header.type != HW_ENTRY_GAP)
             continue;
@@ -291,8 +357,8 @@ static enum hw_status refuse_gap(struct hw_core *core, uint64_t first, uint64_t 
 }
 
 /* No snapshot serves the target: why? */
-static enum hw_status refuse_target(struct hw_core *core, uint64_t seq, const struct choice *choice,
-                                    struct hw_error *err)
+static enum hw_status refuse_target(struct hw_core *core, const struct hw_replay_plan *plan,
+                                    uint64_t seq, const struct choice *choice, struct hw_error *err)
 {
     enum hw_status status;
 
@@ -302,7 +368,7 @@ static enum hw_status refuse_target(struct hw_core *core, uint64_t seq, const st
             (unsigned long long)seq,
             (unsigned long long)(choice->later_base == UINT64_MAX ? hw_core_first_kept(core)
                                                                   : choice->later_base));
-    status = refuse_gap(core, 1, seq, choice->later_base, err);
+    status = refuse_gap(core, plan, 1, seq, choice->later_base, err);
     if (status != HW_OK)
         return status;
     if (choice->later_base == UINT64_MAX)
@@ -324,32 +390,45 @@ static enum hw_status plan_for(struct hw_core *core, uint64_t seq, struct hw_rep
     if (status != HW_OK)
         return status;
     if (choice.index_seq != UINT64_MAX) {
-        plan->index_seq = choice.index_seq;
-        plan->snapshot = choice.snapshot;
-        plan->first_seq = choice.snapshot.least_base + 1;
+        status = hw_replay_plan_snapshot(core, choice.index_seq, plan, err);
+        if (status != HW_OK)
+            return status;
     } else if (plan->genesis.page_count == 0 && hw_core_first_kept(core) <= 1 && !choice.pruned) {
         plan->from_empty = true;
         plan->first_seq = 1;
     } else {
-        return refuse_target(core, seq, &choice, err);
+        return refuse_target(core, plan, seq, &choice, err);
     }
-    return refuse_gap(core, plan->first_seq, seq, choice.later_base, err);
+    return refuse_gap(core, plan, plan->first_seq, seq, choice.later_base, err);
 }
 
-/* State and way, but not yet the groups. */
-static enum hw_status plan_outline(struct hw_core *core, const struct hw_target *target,
-                                   struct hw_replay_plan *plan, struct hw_error *err)
+/* In the order of numbers, each once. */
+static int by_number(const void *a, const void *b)
 {
-    uint64_t seq = 0;
-    enum hw_status status;
+    const uint64_t *x = a, *y = b;
 
-    *plan = (struct hw_replay_plan){.index_seq = UINT64_MAX};
-    status = hw_block_genesis(core, &plan->genesis, err);
-    if (status == HW_OK)
-        status = target_block(core, target, &seq, err);
-    if (status == HW_OK)
-        status = state_before(core, &plan->genesis, seq, &plan->target, err);
-    return status == HW_OK ? plan_for(core, seq, plan, err) : status;
+    return *x < *y ? -1 : *x > *y;
+}
+
+static enum hw_status list_groups(struct hw_replay_plan *plan, struct hw_error *err)
+{
+    uint32_t count = plan->snapshot.group_count;
+    uint64_t *listed = hw_alloc(count * sizeof(*listed));
+
+    if (listed == NULL)
+        return hw_fail(err, HW_ENOMEM, "block %llu: no memory for %u page groups",
+                       (unsigned long long)plan->index_seq, count);
+    for (uint32_t i = 0; i < count; i++)
+        listed[i] = plan->groups[i].block_seq;
+    qsort(listed, count, sizeof(*listed), by_number);
+    plan->listed = listed;
+    return HW_OK;
+}
+
+bool hw_replay_plan_lists(const struct hw_replay_plan *plan, uint64_t seq)
+{
+    return plan->listed != NULL && seq < plan->index_seq &&
+           bsearch(&seq, plan->listed, plan->snapshot.group_count, sizeof(seq), by_number) != NULL;
 }
 
 enum hw_status hw_replay_plan_snapshot(struct hw_core *core, uint64_t index_seq,
@@ -406,7 +485,11 @@ enum hw_status hw_replay_plan_snapshot(struct hw_core *core, uint64_t index_seq,
     out->first_seq = whole.least_base + 1;
     out->snapshot = whole;
     out->groups = groups;
-    groups = NULL;
+    status = list_groups(out, err);
+    if (status == HW_OK)
+        groups = NULL;
+    else
+        out->groups = NULL;
 
 done:
     hw_free(here);
@@ -418,13 +501,20 @@ done:
 enum hw_status hw_replay_plan_make(struct hw_core *core, const struct hw_target *target,
                                    struct hw_replay_plan *out, struct hw_error *err)
 {
-    struct hw_replay_plan plan;
-    enum hw_status status = plan_outline(core, target, &plan, err);
+    struct hw_replay_plan plan = {.index_seq = UINT64_MAX};
+    uint64_t seq = 0;
+    enum hw_status status = hw_block_genesis(core, &plan.genesis, err);
 
-    if (status == HW_OK && !plan.from_empty)
-        status = hw_replay_plan_snapshot(core, plan.index_seq, &plan, err);
+    if (status == HW_OK)
+        status = target_block(core, target, &seq, err);
+    if (status == HW_OK)
+        status = state_before(core, &plan.genesis, seq, &plan.target, err);
+    if (status == HW_OK)
+        status = plan_for(core, seq, &plan, err);
     if (status == HW_OK)
         *out = plan;
+    else
+        hw_replay_plan_release(&plan);
     return status;
 }
 
@@ -433,13 +523,15 @@ void hw_replay_plan_release(struct hw_replay_plan *plan)
     if (plan == NULL)
         return;
     hw_free(plan->groups);
+    hw_free(plan->listed);
     plan->groups = NULL;
+    plan->listed = NULL;
 }
 
 enum hw_status hw_state_resolve(struct hw_core *core, const struct hw_target *target,
                                 struct hw_state *out, struct hw_error *err)
 {
-    struct hw_replay_plan plan;
+    struct hw_replay_plan plan = {0};
     enum hw_status status;
 
     /* The head is a state even while nothing leads to it yet: status tells it at any time. */
@@ -449,9 +541,10 @@ enum hw_status hw_state_resolve(struct hw_core *core, const struct hw_target *ta
         status = target_block(core, target, &last, err);
         return status == HW_OK ? hw_state_at(core, last, out, err) : status;
     }
-    status = plan_outline(core, target, &plan, err);
+    status = hw_replay_plan_make(core, target, &plan, err);
     if (status == HW_OK)
         *out = plan.target;
+    hw_replay_plan_release(&plan);
     return status;
 }
 
