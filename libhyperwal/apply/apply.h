@@ -132,6 +132,20 @@ struct hw_replica;
 enum hw_status hw_replica_open(struct hw_env *env, sqlite3_vfs *base, struct hw_core *core,
                                const char *path, hw_progress *progress, void *ctx,
                                struct hw_replica **out, struct hw_error *err) HW_MUST_CHECK;
+/*
+ * The same for a replica with holes (lazy.h), through a `base` that fills them: `make` makes the
+ * first state.  It is not compared with the log page by page: where that would be needed, opening
+ * is HW_ECORRUPT, and so is a step; a step onto another fork is HW_EFORK.  Then it is to be made
+ * anew.
+ */
+typedef enum hw_status hw_replica_make(void *ctx, const char *path, struct hw_state *reached,
+                                       struct hw_error *err);
+enum hw_status hw_replica_open_lazy(struct hw_env *env, sqlite3_vfs *base, struct hw_core *core,
+                                    const char *path, hw_replica_make *make, void *ctx,
+                                    struct hw_replica **out, struct hw_error *err) HW_MUST_CHECK;
+/* Blocks for which `skip` says so hold no entry and are not read; NULL: all are read. */
+void hw_replica_set_skip(struct hw_replica *replica, bool (*skip)(void *ctx, uint64_t block),
+                         void *ctx);
 void hw_replica_close(struct hw_replica *replica);
 /*
  * Apply what the core has beyond the replica's seq, a bounded amount.  HW_END: all of it is

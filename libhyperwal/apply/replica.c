@@ -236,6 +236,25 @@ static enum hw_status remove_leftovers(struct hw_replica *replica, struct hw_err
     return status;
 }
 
+/* More may have come since the record was made. */
+static enum hw_status make_lazily(struct hw_replica *replica,
+                                  const struct hw_replica_record *record, struct hw_error *err)
+{
+    struct hw_replica_record reached = *record;
+    struct hw_state state;
+    enum hw_status status = replica->make(replica->make_ctx, replica->path, &state, err);
+
+    if (status != HW_OK || state.seq == record->seq)
+        return status;
+    reached.seq = state.seq;
+    reached.sum = state.sum;
+    reached.page_count = state.page_count;
+    status = hw_positions_append(replica->positions, &reached, err);
+    if (status == HW_OK)
+        status = hw_positions_sync(replica->positions, err);
+    return status;
+}
+
 /* HW_END: there is nothing to build from yet.  HW_AGAIN: `progress` said to stop. */
 static enum hw_status build(struct hw_replica *replica, struct hw_error *err)
 {
@@ -262,7 +281,9 @@ static enum hw_status build(struct hw_replica *replica, struct hw_error *err)
     if (status == HW_OK)
         status = hw_positions_sync(replica->positions, err);
     target = (struct hw_target){.kind = HW_TARGET_SEQ, .seq = state.seq};
-    if (status == HW_OK)
+    if (status == HW_OK && replica->make != NULL)
+        status = make_lazily(replica, &record, err);
+    else if (status == HW_OK)
         status = hw_restore(replica->env, replica->base, replica->core, &target, replica->path,
                             false, replica->progress, replica->progress_ctx, &state, err);
     if (status == HW_ENOTFOUND || status == HW_EFORK)
@@ -272,22 +293,15 @@ static enum hw_status build(struct hw_replica *replica, struct hw_error *err)
     return status;
 }
 
-enum hw_status hw_replica_open(struct hw_env *env, sqlite3_vfs *base, struct hw_core *core,
-                               const char *path, hw_progress *progress, void *ctx,
-                               struct hw_replica **out, struct hw_error *err)
+/* Opens `replica`, which is moved, with what the caller filled in. */
+static enum hw_status open_filled(struct hw_replica *replica, const char *path,
+                                  struct hw_replica **out, struct hw_error *err)
 {
-    struct hw_replica *replica = hw_zalloc(sizeof(*replica));
+    struct hw_env *env = replica->env;
     enum hw_status status;
 
-    if (replica == NULL)
-        return hw_fail(err, HW_ENOMEM, "%s: no memory to follow", path);
-    replica->env = env;
-    replica->base = base;
-    replica->core = core;
-    replica->progress = progress;
-    replica->progress_ctx = ctx;
     replica->visible.seq = replica->next.seq = replica->shown_seq = UINT64_MAX;
-    status = full_path(base, path, &replica->path, err);
+    status = full_path(replica->base, path, &replica->path, err);
     if (status == HW_OK) {
         replica->dir = hw_format("%s-hyper", replica->path);
         if (replica->dir == NULL)
@@ -305,6 +319,38 @@ enum hw_status hw_replica_open(struct hw_env *env, sqlite3_vfs *base, struct hw_
     }
     *out = replica;
     return HW_OK;
+}
+
+enum hw_status hw_replica_open(struct hw_env *env, sqlite3_vfs *base, struct hw_core *core,
+                               const char *path, hw_progress *progress, void *ctx,
+                               struct hw_replica **out, struct hw_error *err)
+{
+    struct hw_replica *replica = hw_zalloc(sizeof(*replica));
+
+    if (replica == NULL)
+        return hw_fail(err, HW_ENOMEM, "%s: no memory to follow", path);
+    replica->env = env;
+    replica->base = base;
+    replica->core = core;
+    replica->progress = progress;
+    replica->progress_ctx = ctx;
+    return open_filled(replica, path, out, err);
+}
+
+enum hw_status hw_replica_open_lazy(struct hw_env *env, sqlite3_vfs *base, struct hw_core *core,
+                                    const char *path, hw_replica_make *make, void *ctx,
+                                    struct hw_replica **out, struct hw_error *err)
+{
+    struct hw_replica *replica = hw_zalloc(sizeof(*replica));
+
+    if (replica == NULL)
+        return hw_fail(err, HW_ENOMEM, "%s: no memory to follow", path);
+    replica->env = env;
+    replica->base = base;
+    replica->core = core;
+    replica->make = make;
+    replica->make_ctx = ctx;
+    return open_filled(replica, path, out, err);
 }
 
 /*
@@ -345,6 +391,13 @@ void hw_replica_close(struct hw_replica *replica)
     hw_free(replica->dir);
     hw_free(replica->path);
     hw_free(replica);
+}
+
+void hw_replica_set_skip(struct hw_replica *replica, bool (*skip)(void *ctx, uint64_t block),
+                         void *ctx)
+{
+    replica->skip = skip;
+    replica->skip_ctx = ctx;
 }
 
 uint64_t hw_replica_seq(const struct hw_replica *replica)
@@ -472,7 +525,8 @@ static enum hw_status repair(struct hw_replica *replica, struct hw_error *err)
 static enum hw_status give_way(struct hw_replica *replica, enum hw_status status,
                                struct hw_error *err)
 {
-    if (status != HW_END && status != HW_EPRUNED && status != HW_ECORRUPT)
+    if ((status != HW_END && status != HW_EPRUNED && status != HW_ECORRUPT) ||
+        (status == HW_ECORRUPT && replica->make != NULL))
         return status;
     hw_env_log(replica->env, HW_LOG_WARN, "event=replica_repair_due path=%s block=%llu reason=%s",
                replica->path, (unsigned long long)replica->next_block, hw_status_name(status));
@@ -541,6 +595,9 @@ static enum hw_status follow_fork(struct hw_replica *replica, struct hw_error *e
 
     if (fork == replica->fork)
         return HW_OK;
+    if (replica->make != NULL)
+        return hw_fail(err, HW_EFORK, "%s: the log has gone over to fork %llu", replica->path,
+                       (unsigned long long)fork);
     if (replica->db != NULL && !replica->needs_repair) {
         status = hw_replica_abandon(replica, err);
         if (status == HW_OK)

@@ -224,8 +224,13 @@ enum hw_status hw_replica_take_block(struct hw_replica *replica, struct hw_error
     uint64_t seq = replica->next_block;
     struct hw_entry_header header;
     struct hw_cursor cursor;
-    enum hw_status status = hw_core_read(replica->core, seq, &replica->block, err);
+    enum hw_status status;
 
+    if (!replica->in_entry && replica->skip != NULL && replica->skip(replica->skip_ctx, seq)) {
+        replica->next_block++;
+        return HW_OK;
+    }
+    status = hw_core_read(replica->core, seq, &replica->block, err);
     if (status != HW_OK)
         return status;
     cursor = hw_cursor(replica->block.bytes, replica->block.size);

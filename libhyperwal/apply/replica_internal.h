@@ -177,6 +177,10 @@ struct hw_replica {
     char *path, *dir;     /* owned: full path, and path-hyper */
     hw_progress *progress;
     void *progress_ctx;
+    hw_replica_make *make; /* NULL: a whole replica */
+    void *make_ctx;
+    bool (*skip)(void *ctx, uint64_t block); /* NULL: all blocks are read */
+    void *skip_ctx;
     struct hw_file *lock; /* one follower at a time */
     struct hw_shared_page *shared;
     struct hw_positions *positions;
