@@ -7,6 +7,7 @@
 #include "capture/capture.h"
 #include "env/env.h"
 #include "env/thread.h"
+#include "node/cache.h"
 #include "node/hub.h"
 #include "vfs/vfs.h"
 
@@ -28,6 +29,7 @@ int hyperwal_register(unsigned flags)
         .threaded = sqlite3_threadsafe() != 0,
         .make_default = (flags & HYPERWAL_DEFAULT_VFS) != 0,
         .listener = hw_hub_listener(),
+        .remotes = hw_cache_remotes(),
     };
     struct hw_error error = {0};
     enum hw_status status;

@@ -17,6 +17,7 @@ SQLITE_EXTENSION_INIT1
 #include <string.h>
 
 #include "env/env.h"
+#include "node/cache.h"
 #include "node/hub.h"
 #include "vfs/vfs.h"
 
@@ -36,6 +37,7 @@ static int init(char **message)
         .threaded = sqlite3_threadsafe() != 0,
         .make_default = wanted != NULL && strcmp(wanted, "1") == 0,
         .listener = hw_hub_listener(),
+        .remotes = hw_cache_remotes(),
     };
     struct hw_error error = {0};
 

@@ -131,6 +131,39 @@ enum hw_status hw_mirror_wait_length(struct hw_mirror *mirror, uint64_t length, 
 
 /* -------------------------------------------------------------------------------- wants */
 
+enum hw_status hw_mirror_ask(struct hw_mirror *mirror, uint64_t index, struct hw_error *err)
+{
+    enum hw_status status = hub_enter(mirror->hub, err);
+
+    if (status != HW_OK)
+        return status;
+    if (is_here(mirror, index))
+        goto done;
+    status = hw_replication_want_now(mirror->log->replication, index, err);
+    if (status == HW_OK || status == HW_ELIMIT) { /* others go first: come again */
+        log_touch(mirror->log);
+        switch (hw_replication_availability(mirror->log->replication, index)) {
+        case HW_BLOCK_HELD:
+        case HW_BLOCK_COMING:
+            status = HW_AGAIN;
+            break;
+        case HW_BLOCK_NOBODY:
+            status = sources_settled(mirror) ? HW_EPRUNED : HW_AGAIN;
+            break;
+        case HW_BLOCK_NO_LINK:
+            status = HW_EMISSING;
+            break;
+        }
+        if (status < 0)
+            (void)hw_fail(err, status, "block %llu: %s", (unsigned long long)index,
+                          status == HW_EPRUNED ? "no source that is connected has it"
+                                               : "no source is connected");
+    }
+done:
+    hub_leave(mirror->hub);
+    return status;
+}
+
 enum hw_status hw_mirror_want(struct hw_mirror *mirror, uint64_t start, uint64_t end,
                               struct hw_error *err)
 {
@@ -188,8 +221,20 @@ void hw_mirror_status(struct hw_mirror *mirror, struct hw_mirror_status *out)
     out->fork = head.fork;
     if (mirror->tail != UINT64_MAX && head.length > mirror->complete)
         out->wanted = head.length - mirror->complete;
-    for (size_t i = 0; i < mirror->source_count; i++)
-        out->connected += mirror->sources[i].is_linked;
+    for (size_t i = 0; i < mirror->source_count; i++) {
+        const struct hub_source *source = &mirror->sources[i];
+        const struct hw_link *link =
+            source->is_linked ? hw_peer_link_of(source->conn->peer, mirror->log->replication)
+                              : NULL;
+        struct hw_link_status told;
+
+        out->connected += source->is_linked;
+        if (link == NULL)
+            continue;
+        hw_link_status(link, &told);
+        if (told.remote_length > out->remote_length)
+            out->remote_length = told.remote_length;
+    }
     out->bytes_received = mirror->bytes_received;
     if (mirror->broken.status != HW_OK)
         snprintf(out->problem, sizeof(out->problem), "%.200s", mirror->broken.message);

@@ -162,8 +162,16 @@ void hw_mirror_interrupt(struct hw_mirror *mirror); /* any thread, signal handle
 /* Tell the servers that readers of the replica see everything below `length`. */
 void hw_mirror_applied(struct hw_mirror *mirror, uint64_t length);
 
+/*
+ * Ask for a block before all others, and do not wait for it.  HW_OK: it is held; HW_AGAIN: it is on
+ * its way; HW_EMISSING: no source is connected; HW_EPRUNED: none that is connected has it.
+ */
+enum hw_status hw_mirror_ask(struct hw_mirror *mirror, uint64_t index,
+                             struct hw_error *err) HW_MUST_CHECK;
+
 struct hw_mirror_status {
     uint64_t length, fork;
+    uint64_t remote_length;  /* the most that a connected source told of */
     uint64_t wanted;         /* blocks still to come */
     unsigned connected;      /* sources */
     uint64_t bytes_received; /* of blocks */
@@ -203,5 +211,8 @@ enum hw_status hw_hub_step(struct hw_hub *hub, uint64_t *deadline_ns,
 /* The process's own node, made at the first use and ended with the last; for vfs/vfs.h. */
 struct hw_vfs_listener;
 const struct hw_vfs_listener *hw_hub_listener(void);
+/* The hub of that node, for whoever else needs one; given back with hw_hub_give_back(). */
+enum hw_status hw_hub_borrow(struct hw_hub **out, struct hw_error *err) HW_MUST_CHECK;
+void hw_hub_give_back(struct hw_hub *hub);
 
 #endif

@@ -1,4 +1,4 @@
-/* listen= of a database: the process's own hub, there while a database is served (node/hub.h). */
+/* The process's own hub, there while listen= or a cache uses it (node/hub.h). */
 #include <string.h>
 
 #include "base/alloc.h"
@@ -151,6 +151,34 @@ static void stop(void *ctx)
     hw_mutex_unlock(&node.mutex);
     hw_free(handle->name);
     hw_free(handle);
+}
+
+enum hw_status hw_hub_borrow(struct hw_hub **out, struct hw_error *err)
+{
+    enum hw_status status;
+
+    hw_mutex_lock(&node.mutex);
+    status = node_open(hw_env_posix(), err);
+    if (status == HW_OK) {
+        node.uses++;
+        *out = node.hub;
+    }
+    hw_mutex_unlock(&node.mutex);
+    return status;
+}
+
+void hw_hub_give_back(struct hw_hub *hub)
+{
+    struct hw_env *env = hw_env_posix();
+
+    if (hub == NULL)
+        return;
+    hw_mutex_lock(&node.mutex);
+    if (hub == node.hub && node.process_id == env->ops->process_id(env)) {
+        node.uses--;
+        node_close_unused();
+    }
+    hw_mutex_unlock(&node.mutex);
 }
 
 static const char *address(const void *handle)

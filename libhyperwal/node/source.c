@@ -31,6 +31,8 @@ void source_linked(struct hub_source *source)
     source->deadline_ns = hub_now(source->mirror->hub) + LASTING_NS;
     source->problem[0] = '\0';
     source->mirror->told.received = UINT64_MAX; /* this one knows nothing of us yet */
+    source->mirror->has_news = true;            /* who waits may go on */
+    log_touch(source->mirror->log);
 }
 
 /* Half of it is certain, the other half by chance: those who were cut off together come apart. */

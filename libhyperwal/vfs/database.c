@@ -12,6 +12,7 @@
 
 static struct hw_mutex mutex = HW_MUTEX_INIT; /* guards what follows, and what shim.h says */
 static struct hw_shim_database *databases;
+static const struct hw_vfs_remotes *remotes; /* those of the shim that was used last */
 
 static atomic_uint generation; /* forks since this code was loaded */
 static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
@@ -43,6 +44,9 @@ static void after_fork_in_child(void)
     databases = NULL; /* what they hold is lost to the child, and so are its connections */
     hw_mutex_unlock(&mutex);
     hw_shim_listen_forked(); /* a fork does not wait for a network */
+    hw_vfs_lazy_forked();
+    if (remotes != NULL)
+        remotes->forked();
 }
 
 static void watch_forks(void)
@@ -187,6 +191,8 @@ enum hw_status hw_shim_database_open(struct hw_shim *shim, const char *path,
 
     (void)pthread_once(&fork_once, watch_forks); /* cannot fail with a valid object */
     hw_mutex_lock(&mutex);
+    if (shim->remotes != NULL)
+        remotes = shim->remotes;
     database = find(shim, path);
     if (database == NULL) {
         database = hw_zalloc(sizeof(*database));

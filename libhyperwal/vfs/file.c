@@ -13,8 +13,10 @@ static int file_close(sqlite3_file *sqlite_file)
     }
     /* First the base, so that nobody waits for our locks while the log is brought to its end. */
     code = file->below->pMethods->xClose(file->below);
-    if (file->role != HW_SHIM_WAL)
+    if (file->role != HW_SHIM_WAL && file->role != HW_SHIM_REMOTE_WAL)
         hw_shim_database_leave(file);
+    if (file->cache != NULL)
+        hw_shim_remote_close(file);
     file->file.pMethods = NULL;
     return code;
 }

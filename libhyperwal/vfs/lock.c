@@ -41,7 +41,8 @@ int hw_shim_file_lock(sqlite3_file *sqlite_file, int level)
         return SQLITE_IOERR;
     /* A replica's WAL is the follower's, who notes what it means before it is backfilled: no
      * connection may checkpoint and delete it at its close, or keep it for itself. */
-    if (file->role == HW_SHIM_REPLICA && level > SQLITE_LOCK_SHARED)
+    if ((file->role == HW_SHIM_REPLICA || file->role == HW_SHIM_REMOTE) &&
+        level > SQLITE_LOCK_SHARED)
         return SQLITE_BUSY;
     code = file->below->pMethods->xLock(file->below, level);
     if (code == SQLITE_OK && level > file->lock)
@@ -291,6 +292,10 @@ int hw_shim_file_shm_lock(sqlite3_file *sqlite_file, int first, int count, int f
         return shm_unlock(file, first, count, flags, ours);
     if (forked)
         return SQLITE_IOERR;
+    /* The applier alone copies the WAL into the file, and knows what was filled meanwhile.  (Two
+     * slots at once are a recovery's.) */
+    if (file->role == HW_SHIM_REMOTE && is_exclusive && first == HW_SHM_CKPT && count == 1)
+        return SQLITE_BUSY;
     if (first != HW_SHM_CKPT)
         file->just_committed = false;
     code = ours && is_exclusive ? lock_exclusive(file, first, count, flags)

@@ -16,6 +16,8 @@ struct past_file {
     struct hw_shim *shim;
     const char *path; /* SQLite's, lives until xClose */
     struct hw_core *core;
+    struct hw_cache *cache; /* one reference: whose log it is; NULL: of this machine */
+    void *handle;           /* of `core`, if the cache gave it */
     struct hw_past *past;
     struct hw_state state;
     uint8_t *page;        /* owned: the last page that was read in part */
@@ -37,7 +39,12 @@ static void past_release(struct past_file *file)
 {
     if (file->past != NULL)
         hw_past_close(file->past);
-    hw_core_close(file->core);
+    if (file->cache != NULL && file->generation == hw_shim_generation()) {
+        file->shim->remotes->log_close(file->handle);
+        file->shim->remotes->close(file->cache);
+    } else if (file->cache == NULL) {
+        hw_core_close(file->core);
+    }
     hw_free(file->page);
     file->file.pMethods = NULL;
 }
@@ -237,35 +244,41 @@ static char *log_directory(struct hw_env *env, const char *path, const struct hw
 }
 
 /* What the writer published is durable; where nobody writes, everything complete is. */
-static enum hw_status open_core(struct hw_env *env, const char *dir, struct hw_core **out,
-                                struct hw_error *err)
+static enum hw_status open_core(struct hw_env *env, const char *path, const struct hw_uri *uri,
+                                struct hw_core **out, struct hw_error *err)
 {
     struct hw_shared_page *page = NULL;
     uint64_t limit = UINT64_MAX;
+    char *dir = log_directory(env, path, uri);
+    enum hw_status status;
 
+    if (dir == NULL)
+        return hw_fail(err, HW_ENOMEM, "no memory to open the log");
     if (hw_shared_page_open(env, dir, false, &page, NULL) == HW_OK) {
         if (hw_shared_worker(page) != 0)
             limit = hw_shared_durable_length(page);
         hw_shared_page_close(page);
     }
-    return hw_core_open(env, dir, HW_CORE_READ, limit, out, err);
+    status = hw_core_open(env, dir, HW_CORE_READ, limit, out, err);
+    hw_free(dir);
+    return status;
 }
 
 int hw_past_file_open(struct hw_shim *shim, const char *path, const struct hw_uri *uri,
-                      sqlite3_file *sqlite_file, int *out_flags)
+                      struct hw_cache *cache, sqlite3_file *sqlite_file, int *out_flags)
 {
     struct past_file *file = past(sqlite_file);
     struct hw_error error = {0};
     enum hw_status status;
-    char *dir = log_directory(shim->env, path, uri);
 
-    *file = (struct past_file){.shim = shim, .path = path, .generation = hw_shim_generation()};
-    if (dir == NULL)
-        status = hw_fail(&error, HW_ENOMEM, "no memory to open the log");
-    else if (uri->memory)
+    *file = (struct past_file){
+        .shim = shim, .path = path, .cache = cache, .generation = hw_shim_generation()};
+    if (uri->memory)
         status = hw_fail(&error, HW_EMISUSE, "a log in memory cannot be opened for the past");
+    else if (cache != NULL)
+        status = shim->remotes->log(cache, &file->core, &file->handle, &error);
     else
-        status = open_core(shim->env, dir, &file->core, &error);
+        status = open_core(shim->env, path, uri, &file->core, &error);
     if (status == HW_OK)
         status = hw_past_open(shim->env, file->core, &uri->target, &file->past, &error);
     if (status == HW_OK) {
@@ -274,7 +287,6 @@ int hw_past_file_open(struct hw_shim *shim, const char *path, const struct hw_ur
         if (file->page == NULL)
             status = hw_fail(&error, HW_ENOMEM, "no memory for a page");
     }
-    hw_free(dir);
     if (status != HW_OK) {
         past_release(file);
         hw_shim_tell(path, SQLITE_CANTOPEN, &error);

@@ -339,6 +339,56 @@ static enum hw_status ask_replica(struct hw_shim_file *file, struct hw_vfs_reque
     return hw_fail(err, HW_EMISUSE, "unknown request");
 }
 
+static enum hw_status remote_status(const struct hw_cache_status *now, const char *path,
+                                    char **text, struct hw_error *err)
+{
+    sqlite3_str *out = sqlite3_str_new(NULL);
+
+    sqlite3_str_appendchar(out, 1, '{');
+    add_string(out, "path", path);
+    add_string(out, "role", "remote");
+    add_string(out, "source", now->source);
+    add_key(out, "key", now->key);
+    sqlite3_str_appendf(out, "\"online\":%s,", now->is_online ? "true" : "false");
+    add_string(out, "problem", now->problem);
+    add_number(out, "length", now->length);
+    add_seq(out, "seq", now->seq);
+    add_number(out, "page_size", now->page_size);
+    add_number(out, "pages", now->pages);
+    add_number(out, "present_pages", now->pages_present);
+    add_number(out, "present_bytes", now->pages_present * now->page_size);
+    add_number(out, "received_bytes", now->bytes_received);
+    sqlite3_str_appendf(out, "\"worker_pid\":%u", (unsigned)now->holder);
+    return finish(out, HW_OK, text, err);
+}
+
+/* A database elsewhere, through its cache on this machine. */
+static enum hw_status ask_remote(struct hw_shim_file *file, struct hw_vfs_request *request,
+                                 struct hw_error *err)
+{
+    const struct hw_vfs_remotes *remotes = file->shim->remotes;
+    struct hw_cache_status now;
+
+    remotes->status(file->cache, &now);
+    switch (request->kind) {
+    case HW_REQUEST_SEQ:
+        request->seq = now.seq;
+        return HW_OK;
+    case HW_REQUEST_WAIT:
+        return remotes->wait(file->cache, request->seq, request->timeout_ms, err);
+    case HW_REQUEST_STATUS:
+        return remote_status(&now, remotes->path(file->cache), &request->text, err);
+    case HW_REQUEST_KEY:
+        return key_text(now.key, &request->text, err);
+    case HW_REQUEST_SNAPSHOT:
+    case HW_REQUEST_LABEL:
+    case HW_REQUEST_PRUNE:
+        break;
+    }
+    return hw_fail(err, HW_EREADONLY,
+                   "this database is elsewhere: its log is labelled and pruned there");
+}
+
 int hw_shim_request(struct hw_shim_file *file, struct hw_vfs_request *request)
 {
     struct hw_error *err = &request->error;
@@ -348,6 +398,8 @@ int hw_shim_request(struct hw_shim_file *file, struct hw_vfs_request *request)
         status = ask_primary(file, request, err);
     else if (file->role == HW_SHIM_REPLICA)
         status = ask_replica(file, request, err);
+    else if (file->role == HW_SHIM_REMOTE)
+        status = ask_remote(file, request, err);
     else
         status = hw_fail(err, HW_EREADONLY,
                          "this connection is read-only, immutable or without locks: it takes no "

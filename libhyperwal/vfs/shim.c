@@ -103,6 +103,13 @@ static int open_code(enum hw_status status)
     }
 }
 
+int hw_shim_open_failed(const char *name, enum hw_status status, const struct hw_error *error)
+{
+    last_was_corrupt = hw_vfs_code(status) == HW_VFS_CORRUPT;
+    hw_shim_tell(name, open_code(status), error);
+    return open_code(status);
+}
+
 static enum hw_status refuse_listen(const struct hw_uri *uri, const char *why, struct hw_error *err)
 {
     if (uri->listen == NULL)
@@ -171,7 +178,7 @@ static int open_main(struct hw_shim *shim, const char *name, struct hw_shim_file
     int code;
 
     if (status == HW_OK && uri.past)
-        return hw_past_file_open(shim, name, &uri, &file->file, out_flags);
+        return hw_past_file_open(shim, name, &uri, NULL, &file->file, out_flags);
     if (status == HW_OK)
         status = hw_shim_database_open(shim, name, &file->database, &error);
     if (status != HW_OK)
@@ -200,9 +207,7 @@ static int open_main(struct hw_shim *shim, const char *name, struct hw_shim_file
     hw_shim_file_wrap(file);
     return SQLITE_OK;
 failed:
-    last_was_corrupt = hw_vfs_code(status) == HW_VFS_CORRUPT;
-    hw_shim_tell(name, open_code(status), &error);
-    return open_code(status);
+    return hw_shim_open_failed(name, status, &error);
 }
 
 static int open_wal(struct hw_shim *shim, const char *name, struct hw_shim_file *file,
@@ -240,10 +245,14 @@ static int shim_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *sqlite_fi
     file->generation = hw_shim_generation();
     file->shared_cache = (flags & SQLITE_OPEN_SHAREDCACHE) != 0;
     file->below = (sqlite3_file *)(file + 1);
+    if (main != NULL && main->cache != NULL)
+        return hw_shim_remote_open_wal(shim, file, main, flags, out_flags);
     if (main != NULL)
         return open_wal(shim, name, file, main, flags, out_flags);
     last_error[0] = '\0';
     last_was_corrupt = false;
+    if (hw_shim_is_remote(shim, name))
+        return hw_shim_remote_open(shim, name, file, flags, out_flags);
     return open_main(shim, name, file, flags, out_flags);
 }
 
@@ -253,6 +262,8 @@ static int shim_delete(sqlite3_vfs *vfs, const char *name, int sync_dir)
 {
     struct hw_shim *shim = hw_shim(vfs);
 
+    if (hw_shim_is_remote(shim, name))
+        return SQLITE_IOERR_DELETE_NOENT; /* its cache keeps its files */
     hw_shim_database_wal_deleted(shim, name);
     return shim->base->xDelete(shim->base, name, sync_dir);
 }
@@ -261,6 +272,8 @@ static int shim_access(sqlite3_vfs *vfs, const char *name, int flags, int *out)
 {
     sqlite3_vfs *base = hw_shim(vfs)->base;
 
+    if (hw_shim_is_remote(hw_shim(vfs), name))
+        return hw_shim_remote_access(hw_shim(vfs), name, flags, out);
     return base->xAccess(base, name, flags, out);
 }
 
@@ -268,6 +281,12 @@ static int shim_full_pathname(sqlite3_vfs *vfs, const char *name, int size, char
 {
     sqlite3_vfs *base = hw_shim(vfs)->base;
 
+    if (hw_shim_is_remote(hw_shim(vfs), name)) { /* as full as it can be */
+        if (strlen(name) >= (size_t)size)
+            return SQLITE_CANTOPEN;
+        memcpy(out, name, strlen(name) + 1);
+        return SQLITE_OK;
+    }
     return base->xFullPathname(base, name, size, out);
 }
 
@@ -365,7 +384,7 @@ static void fill_vfs(struct hw_shim *shim)
 {
     const sqlite3_vfs *base = shim->base;
     sqlite3_vfs *vfs = &shim->vfs;
-    int file_size = (int)sizeof(struct hw_shim_file) + base->szOsFile;
+    int file_size = (int)sizeof(struct hw_shim_file) + hw_lazy_file_size(base);
 
     *vfs = (sqlite3_vfs){
         .iVersion = base->iVersion < 3 ? base->iVersion : 3,
@@ -408,6 +427,34 @@ static bool is_hyperwal(const sqlite3_vfs *vfs)
            memcmp(((const struct hw_shim *)vfs)->magic, shim_magic, sizeof(shim_magic)) == 0;
 }
 
+static void shim_free(struct hw_shim *shim)
+{
+    if (shim->cache != NULL)
+        (void)sqlite3_vfs_unregister(&shim->cache->vfs); /* one that is not there: nothing */
+    hw_free(shim->cache);
+    hw_free(shim);
+}
+
+/* NAME-cache: what the files of remote databases are opened through. */
+static int register_cache(struct hw_shim *shim)
+{
+    struct hw_shim *cache;
+
+    if (shim->remotes == NULL)
+        return SQLITE_OK;
+    cache = hw_zalloc(sizeof(*cache));
+    if (cache == NULL)
+        return SQLITE_NOMEM;
+    shim->cache = cache;
+    cache->base = shim->base;
+    cache->env = shim->env;
+    (void)snprintf(cache->name, sizeof(cache->name), "%.50s-cache", shim->name);
+    fill_vfs(cache);
+    cache->vfs.xOpen = hw_lazy_open;
+    cache->vfs.szOsFile = hw_lazy_file_size(cache->base);
+    return sqlite3_vfs_register(&cache->vfs, 0);
+}
+
 static enum hw_status register_new(const struct hw_vfs_options *options, const char *name,
                                    struct hw_error *err)
 {
@@ -428,12 +475,15 @@ static enum hw_status register_new(const struct hw_vfs_options *options, const c
     shim->base = base;
     shim->env = options->env;
     shim->listener = options->listener;
+    shim->remotes = options->remotes;
     shim->threaded = options->threaded;
     memcpy(shim->name, name, strlen(name) + 1);
     fill_vfs(shim);
-    code = sqlite3_vfs_register(&shim->vfs, options->make_default);
+    code = register_cache(shim);
+    if (code == SQLITE_OK)
+        code = sqlite3_vfs_register(&shim->vfs, options->make_default);
     if (code != SQLITE_OK) {
-        hw_free(shim);
+        shim_free(shim);
         return hw_fail(err, HW_ENOMEM, "SQLite refused the VFS '%s': %s", name,
                        sqlite3_errstr(code));
     }
@@ -466,7 +516,7 @@ void hw_vfs_unregister(const char *name)
     found = sqlite3_vfs_find(name);
     if (is_ours(found)) {
         (void)sqlite3_vfs_unregister(found); /* fails only before sqlite3_initialize() */
-        hw_free(hw_shim(found));
+        shim_free(hw_shim(found));
     }
     hw_mutex_unlock(&registration);
 }

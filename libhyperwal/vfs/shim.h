@@ -34,6 +34,8 @@ struct hw_shim {
     sqlite3_vfs *base; /* borrowed for ever */
     struct hw_env *env;
     const struct hw_vfs_listener *listener; /* borrowed for ever; or NULL */
+    const struct hw_vfs_remotes *remotes;   /* likewise */
+    struct hw_shim *cache;                  /* owned: the VFS of files with holes; or NULL */
     bool threaded;
     char name[64];
 };
@@ -57,6 +59,8 @@ enum hw_shim_role {
     HW_SHIM_PRIMARY, /* commits go to the log */
     HW_SHIM_REPLICA, /* somebody else writes it */
     HW_SHIM_WAL,     /* the WAL of a primary */
+    HW_SHIM_REMOTE,  /* the cache of a database elsewhere */
+    HW_SHIM_REMOTE_WAL,
 };
 
 struct hw_shim_file {
@@ -100,6 +104,10 @@ struct hw_shim_file {
     int (*busy)(void *ctx);
     void *busy_ctx;
 
+    /* A remote database. */
+    struct hw_cache *cache; /* one reference; NULL: of this machine */
+    const char *cache_name; /* owned: of sqlite3_create_filename(), for the file below */
+
     /* A WAL. */
     struct hw_shim_file *main; /* of the same connection; borrowed, outlives it; or NULL */
     uint8_t wal_salts[8];      /* of the last frame header written */
@@ -120,6 +128,8 @@ static inline struct hw_shim *hw_shim(sqlite3_vfs *vfs)
 
 /* Say it to sqlite3_log and to the thread's last error. */
 void hw_shim_tell(const char *path, int code, const struct hw_error *error);
+/* Tell why an open failed, and give its code. */
+int hw_shim_open_failed(const char *name, enum hw_status status, const struct hw_error *error);
 /* Is this a file from before a fork?  Tells it once. */
 bool hw_shim_is_forked(struct hw_shim_file *file);
 
@@ -230,11 +240,37 @@ enum hw_status hw_internal_read(struct hw_shim_file *file, sqlite3 **out,
 /* A passive checkpoint through the shim; what it cannot do is left to the next one. */
 void hw_internal_checkpoint(struct hw_shim_file *file);
 
+/* ------------------------------------------------------------------------------ remote.c */
+
+/* Is it the name of a database elsewhere? */
+bool hw_shim_is_remote(const struct hw_shim *shim, const char *name);
+/*
+ * Open it as `file`, whose fields shim_open() has filled.  SQLITE_CANTOPEN with words, and the file
+ * without methods.
+ */
+int hw_shim_remote_open(struct hw_shim *shim, const char *name, struct hw_shim_file *file,
+                        int flags, int *out_flags);
+/* The WAL of such a connection. */
+int hw_shim_remote_open_wal(struct hw_shim *shim, struct hw_shim_file *file,
+                            struct hw_shim_file *main, int flags, int *out_flags);
+/* xAccess of a name that begins like the database's: of its journal or WAL. */
+int hw_shim_remote_access(struct hw_shim *shim, const char *name, int flags, int *out);
+void hw_shim_remote_close(struct hw_shim_file *file); /* after the file below */
+/* --------------------------------------------------------------------------- lazy_file.c */
+
+/* xOpen of the VFS of files with holes, which is a struct hw_shim without capture. */
+int hw_lazy_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *file, int flags, int *out_flags);
+int hw_lazy_file_size(const sqlite3_vfs *base); /* bytes of sqlite3_file that it needs */
+void hw_vfs_lazy_forked(void);                  /* in a child: the list is empty */
+
 /* ------------------------------------------------------------------------- past_file.c */
 
-/* Open the state that `uri` names as an immutable file.  Fills *file, or leaves pMethods NULL. */
+/*
+ * Open the state that `uri` names as an immutable file: of the log of `path`, or of `cache` (moved;
+ * NULL: none).  Fills *file, or leaves pMethods NULL.
+ */
 int hw_past_file_open(struct hw_shim *shim, const char *path, const struct hw_uri *uri,
-                      sqlite3_file *file, int *out_flags);
+                      struct hw_cache *cache, sqlite3_file *file, int *out_flags);
 int hw_past_file_size(void); /* bytes of sqlite3_file that it needs */
 
 /* ----------------------------------------------------------------------- replica_file.c */

@@ -150,6 +150,22 @@ static enum hw_status parse_listen(const char *name, struct hw_uri *uri, struct 
     return HW_OK;
 }
 
+/* What only a remote database has, and what it has not. */
+static enum hw_status parse_remote(const char *name, struct hw_uri *uri, struct hw_error *err)
+{
+    static const char *const local[] = {"log",      "storage",    "listen",    "durability",
+                                        "replicas", "on_timeout", "immutable", "nolock"};
+    enum hw_status status = number(name, "cache_max", INT64_MAX, &uri->cache_max, err);
+
+    if (status >= 0)
+        status = choose(name, "hydrate", "0", "1", &uri->hydrate, err);
+    for (size_t i = 0; i < sizeof(local) / sizeof(local[0]) && uri->refused == NULL; i++) {
+        if (sqlite3_uri_parameter(name, local[i]) != NULL)
+            uri->refused = local[i];
+    }
+    return status < 0 ? status : HW_OK;
+}
+
 enum hw_status hw_uri_parse(const char *name, struct hw_uri *out, struct hw_error *err)
 {
     struct hw_uri uri = {.timeout_ms = TIMEOUT_DEFAULT_MS, .replicas = REPLICAS_DEFAULT};
@@ -180,6 +196,8 @@ enum hw_status hw_uri_parse(const char *name, struct hw_uri *out, struct hw_erro
     uri.pass_through = sqlite3_uri_boolean(name, "immutable", 0) != 0 ||
                        sqlite3_uri_boolean(name, "nolock", 0) != 0;
     status = parse_listen(name, &uri, err);
+    if (status == HW_OK)
+        status = parse_remote(name, &uri, err);
     if (status != HW_OK)
         return status;
     *out = uri;

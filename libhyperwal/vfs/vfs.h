@@ -13,9 +13,11 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "apply/lazy.h"
 #include "base/error.h"
 #include "base/sqlite.h"
 #include "env/env.h"
+#include "env/thread.h"
 
 /*
  * How a database opened with listen=URL is served from within the process: a layer above knows.
@@ -29,6 +31,76 @@ struct hw_vfs_listener {
     const char *(*address)(const void *handle);
 };
 
+/* ------------------------------------------------------------------- databases elsewhere */
+
+/*
+ * A database file with holes that this process has open.  While it is attached, whoever opens
+ * `path` through the VFS `cache` (below) reads and writes it through the map; others must not.
+ */
+struct hw_vfs_lazy {
+    struct hw_vfs_lazy *next; /* the list's */
+    const char *path;         /* borrowed while attached, as what follows */
+    struct hw_lazy_map *map;
+    struct hw_mutex filling; /* guards: a page is written and marked, or filled and marked */
+    /* Until the page is there.  The error says what is missing and why it does not come. */
+    enum hw_status (*need)(void *ctx, uint32_t page_number, struct hw_error *err);
+    void (*ring)(void *ctx); /* groups are wanted that were not before */
+    void *ctx;
+};
+void hw_vfs_lazy_attach(struct hw_vfs_lazy *lazy);
+void hw_vfs_lazy_detach(struct hw_vfs_lazy *lazy); /* no file of it is open */
+
+struct hw_cache; /* the cache of a remote database in this process: node/cache.h */
+
+struct hw_vfs_remote {   /* what is to be opened */
+    const char *name;    /* the URL, or another name that stands for one */
+    sqlite3_vfs *base;   /* for its files, borrowed for ever */
+    sqlite3_vfs *cache;  /* the same, with holes filled: "hyperwal-cache" */
+    uint64_t timeout_ms; /* without anything coming */
+    uint64_t cache_max;  /* of all caches; 0: as the environment says, or the default */
+    bool hydrate;        /* fetch all of it in the background */
+    bool past;           /* only its log is wanted */
+};
+
+struct hw_cache_status {
+    uint8_t key[HW_KEY_SIZE];
+    char source[512];   /* its URL */
+    bool is_online;     /* a source is connected */
+    char problem[256];  /* why not; "" */
+    uint64_t length;    /* of the log as far as is known, blocks */
+    uint64_t seq, sum;  /* what readers see; seq UINT64_MAX: nothing */
+    uint32_t page_size; /* 0: not known yet */
+    uint64_t pages, pages_present;
+    uint64_t bytes_received; /* of blocks, since the present holder began */
+    uint32_t holder;         /* process id */
+};
+
+/*
+ * What the VFS asks of the layer that knows the network; all may be called by any thread.  `forked`
+ * is told in a child: everything belongs to the parent.
+ */
+struct hw_vfs_remotes {
+    /* Is `name` one that open() takes, and no file of this machine? */
+    bool (*is_remote)(const char *name);
+    /*
+     * Take part in the cache: its database can be opened when this returns.  HW_ENOTFOUND,
+     * HW_EREFUSED, HW_ETIMEOUT, HW_EMISUSE: why not.
+     */
+    enum hw_status (*open)(const struct hw_vfs_remote *remote, struct hw_cache **out,
+                           struct hw_error *err);
+    void (*close)(struct hw_cache *cache);
+    const char *(*path)(const struct hw_cache *cache); /* of its database file */
+    void (*status)(struct hw_cache *cache, struct hw_cache_status *out);
+    /* Until `seq` is visible; HW_ETIMEOUT. */
+    enum hw_status (*wait)(struct hw_cache *cache, uint64_t seq, uint64_t timeout_ms,
+                           struct hw_error *err);
+    /* A reader of its log that fetches what it lacks; closed before the cache. */
+    enum hw_status (*log)(struct hw_cache *cache, struct hw_core **out, void **handle,
+                          struct hw_error *err);
+    void (*log_close)(void *handle); /* and the core; NULL does nothing */
+    void (*forked)(void);
+};
+
 struct hw_vfs_options {
     const char *name;  /* NULL: "hyperwal"; copied */
     sqlite3_vfs *base; /* NULL: the default VFS found now; borrowed for ever */
@@ -36,6 +108,7 @@ struct hw_vfs_options {
     bool threaded; /* captures get a thread; false: steps run inside the calls (tests) */
     bool make_default;
     const struct hw_vfs_listener *listener; /* borrowed for ever; NULL: listen= is refused */
+    const struct hw_vfs_remotes *remotes;   /* likewise; NULL: names of remote databases are */
 };
 
 /*

@@ -1,0 +1,454 @@
+/*
+ * The thread that is the holder of a cache, or waits to be (node/cache.h): it opens the mirror,
+ * starts the filler, makes the database if there is none, and applies what comes.
+ */
+#include <string.h>
+
+#include "base/alloc.h"
+#include "node/cache_internal.h"
+
+enum {
+    NS_PER_MS = 1000000,
+    FRESH_MS = 2000, /* for a source to say what is new, where an old state is there */
+    RETRY_MS = 1000, /* after a failure */
+    READERS_MS = 2,  /* until old readers are asked again to leave the WAL */
+    ABSENT_MAX = 10, /* times in a row that a block was not to be had, before it is an error */
+};
+
+struct cache_hold {
+    struct hw_cache *cache;          /* borrowed */
+    struct hw_hub *hub;              /* borrowed from the process's node */
+    struct hw_mirror *mirror;        /* owned */
+    struct cache_filler *filler;     /* owned */
+    struct cache_reader reader;      /* its core is owned */
+    struct hw_replica *replica;      /* owned; NULL: nobody wants the database yet */
+    struct hw_lazy_entries *entries; /* owned: what it has to read of the log */
+    unsigned absent;
+};
+
+static uint64_t now_ns(const struct hw_cache *cache)
+{
+    return cache->env->ops->monotonic_ns(cache->env);
+}
+
+static bool goes_on(const struct cache_hold *hold)
+{
+    const struct cache_page *page = hold->cache->page;
+    uint32_t yield = atomic_load(&page->yield);
+
+    return atomic_load(&hold->cache->closing) == 0 &&
+           (yield == 0 || yield == atomic_load(&page->holder));
+}
+
+static void set_phase(struct hw_cache *cache, enum cache_phase phase)
+{
+    atomic_store(&cache->page->phase, (uint32_t)phase);
+    cache_wake(cache);
+}
+
+/* ---------------------------------------------------------------------------------- the log */
+
+/* Where nothing is known the length is waited for; else, shortly, what is new. */
+static enum hw_status log_await(struct cache_hold *hold, struct hw_error *err)
+{
+    uint64_t begin = now_ns(hold->cache);
+
+    while (goes_on(hold)) {
+        struct hw_mirror_status now;
+        uint64_t waited_ms = (now_ns(hold->cache) - begin) / NS_PER_MS;
+        enum hw_status status;
+
+        hw_mirror_status(hold->mirror, &now);
+        if (now.length > 0 && now.connected > 0 && now.length >= now.remote_length &&
+            now.remote_length > 0)
+            return HW_OK;
+        if (now.length > 0 &&
+            (waited_ms >= FRESH_MS || (now.connected == 0 && now.problem[0] != '\0')))
+            return HW_OK;
+        if (waited_ms >= CACHE_CONNECT_MS)
+            return hw_fail(err, HW_ETIMEOUT, "%s: nobody gives the log: %s", hold->cache->url,
+                           now.problem[0] != '\0' ? now.problem : "no source answers");
+        status = hw_mirror_wait_length(hold->mirror, now.length + 1, 20, err);
+        if (status != HW_OK && status != HW_ETIMEOUT && status != HW_AGAIN)
+            return status;
+    }
+    return hw_fail(err, HW_AGAIN, "the cache is being closed");
+}
+
+static enum hw_status log_open(struct cache_hold *hold, struct hw_error *err)
+{
+    struct hw_cache *cache = hold->cache;
+    struct hw_mirror_options options = {
+        .dir = cache->mirror_dir, .sources = &cache->address, .source_count = 1};
+    struct hw_core_fetcher fetcher = {cache_fetch, &hold->reader};
+    enum hw_status status = hw_hub_borrow(&hold->hub, err);
+
+    memcpy(options.key, cache->key, HW_KEY_SIZE);
+    if (status == HW_OK)
+        status = hw_hub_mirror_open(hold->hub, &options, &hold->mirror, err);
+    if (status == HW_OK)
+        status = hw_core_open(cache->env, cache->mirror_dir, HW_CORE_READ, UINT64_MAX,
+                              &hold->reader.core, err);
+    if (status != HW_OK)
+        return status;
+    hold->reader.cache = cache;
+    hw_core_set_fetcher(hold->reader.core, &fetcher);
+    status = cache_filler_start(cache, hold->mirror, &hold->filler, err);
+    if (status == HW_OK)
+        status = log_await(hold, err);
+    return status;
+}
+
+/* ---------------------------------------------------------------------------- the database */
+
+static void want_range(void *ctx, uint64_t start, uint64_t end)
+{
+    struct cache_hold *hold = ctx;
+
+    (void)!hw_mirror_want(hold->mirror, start, end, NULL); /* fetched one by one otherwise */
+}
+
+static enum hw_status make(void *ctx, const char *path, struct hw_state *reached,
+                           struct hw_error *err)
+{
+    struct cache_hold *hold = ctx;
+    struct hw_cache *cache = hold->cache;
+    enum hw_status status = hw_lazy_build(cache->env, hold->reader.core, path, cache->map_path,
+                                          want_range, hold, reached, err);
+
+    return status == HW_OK ? cache_attach(cache, err) : status;
+}
+
+static enum hw_status remove_file(struct hw_cache *cache, const char *path, struct hw_error *err)
+{
+    enum hw_status status = cache->env->ops->remove(cache->env, path, err);
+
+    return status == HW_ENOTFOUND ? HW_OK : status;
+}
+
+static enum hw_status remove_files(struct hw_cache *cache, struct hw_error *err)
+{
+    static const char *const suffixes[] = {"", "-wal", "-shm", "-journal"};
+    enum hw_status status = remove_file(cache, cache->map_path, err); /* first: see lazy.h */
+
+    for (size_t i = 0; status == HW_OK && i < sizeof(suffixes) / sizeof(suffixes[0]); i++) {
+        char *path = hw_format("%s%s", cache->path, suffixes[i]);
+
+        status = path == NULL ? hw_fail(err, HW_ENOMEM, "no memory for a path")
+                              : remove_file(cache, path, err);
+        hw_free(path);
+    }
+    return status;
+}
+
+/*
+ * Take the old database away, which nobody may have open: EXCLUSIVE tells.  Who opens it just now
+ * sees by the generation that his map and his file are of different makings.
+ */
+static enum hw_status remove_old(struct hw_cache *cache, struct hw_error *err)
+{
+    sqlite3_file *file = hw_zalloc((size_t)cache->base->szOsFile); /* owned */
+    const char *name = NULL;
+    char *journal = hw_format("%s-journal", cache->path), *wal = hw_format("%s-wal", cache->path);
+    struct hw_file_stat stat;
+    enum hw_status status = HW_OK;
+    int code = SQLITE_OK;
+
+    if (journal != NULL && wal != NULL)
+        name = sqlite3_create_filename(cache->path, journal, wal, 0, NULL);
+    if (file == NULL || name == NULL) {
+        status = hw_fail(err, HW_ENOMEM, "%s: no memory to open it", cache->path);
+        goto done;
+    }
+    if (cache->env->ops->stat(cache->env, cache->path, &stat, NULL) == HW_OK)
+        code = cache->base->xOpen(cache->base, name, file,
+                                  SQLITE_OPEN_MAIN_DB | SQLITE_OPEN_READWRITE, NULL);
+    if (code == SQLITE_OK && file->pMethods != NULL)
+        code = file->pMethods->xLock(file, SQLITE_LOCK_SHARED);
+    if (code == SQLITE_OK && file->pMethods != NULL)
+        code = file->pMethods->xLock(file, SQLITE_LOCK_EXCLUSIVE);
+    if (code != SQLITE_OK) {
+        status = hw_fail(err, (code & 0xff) == SQLITE_BUSY ? HW_EBUSY : HW_EIO,
+                         "the cache does not fit its log any more, and is open: close all "
+                         "connections to it and open it again");
+        goto done;
+    }
+    atomic_fetch_add(&cache->page->generation, 1);
+    status = remove_files(cache, err);
+done:
+    if (file != NULL && file->pMethods != NULL) {
+        (void)file->pMethods->xUnlock(file, SQLITE_LOCK_NONE);
+        (void)file->pMethods->xClose(file);
+    }
+    if (name != NULL)
+        sqlite3_free_filename((char *)(uintptr_t)name);
+    hw_free(file);
+    hw_free(journal);
+    hw_free(wal);
+    return status;
+}
+
+/* Is the database that is there one to go on with? */
+static bool is_good(struct cache_hold *hold)
+{
+    struct hw_cache *cache = hold->cache;
+    struct hw_replica_info info;
+
+    if (cache_attach(cache, NULL) != HW_OK)
+        return false;
+    if (memcmp(hw_lazy_map_origin(cache->map).key, cache->key, HW_KEY_SIZE) != 0 ||
+        hw_lazy_map_origin(cache->map).fork != hw_core_head(hold->reader.core).fork ||
+        hw_replica_info(cache->env, cache->path, &info, NULL) != HW_OK || info.seq == UINT64_MAX)
+        return false;
+    return atomic_load(&cache->page->online) == 0 || hold->entries == NULL ||
+           !hw_lazy_is_outdated(hold->entries, info.seq);
+}
+
+static enum hw_status replica_open(struct cache_hold *hold, struct hw_error *err)
+{
+    struct hw_cache *cache = hold->cache;
+
+    return hw_replica_open_lazy(cache->env, cache->vfs, hold->reader.core, cache->path, make, hold,
+                                &hold->replica, err);
+}
+
+static enum hw_status remake(struct cache_hold *hold, struct hw_error *err)
+{
+    enum hw_status status;
+
+    cache_detach(hold->cache);
+    status = remove_old(hold->cache, err);
+    return status == HW_OK ? replica_open(hold, err) : status;
+}
+
+/* Out of reach the end of the log may be unknown: then all that is here is read. */
+static enum hw_status entries_open(struct cache_hold *hold, struct hw_error *err)
+{
+    enum hw_status status = hw_lazy_entries_open(hold->reader.core, &hold->entries, err);
+
+    return status == HW_EMISSING ? HW_OK : status;
+}
+
+/*
+ * The entries that there are, but not the groups between them, and everything that comes.  A
+ * snapshot that is made from now on comes as well, in so far as it differs.
+ */
+static void follow_from(struct cache_hold *hold, uint64_t seq)
+{
+    uint64_t length = hw_core_length(hold->reader.core);
+
+    if (hold->entries != NULL) {
+        hw_lazy_entries_tell(hold->entries, seq, length, want_range, hold);
+        hw_replica_set_skip(hold->replica, hw_lazy_entries_skip, hold->entries);
+    }
+    hw_mirror_want_tail(hold->mirror, hold->entries != NULL ? length : seq);
+}
+
+static enum hw_status live_begin(struct cache_hold *hold, struct hw_error *err)
+{
+    struct hw_cache *cache = hold->cache;
+    enum hw_status status = hw_core_refresh(hold->reader.core, UINT64_MAX, err);
+    bool is_used = atomic_load(&cache->shown) != NULL; /* taken over: connections are open */
+
+    if (status == HW_OK)
+        status = entries_open(hold, err);
+    if (status != HW_OK)
+        return status;
+    if (is_used || is_good(hold)) {
+        status = hw_lazy_map_begin(cache->map, err);
+        if (status == HW_OK)
+            status = replica_open(hold, err);
+        if ((status == HW_ECORRUPT || status == HW_EFORK) && !is_used)
+            status = remake(hold, err);
+    } else {
+        status = remake(hold, err);
+    }
+    if (status == HW_OK && hw_replica_seq(hold->replica) == UINT64_MAX) {
+        hw_replica_close(hold->replica);
+        hold->replica = NULL;
+        status = HW_END;
+    }
+    if (status == HW_END)
+        status = hw_fail(err, HW_ENOTFOUND, "%s: the database is empty yet", cache->url);
+    if (status != HW_OK)
+        return status;
+    follow_from(hold, hw_replica_seq(hold->replica) + 1);
+    set_phase(cache, CACHE_LIVE);
+    return HW_OK;
+}
+
+/* -------------------------------------------------------------------------------- applying */
+
+/*
+ * Apply what there is.  *wait_ns: until to look again, if nothing comes.  A failure is for good:
+ * the state that readers see does not go on.
+ */
+static enum hw_status apply(struct cache_hold *hold, uint64_t *wait_ns, struct hw_error *err)
+{
+    enum hw_status status = hw_core_refresh(hold->reader.core, UINT64_MAX, err);
+
+    while (status == HW_OK && goes_on(hold))
+        status = hw_replica_step(hold->replica, err);
+    *wait_ns = UINT64_MAX;
+    if (status == HW_AGAIN)
+        *wait_ns = (uint64_t)READERS_MS * NS_PER_MS;
+    if (status >= 0 || status == HW_EMISSING)
+        hold->absent = 0;
+    if (status >= 0)
+        return HW_OK;
+    /* What is not here comes with the next source, or when this one is back. */
+    if (status == HW_EMISSING || status == HW_ETIMEOUT ||
+        (status == HW_EPRUNED && ++hold->absent <= ABSENT_MAX) || status == HW_ENOSPC ||
+        status == HW_ENOMEM) {
+        *wait_ns = (uint64_t)RETRY_MS * NS_PER_MS;
+        cache_page_set_text(hold->cache->page, err->message);
+        return HW_OK;
+    }
+    return status;
+}
+
+static enum hw_status work(struct cache_hold *hold, struct hw_error *err)
+{
+    struct hw_cache *cache = hold->cache;
+    enum hw_status status = HW_OK;
+
+    while (status == HW_OK && goes_on(hold)) {
+        uint32_t seen = hw_shared_wake_count(cache->news);
+        uint64_t wait_ns = UINT64_MAX;
+
+        if (hold->replica == NULL && atomic_load(&cache->page->live) != 0)
+            status = live_begin(hold, err);
+        if (status == HW_OK && hold->replica != NULL)
+            status = apply(hold, &wait_ns, err);
+        if (status == HW_OK && goes_on(hold))
+            hw_shared_wait(cache->news, seen, wait_ns);
+    }
+    if (status == HW_ECORRUPT || status == HW_EFORK || status == HW_EPRUNED) {
+        struct hw_lazy_map *map = atomic_load(&cache->shown);
+
+        hw_env_log(cache->env, HW_LOG_ERROR, "event=cache_broken dir=%s reason=\"%s\"", cache->dir,
+                   err->message);
+        if (map != NULL && hold->replica != NULL)
+            hw_lazy_map_break(map); /* readers get an error, and the next opening makes it anew */
+    }
+    return status == HW_AGAIN ? HW_OK : status;
+}
+
+/* ---------------------------------------------------------------------------- begin and end */
+
+/* Whether what was filled and applied is good after the next boot. */
+static void settle(struct cache_hold *hold)
+{
+    struct hw_cache *cache = hold->cache;
+    struct hw_error err = {0};
+    int code;
+
+    hw_replica_close(hold->replica); /* copies the WAL into the file, and syncs it */
+    hold->replica = NULL;
+    if (cache->map == NULL)
+        return;
+    code = cache->guard->pMethods->xSync(cache->guard, SQLITE_SYNC_NORMAL);
+    if (code == SQLITE_OK && hw_lazy_map_end(cache->map, &err) == HW_OK)
+        return;
+    hw_env_log(cache->env, HW_LOG_WARN, "event=cache_unsettled dir=%s reason=\"%s\"", cache->dir,
+               code == SQLITE_OK ? err.message : sqlite3_errstr(code));
+}
+
+static enum hw_status hold_begin(struct cache_hold *hold, struct hw_error *err)
+{
+    struct hw_cache *cache = hold->cache;
+    enum hw_status status;
+
+    atomic_store(&cache->page->holder, cache->env->ops->process_id(cache->env));
+    atomic_store(&cache->page->yield, 0);
+    set_phase(cache, CACHE_STARTING);
+    status = log_open(hold, err);
+    if (status == HW_OK)
+        set_phase(cache, CACHE_LOG);
+    return status;
+}
+
+static void hold_end(struct cache_hold *hold)
+{
+    struct hw_cache *cache = hold->cache;
+
+    atomic_store(&cache->page->phase, (uint32_t)CACHE_NOBODY);
+    cache_filler_stop(hold->filler);
+    if (hold->replica != NULL)
+        settle(hold);
+    hw_lazy_entries_close(hold->entries);
+    hw_core_close(hold->reader.core);
+    hw_hub_mirror_close(hold->mirror);
+    hw_hub_give_back(hold->hub);
+    atomic_store(&cache->page->holder, 0);
+    atomic_store(&cache->page->online, 0);
+    cache_wake(cache);
+}
+
+static void fail_all(struct hw_cache *cache, const struct hw_error *err)
+{
+    hw_mutex_lock(&cache->mutex);
+    cache->failure = *err;
+    hw_mutex_unlock(&cache->mutex);
+    cache_page_set_text(cache->page, err->message);
+    atomic_fetch_add(&cache->page->failures, 1);
+    cache_wake(cache);
+}
+
+static void pause_after_failure(struct hw_cache *cache)
+{
+    uint64_t end = now_ns(cache) + (uint64_t)RETRY_MS * NS_PER_MS;
+
+    for (uint64_t now = now_ns(cache); now < end && atomic_load(&cache->closing) == 0;
+         now = now_ns(cache))
+        hw_shared_wait(cache->news, hw_shared_wake_count(cache->news), end - now);
+}
+
+static bool is_named(struct hw_cache *cache, struct hw_file *file)
+{
+    struct hw_file_stat own, named;
+    const struct hw_env_ops *ops = cache->env->ops;
+
+    return ops->stat_file(file, &own, NULL) == HW_OK &&
+           ops->stat(cache->env, cache->lock_path, &named, NULL) == HW_OK &&
+           own.inode == named.inode && own.device == named.device;
+}
+
+/* One tenure, with the lock. */
+static enum hw_status tenure(struct hw_cache *cache, struct hw_error *err)
+{
+    struct cache_hold hold = {.cache = cache};
+    enum hw_status status = hold_begin(&hold, err);
+
+    if (status == HW_OK)
+        status = work(&hold, err);
+    hold_end(&hold);
+    return status == HW_AGAIN ? HW_OK : status;
+}
+
+void *cache_keep(void *ctx)
+{
+    struct hw_cache *cache = ctx;
+    const struct hw_env_ops *ops = cache->env->ops;
+
+    while (atomic_load(&cache->closing) == 0) {
+        struct hw_error err = {0};
+        struct hw_file *lock = NULL; /* owned */
+        enum hw_status status = ops->open(
+            cache->env, cache->lock_path,
+            HW_OPEN_READ | HW_OPEN_WRITE | HW_OPEN_CREATE | HW_OPEN_CLOSE_ON_FORK, &lock, &err);
+
+        if (status == HW_OK)
+            status = ops->lock(lock, true, &err);
+        if (status == HW_OK && !is_named(cache, lock))
+            status = hw_fail(&err, HW_EIO, "%s: the cache was removed", cache->dir);
+        if (status == HW_OK && atomic_load(&cache->closing) == 0)
+            status = tenure(cache, &err);
+        ops->close(lock);
+        if (status != HW_OK) {
+            fail_all(cache, &err);
+            pause_after_failure(cache);
+        }
+    }
+    return NULL;
+}

@@ -1,0 +1,326 @@
+#!/usr/bin/python3
+"""Databases elsewhere, opened by their URL: the cache, what is fetched for it, and what happens to it.
+
+One line a test: "ok NAME", "not ok NAME: why" or "skip NAME: why" (docs/TESTING.md).  HW_BUILD names the
+build directory.  Names given as arguments run only those tests.  Clients are processes of their own, which
+take lines of Python on their standard input.
+"""
+
+import contextlib
+import json
+import os
+import select
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from random import Random
+
+BUILD = os.path.abspath(os.environ.get("HW_BUILD", "build/dev"))
+PROGRAM = os.path.join(BUILD, "hyperwal")
+EXTENSION = os.path.join(BUILD, "hyperwal.so")
+LONG = 40  # seconds: nothing here takes so long unless it hangs
+
+# What a client runs: it answers each line, an expression, with one line of JSON.
+CLIENT = """
+import json, os, sqlite3, sys, threading
+keep = sqlite3.connect(":memory:")
+keep.enable_load_extension(True)
+keep.load_extension(sys.argv[1])
+
+def connect(url, **parameters):
+    extra = "".join("&%s=%s" % item for item in parameters.items())
+    return sqlite3.connect("file:%s?vfs=hyperwal%s" % (url, extra), uri=True, isolation_level=None,
+                           timeout=20, check_same_thread=False)
+
+def rows(db, sql):
+    return db.execute(sql).fetchall()
+
+def status(db):
+    return json.loads(db.execute("PRAGMA hyperwal_status").fetchone()[0])
+
+def refused(function):
+    try:
+        function()
+    except Exception as error:
+        return str(error)
+    return None
+
+names = globals()
+print("ready", flush=True)
+for line in sys.stdin:
+    try:
+        try:
+            answer = eval(line, names)
+        except SyntaxError:
+            exec(line, names)
+            answer = None
+        told = {"answer": answer}
+    except Exception as error:
+        told = {"error": "%s: %s" % (type(error).__name__, error)}
+    print(json.dumps(told, default=str), flush=True)
+"""
+
+
+class Skip(Exception):
+    pass
+
+
+def check(condition, *facts):
+    if not condition:
+        raise AssertionError("; ".join(str(fact) for fact in facts))
+
+
+def run(*args, code=0, **options):
+    """Run the program.  Another exit code than `code` is a failure."""
+    done = subprocess.run([PROGRAM, *map(str, args)], capture_output=True, text=True, timeout=LONG,
+                          stdin=subprocess.DEVNULL, **options)
+    check(done.returncode == code, f"hyperwal {args}: exit {done.returncode}, expected {code}",
+          done.stdout[-300:], done.stderr[-600:])
+    return done
+
+
+class Process:
+    """A process whose output is read line by line."""
+
+    def __init__(self, command, environment=None):
+        self.command = command
+        self.errors = tempfile.TemporaryFile()
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self.errors,
+                                        stdin=subprocess.PIPE, env={**os.environ, **(environment or {})})
+        self.pending = b""
+
+    def said(self):
+        self.errors.seek(0)
+        return self.errors.read().decode()
+
+    def line(self, start=""):
+        """The next line of output that begins with `start`."""
+        deadline = time.monotonic() + LONG
+        while True:
+            while b"\n" in self.pending:
+                line, self.pending = self.pending.split(b"\n", 1)
+                if line.decode().startswith(start):
+                    return line.decode()
+            left = deadline - time.monotonic()
+            ready, _, _ = select.select([self.process.stdout], [], [], max(left, 0))
+            more = os.read(self.process.stdout.fileno(), 65536) if ready else b""
+            check(more, f"{self.command[:2]}: no line {start!r}", self.said()[-900:])
+            self.pending += more
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+    def release(self):
+        if self.process.poll() is None:
+            self.kill()
+        self.process.stdin.close()
+        self.process.stdout.close()
+        self.errors.close()
+
+
+class Client(Process):
+    def __init__(self, environment=None):
+        super().__init__([sys.executable, "-c", CLIENT, EXTENSION], environment)
+        self.line("ready")
+
+    def send(self, line):
+        self.process.stdin.write(line.encode() + b"\n")
+        self.process.stdin.flush()
+
+    def answer(self):
+        told = json.loads(self.line("{"))
+        check("error" not in told, told.get("error"))
+        return told["answer"]
+
+    def do(self, line):
+        self.send(line)
+        return self.answer()
+
+    def end(self):
+        self.process.stdin.close()
+        check(self.process.wait(timeout=LONG) == 0, "a client ended badly", self.said()[-600:])
+
+
+@contextlib.contextmanager
+def client(**options):
+    made = Client(**options)
+    try:
+        yield made
+        if made.process.poll() is None:
+            made.end()
+    finally:
+        made.release()
+
+
+@contextlib.contextmanager
+def server(*args, listen="tcp://127.0.0.1:0"):
+    """`hyperwal serve --listen`, ready; .urls has the URL of each name."""
+    process = Process([PROGRAM, "serve", "--listen", listen, *args, "--json"])
+    try:
+        process.urls = {}
+        while True:
+            told = json.loads(process.line("{"))
+            if "ready" in told:
+                break
+            process.urls[told["name"]] = told["url"]
+        yield process
+        if process.process.poll() is None:
+            process.process.send_signal(signal.SIGTERM)
+            check(process.process.wait(timeout=LONG) == 0, "the server ended badly", process.said()[-600:])
+    finally:
+        process.release()
+
+
+def make(path, mib=0, rows=100):
+    """A database; of so many MiB that do not compress, its rows in order of `a`."""
+    chance = Random(path)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("CREATE TABLE t(a INTEGER PRIMARY KEY, b TEXT)")
+        db.execute("CREATE TABLE large(a INTEGER PRIMARY KEY, b BLOB)")
+        db.execute("BEGIN")
+        db.executemany("INSERT INTO t(b) VALUES(?)", ((f"row {i}" * 5,) for i in range(rows)))
+        db.executemany("INSERT INTO large VALUES(?,?)",
+                       ((i, chance.randbytes(1000)) for i in range(mib * 1000)))
+        db.execute("COMMIT")
+    run("init", path)
+
+
+def add(path, *texts):
+    """One transaction a text, through the VFS; the seq of the last."""
+    with contextlib.closing(sqlite3.connect(f"file:{path}?vfs=hyperwal", uri=True, isolation_level=None,
+                                            timeout=20)) as db:
+        for text in texts:
+            db.execute("INSERT INTO t(b) VALUES(?)", (text,))
+        return int(db.execute("PRAGMA hyperwal_seq").fetchone()[0])
+
+
+def cache_of(directory):
+    (key,) = [name for name in os.listdir(os.path.join(directory, "cache")) if len(name) == 64]
+    return os.path.join(directory, "cache", key)
+
+
+# ---------------------------------------------------------------------------- the tests
+
+
+def a_point_query_fetches_little(directory):
+    make("app.db", mib=110)
+    size = os.path.getsize("app.db")
+    check(size >= 100 << 20, size)
+    with server("app.db") as primary, client() as c:
+        c.do(f"db = connect('{primary.urls['app.db']}')")
+        check(c.do("rows(db, 'SELECT length(b) FROM large WHERE a = 77777')") == [[1000]], "the row")
+        status = c.do("status(db)")
+        check(status["role"] == "remote" and status["online"], status)
+        check(0 < status["received_bytes"] < size * 0.02, status, size)
+        check(status["present_bytes"] < size * 0.02, status, size)
+        taken = os.stat(os.path.join(cache_of(directory), "db")).st_blocks * 512
+        check(taken < size * 0.02, taken, size)
+        print(f"    {status['received_bytes'] / size:.4f} of {size >> 20} MiB for one row")
+
+
+def a_scan_reads_ahead_and_finds_all(directory):
+    make("app.db", mib=20)
+    with server("app.db") as primary, client() as c:
+        c.do(f"db = connect('{primary.urls['app.db']}')")
+        check(c.do("rows(db, 'SELECT count(*), sum(length(b)), sum(a) FROM large')")
+              == [[20000, 20000000, 199990000]], "a scan")
+        check(c.do("rows(db, 'PRAGMA integrity_check')") == [["ok"]], "integrity")
+
+
+def commits_arrive_as_they_are_made(directory):
+    make("app.db")
+    with server("app.db") as primary, client() as c:
+        c.do(f"db = connect('{primary.urls['app.db']}')")
+        check(c.do("rows(db, 'SELECT count(*) FROM t')") == [[100]], "at first")
+        for i in range(20):
+            seq = add("app.db", f"live {i}")
+            c.do(f"rows(db, 'PRAGMA hyperwal_wait = {seq}')")
+            check(c.do("rows(db, 'SELECT b FROM t ORDER BY a DESC LIMIT 1')") == [[f"live {i}"]], i)
+            check(c.do("rows(db, 'PRAGMA hyperwal_seq')") == [[str(seq)]], seq)
+
+
+def a_reader_keeps_its_snapshot(directory):
+    make("app.db")
+    with server("app.db") as primary, client() as c:
+        url = primary.urls["app.db"]
+        c.do(f"old = connect('{url}')")
+        c.do(f"new = connect('{url}')")
+        c.do("old.execute('BEGIN')")
+        check(c.do("rows(old, 'SELECT count(*) FROM t')") == [[100]], "at first")
+        seq = add("app.db", *(f"more {i}" for i in range(50)))
+        c.do(f"rows(new, 'PRAGMA hyperwal_wait = {seq}')")
+        check(c.do("rows(new, 'SELECT count(*) FROM t')") == [[150]], "the new reader")
+        check(c.do("rows(old, 'SELECT count(*) FROM t')") == [[100]], "the old reader")
+        c.do("old.execute('COMMIT')")
+        check(c.do("rows(old, 'SELECT count(*) FROM t')") == [[150]], "the next transaction")
+
+
+def writing_is_refused_with_words(directory):
+    make("app.db")
+    with server("app.db") as primary, client() as c:
+        c.do(f"db = connect('{primary.urls['app.db']}')")
+        said = c.do("refused(lambda: db.execute('INSERT INTO t(b) VALUES(1)'))")
+        check(said == "attempt to write a readonly database", said)
+        check(c.do("rows(db, 'SELECT count(*) FROM t')") == [[100]], "and reading goes on")
+
+
+def all_spellings_of_a_url_work(directory):
+    make("app.db")
+    for listen in ("tcp://127.0.0.1:0", f"ipc://{directory}/socket", "ws://127.0.0.1:0/path"):
+        with server("app.db", listen=listen) as primary, client() as c:
+            c.do(f"db = connect('{primary.urls['app.db']}')")
+            check(c.do("rows(db, 'SELECT count(*) FROM t')") == [[100]], listen)
+    with server("app.db") as primary, client() as c:
+        key = json.loads(run("status", "app.db", "--json").stdout)["key"]
+        url = primary.urls["app.db"].rsplit("/", 1)[0] + "/" + key
+        c.do(f"db = connect('{url}')")
+        check(c.do("rows(db, 'PRAGMA hyperwal_key')") == [[key]], "by key")
+    with server("app.db") as primary, client(environment={"HYPERWAL_DEFAULT": "1"}) as c:
+        c.do(f"db = sqlite3.connect('{primary.urls['app.db']}?timeout=5000', isolation_level=None)")
+        check(c.do("rows(db, 'SELECT count(*) FROM t')") == [[100]], "bare")
+        said = c.do(f"refused(lambda: sqlite3.connect('{primary.urls['app.db']}?timeout=soon'))")
+        check(said == "unable to open database file", said)
+        check(not [name for name in os.listdir(".") if name.startswith(("hyper:", "tcp:"))], os.listdir("."))
+
+
+TESTS = (a_point_query_fetches_little, a_scan_reads_ahead_and_finds_all, commits_arrive_as_they_are_made,
+         a_reader_keeps_its_snapshot, writing_is_refused_with_words, all_spellings_of_a_url_work)
+
+
+def main(names):
+    loaded = sqlite3.connect(":memory:")  # the VFS lives as long as the process
+    loaded.enable_load_extension(True)
+    loaded.load_extension(EXTENSION)
+    failed, start = False, os.getcwd()
+    for test in TESTS:
+        if names and test.__name__ not in names:
+            continue
+        with tempfile.TemporaryDirectory() as directory:
+            directory = os.path.realpath(directory)
+            os.chdir(directory)
+            os.environ["HYPERWAL_IDENTITY"] = os.path.join(directory, "identity")
+            os.environ["HYPERWAL_CACHE"] = os.path.join(directory, "cache")
+            os.environ["TMPDIR"] = directory
+            try:
+                test(directory)
+                print(f"ok {test.__name__}", flush=True)
+            except Skip as reason:
+                print(f"skip {test.__name__}: {reason}", flush=True)
+            except Exception as error:  # every test is told of, whatever happens in it
+                failed = True
+                traceback.print_exc(file=sys.stdout)
+                print(f"not ok {test.__name__}: {error}", flush=True)
+            finally:
+                os.chdir(start)
+    loaded.close()
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
