@@ -12,4 +12,12 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size); /* 0 */
 
+/*
+ * A target may define how its inputs are changed: a list of things is better changed thing by
+ * thing.  In place, at most `capacity` bytes; the new size.  Else they are changed byte by byte.
+ */
+size_t LLVMFuzzerCustomMutator(uint8_t *bytes, size_t size, size_t capacity, unsigned seed);
+/* Whoever drives the target has this: change it byte by byte. */
+size_t LLVMFuzzerMutate(uint8_t *bytes, size_t size, size_t capacity);
+
 #endif

@@ -15,6 +15,8 @@
 
 #include "fuzz/fuzz.h"
 
+#pragma weak LLVMFuzzerCustomMutator /* few targets have one */
+
 enum { INPUT_SIZE_MAX = 1 << 16, INPUT_COUNT_MAX = 256, RUNS = 5000 };
 
 struct input {
@@ -111,6 +113,36 @@ static size_t mutate_once(uint8_t *bytes, size_t size)
     }
 }
 
+size_t LLVMFuzzerMutate(uint8_t *bytes, size_t size, size_t capacity)
+{
+    static uint8_t room[INPUT_SIZE_MAX];
+
+    memcpy(room, bytes, size);
+    size = mutate_once(room, size);
+    size = size < capacity ? size : capacity;
+    memcpy(bytes, room, size);
+    return size;
+}
+
+static size_t mutate(uint8_t *bytes, size_t size)
+{
+    if (LLVMFuzzerCustomMutator != NULL)
+        return LLVMFuzzerCustomMutator(bytes, size, INPUT_SIZE_MAX, (unsigned)chance(1U << 31));
+    return mutate_once(bytes, size);
+}
+
+/* So that the one that breaks something is left behind. */
+static void keep(const uint8_t *bytes, size_t size)
+{
+    const char *path = getenv("HYPERWAL_INPUT");
+    FILE *file = path == NULL ? NULL : fopen(path, "wb");
+
+    if (file == NULL)
+        return;
+    if (fwrite(bytes, 1, size, file) != size || fclose(file) != 0)
+        abort();
+}
+
 /* A copy of exactly this size: a read beyond it is seen by the address sanitizer. */
 static void run(const uint8_t *bytes, size_t size)
 {
@@ -119,6 +151,7 @@ static void run(const uint8_t *bytes, size_t size)
     if (copy == NULL)
         abort();
     memcpy(copy, bytes, size);
+    keep(bytes, size);
     (void)LLVMFuzzerTestOneInput(copy, size); /* always 0 */
     free(copy);
 }
@@ -143,7 +176,7 @@ int main(int argc, char **argv)
 
         memcpy(bytes, from->bytes, size);
         for (uint64_t times = 1 + chance(4); times > 0; times--)
-            size = mutate_once(bytes, size);
+            size = mutate(bytes, size);
         run(bytes, size);
     }
     (void)printf("ok %s bears its corpus of %zu and %ld mutations\n", argv[1], input_count, runs);
