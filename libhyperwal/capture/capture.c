@@ -453,15 +453,25 @@ void hw_capture_exclusive_committed(struct hw_capture *capture)
     hw_shared_commit(capture->shared);
 }
 
+/* Nobody else is at the database, and the wal-index is on SQLite's heap. */
+static bool is_alone(const struct hw_capture *capture)
+{
+    return atomic_load(&capture->exclusive) && !atomic_load(&capture->exclusive_has_shm);
+}
+
 /*
- * The end of the log is known to be a state of this database.  If it is not (the worker could not
- * look, or looks still), nothing may say that the file as it is now agrees with the log.
+ * The end of the log is known to be a state of this database, in the WAL as it is now.  If it is not
+ * (the worker could not look, or looks still, or others emptied the WAL), nothing may say that the
+ * file as it is now agrees with the log.
  */
 static bool is_reconciled(struct hw_capture *capture)
 {
     struct hw_shared_position position = hw_shared_position(capture->shared);
+    struct hw_wal_index_header header;
 
-    return position.seq != UINT64_MAX && position.frame != UINT32_MAX;
+    if (is_alone(capture))
+        return position.seq != UINT64_MAX && position.frame != UINT32_MAX;
+    return hw_gate_header(capture, &header) == HW_OK && hw_round_is_at(capture, &position, &header);
 }
 
 void hw_capture_wal_deleted(struct hw_capture *capture)

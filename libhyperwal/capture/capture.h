@@ -118,10 +118,22 @@ int hw_gate_checkpoint_lock(struct hw_capture *capture, bool automatic);
 /* Door 2, CKPT_START: waits until the log is durable up to mxFrame.  False: it did not come so far:
  * let the next xFileSize fail with SQLITE_IOERR, never with BUSY. */
 bool hw_gate_checkpoint_start(struct hw_capture *capture);
-/* Door 3, after the base's exclusive lock of READ(1..4): false: give it back and say SQLITE_BUSY.
+/* What a connection keeps between the two of door 3. */
+struct hw_gate_pass {
+    bool is_open;
+    uint8_t salts[8]; /* the log was there */
+    uint32_t frame;
+    uint8_t salts_before[8]; /* of the wal-index */
+};
+/*
+ * Door 3, after the base's exclusive lock of READ(1..4): false: give it back and say SQLITE_BUSY.
  * `connection` is the base file of the caller; `holds_checkpoint`: it has CKPT itself.  Never
- * waits. */
-bool hw_gate_restart(struct hw_capture *capture, sqlite3_file *connection, bool holds_checkpoint);
+ * waits.
+ */
+bool hw_gate_restart(struct hw_capture *capture, sqlite3_file *connection, bool holds_checkpoint,
+                     struct hw_gate_pass *pass);
+/* Before these locks are given back: was the WAL emptied? */
+void hw_gate_restarted(struct hw_capture *capture, struct hw_gate_pass *pass);
 /* After the base's lock of CKPT: false if somebody is restarting the WAL: give it back, BUSY. */
 bool hw_gate_checkpoint_locked(struct hw_capture *capture, sqlite3_file *connection);
 /* Door 4: is everything committed in the log?  Decides the answer to PERSIST_WAL, without

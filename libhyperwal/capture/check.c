@@ -93,9 +93,10 @@ static bool check_is_disturbed(struct hw_capture *capture)
     if (hw_worker_header(capture, &header, NULL) != HW_OK)
         return true;
     if (!hw_header_same_round(&header, worker->check_at.salts) &&
-        (worker->check_at.frame > 0 || header.max_frame > 0))
-        return worker->check_at.frame >
-               0; /* an empty WAL that began: the file is still the state */
+        (worker->check_at.frame > 0 || header.max_frame == 0 ||
+         !(atomic_load(&capture->exclusive) ||
+           hw_round_follows(capture, &worker->check_at, header.salts))))
+        return true; /* else an empty WAL began: the file is still the state */
     return header.max_frame < worker->check_at.frame ||
            hw_worker_check_backfill(capture, worker->check_at.frame, NULL) != HW_OK;
 }

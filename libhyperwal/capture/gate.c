@@ -206,11 +206,12 @@ bool hw_gate_checkpoint_start(struct hw_capture *capture)
     return wait_logged(capture);
 }
 
-bool hw_gate_restart(struct hw_capture *capture, sqlite3_file *connection, bool holds_checkpoint)
+bool hw_gate_restart(struct hw_capture *capture, sqlite3_file *connection, bool holds_checkpoint,
+                     struct hw_gate_pass *pass)
 {
     struct hw_wal_index_header header;
-    struct hw_shared_position position;
 
+    pass->is_open = false;
     if (!atomic_load(&capture->ready) || hw_gate_header(capture, &header) != HW_OK ||
         !reaches(capture, header.salts, header.max_frame))
         return false;
@@ -224,41 +225,8 @@ bool hw_gate_restart(struct hw_capture *capture, sqlite3_file *connection, bool 
         (void)methods->xShmLock(connection, HW_SHM_CKPT, 1,
                                 SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE); /* cannot fail */
     }
-    position = hw_shared_position(capture->shared);
-    if (!is_released(&position))
-        hw_shared_set_door(capture->shared, &position);
+    hw_round_pass(capture, &header, pass);
     return true;
-}
-
-static bool same_place(const struct hw_shared_position *a, const struct hw_shared_position *b)
-{
-    return a->frame == b->frame && memcmp(a->salts, b->salts, sizeof(a->salts)) == 0;
-}
-
-void hw_capture_new_round(struct hw_capture *capture, const uint8_t salts[8])
-{
-    struct hw_shared_position logged = hw_shared_position(capture->shared);
-    struct hw_shared_position door = hw_shared_door(capture->shared);
-    struct hw_shared_round round = {.origin = {.frame = UINT32_MAX}};
-
-    memcpy(round.salts, salts, sizeof(round.salts));
-    if (logged.seq != UINT64_MAX && (logged.frame == 0 || same_place(&logged, &door)))
-        round.origin = logged;
-    hw_shared_set_round(capture->shared, &round);
-}
-
-bool hw_gate_round_is_ours(struct hw_capture *capture, const struct hw_wal_position *at,
-                           const uint8_t salts[8], bool closed_clean)
-{
-    struct hw_shared_round round = hw_shared_round(capture->shared);
-
-    if (capture->worker.state == WORKER_RUNNING && atomic_load(&capture->held))
-        return true; /* whoever began it */
-    if (memcmp(round.salts, salts, sizeof(round.salts)) != 0)
-        return false; /* begun by a program without hyperwal */
-    return closed_clean || at->frame == 0 ||
-           (round.origin.frame == at->frame &&
-            memcmp(round.origin.salts, at->salts, sizeof(at->salts)) == 0);
 }
 
 bool hw_gate_checkpoint_locked(struct hw_capture *capture, sqlite3_file *connection)

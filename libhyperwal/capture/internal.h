@@ -324,6 +324,38 @@ struct hw_peer_table *hw_remote_peers(struct hw_capture *capture);
 /* The worker's, as it begins: what was confirmed of another fork, or of more, means nothing. */
 void hw_remote_set_fork(struct hw_capture *capture, uint64_t fork);
 
+/* ---------------------------------------------------------------------------------- round.c */
+
+/*
+ * Was the WAL emptied when the log had reached `frame` of the round with `salts`, which was all of
+ * it, so that its index has `empty_salts` now?
+ */
+bool hw_round_is_emptied_at(struct hw_capture *capture, const uint8_t salts[8], uint32_t frame,
+                            const uint8_t empty_salts[8]);
+/* Is `position` in the round that the WAL is in as of `header`, or all there was before? */
+bool hw_round_is_at(struct hw_capture *capture, const struct hw_shared_position *position,
+                    const struct hw_wal_index_header *header);
+/* Door 3 is open: note what must be known if a restart comes of it. */
+void hw_round_pass(struct hw_capture *capture, const struct hw_wal_index_header *header,
+                   struct hw_gate_pass *pass);
+/*
+ * Did the round with `salts` begin when all of the WAL was before `at`, or while the worker runs and
+ * this process holds the WAL?
+ */
+bool hw_round_follows(struct hw_capture *capture, const struct hw_wal_position *at,
+                      const uint8_t salts[8]);
+/* The same, and only if a connection of ours began it when the WAL was empty. */
+bool hw_round_begins_at(struct hw_capture *capture, const uint8_t at_salts[8], uint32_t at_frame,
+                        const uint8_t salts[8]);
+/* Did a connection of ours begin it? */
+bool hw_round_is_ours(struct hw_capture *capture, const uint8_t salts[8]);
+/*
+ * The worker runs and the WAL is empty: note.at is there then, if all was logged before; else the
+ * worker doubts.  HW_AGAIN: somebody is about to say so.
+ */
+enum hw_status hw_round_follow_empty(struct hw_capture *capture,
+                                     const struct hw_wal_index_header *header) HW_MUST_CHECK;
+
 /* ----------------------------------------------------------------------------------- gate.c */
 
 /* The log cannot be written: what is not in it will not be there in time. */
@@ -333,12 +365,6 @@ enum hw_status hw_gate_open(struct hw_capture *capture, bool with_index,
                             struct hw_error *err) HW_MUST_CHECK;
 void hw_gate_close(struct hw_capture *capture);
 enum hw_status hw_gate_header(struct hw_capture *capture, struct hw_wal_index_header *out);
-/*
- * Did the round with `salts` begin through us, when all of the WAL up to `at` (or, after a clean
- * close, up to its end) was in the log?  Or, while the worker runs, under a hold of this process?
- */
-bool hw_gate_round_is_ours(struct hw_capture *capture, const struct hw_wal_position *at,
-                           const uint8_t salts[8], bool closed_clean);
 enum hw_status hw_base_open(struct hw_capture *capture, sqlite3_file **out,
                             struct hw_error *err) HW_MUST_CHECK;
 void hw_base_close(sqlite3_file *file);

@@ -125,7 +125,8 @@ static enum hw_status find_place(struct hw_capture *capture,
     if (header->max_frame == 0) /* logged frames may be gone: recovery refused the WAL */
         ours = clean || worker->note.at.frame == 0;
     else
-        ours = hw_gate_round_is_ours(capture, &worker->note.at, header->salts, clean);
+        ours = clean ? hw_round_is_ours(capture, header->salts)
+                     : hw_round_follows(capture, &worker->note.at, header->salts);
     *chain = backfilled == 0; /* the file is what it was before this round */
     *trusted = *chain && ours && same_file;
     return *chain ? begin_round(capture, header) : HW_OK;

@@ -10,7 +10,7 @@
 #include "base/bytes.h"
 #include "env/thread.h"
 
-enum { MAGIC = 0x50535748, VERSION = 2, SLOT_COUNT = 4, READ_TRIES = 100 };
+enum { MAGIC = 0x50535748, VERSION = 3, SLOT_COUNT = 4, READ_TRIES = 100 };
 enum { REMOTE_WAIT_NS = 1000000000 };
 enum slot_state { FREE, FILLING, POSTED, TAKEN, DONE };
 
@@ -396,27 +396,35 @@ void hw_shared_set_position(struct hw_shared_page *page, const struct hw_shared_
     positions_set(&page->layout->position, position->salts, position->frame, position->seq);
 }
 
-struct hw_shared_position hw_shared_door(struct hw_shared_page *page)
+/* Other salts travel in the field of a seq. */
+struct hw_shared_door hw_shared_door(struct hw_shared_page *page)
 {
-    return positions_get(&page->layout->door);
+    struct hw_shared_position position = positions_get(&page->layout->door);
+    struct hw_shared_door door = {.frame = position.frame};
+
+    memcpy(door.salts, position.salts, sizeof(door.salts));
+    hw_put_le64(door.empty_salts, position.seq);
+    return door;
 }
 
-void hw_shared_set_door(struct hw_shared_page *page, const struct hw_shared_position *position)
+void hw_shared_set_door(struct hw_shared_page *page, const struct hw_shared_door *door)
 {
-    positions_set(&page->layout->door, position->salts, position->frame, position->seq);
+    positions_set(&page->layout->door, door->salts, door->frame, hw_get_le64(door->empty_salts));
 }
 
 struct hw_shared_round hw_shared_round(struct hw_shared_page *page)
 {
-    struct hw_shared_round round = {.origin = positions_get(&page->layout->round)};
+    struct hw_shared_position position = positions_get(&page->layout->round);
+    struct hw_shared_round round = {.is_known = position.frame != 0};
 
-    hw_put_le64(round.salts, round.origin.seq); /* the new salts travel in this field */
+    memcpy(round.empty_salts, position.salts, sizeof(round.empty_salts));
+    hw_put_le64(round.salts, position.seq);
     return round;
 }
 
 void hw_shared_set_round(struct hw_shared_page *page, const struct hw_shared_round *round)
 {
-    positions_set(&page->layout->round, round->origin.salts, round->origin.frame,
+    positions_set(&page->layout->round, round->empty_salts, round->is_known,
                   hw_get_le64(round->salts));
 }
 

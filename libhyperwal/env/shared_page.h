@@ -22,8 +22,8 @@
  *      104  applied_seq     of a replica, plus 1; 0: none
  *      112  committed       write locks released since the page was made
  *      120  positions       each a generation and two slots: up to where the log reaches; where it
- *                           reached when door 3 was passed; the round of the WAL that began last
- *                           and from where; up to where the WAL is synced
+ *                           reached when the WAL was emptied through door 3; the round of the WAL
+ *                           that began last; up to where the WAL is synced; the newest gap
  *      512  alarm           what is wrong, empty if nothing is
  *     1024  mailbox         requests of other processes to the worker
  *
@@ -97,14 +97,25 @@ struct hw_shared_position {
 struct hw_shared_position hw_shared_position(struct hw_shared_page *page);
 void hw_shared_set_position(struct hw_shared_page *page, const struct hw_shared_position *position);
 
-/* Door 3 was passed when the log reached to here, which was all of the WAL. */
-struct hw_shared_position hw_shared_door(struct hw_shared_page *page);
-void hw_shared_set_door(struct hw_shared_page *page, const struct hw_shared_position *position);
+/*
+ * The salts that the wal-index has while the WAL is empty name an emptying: each one makes new ones,
+ * and who writes the first frame need not use them.
+ */
 
-/* A connection of ours began a round of the WAL with `salts` when the log reached to `origin`. */
+/* A connection of ours emptied the WAL when the log reached to here, which was all of it. */
+struct hw_shared_door {
+    uint8_t salts[8];
+    uint32_t frame;
+    uint8_t empty_salts[8]; /* of the wal-index after it */
+};
+struct hw_shared_door hw_shared_door(struct hw_shared_page *page);
+void hw_shared_set_door(struct hw_shared_page *page, const struct hw_shared_door *door);
+
+/* A connection of ours began a round of the WAL, which was empty, with `salts`. */
 struct hw_shared_round {
     uint8_t salts[8];
-    struct hw_shared_position origin; /* its seq is not kept */
+    bool is_known;          /* what the wal-index was before */
+    uint8_t empty_salts[8]; /* that */
 };
 struct hw_shared_round hw_shared_round(struct hw_shared_page *page);
 void hw_shared_set_round(struct hw_shared_page *page, const struct hw_shared_round *round);

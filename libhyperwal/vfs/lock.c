@@ -247,7 +247,8 @@ static int lock_exclusive(struct hw_shim_file *file, int first, int count, int f
         !hw_gate_checkpoint_locked(file->capture, file->below))
         return refuse(file, first, count);
     if (first == READ1 && count == RESTART_SLOTS &&
-        !hw_gate_restart(file->capture, file->below, holds(file, HW_SHM_CKPT))) /* door 3 */
+        !hw_gate_restart(file->capture, file->below, holds(file, HW_SHM_CKPT),
+                         &file->door)) /* door 3 */
         return refuse(file, first, count);
     return SQLITE_OK;
 }
@@ -271,6 +272,8 @@ static int shm_unlock(struct hw_shim_file *file, int first, int count, int flags
 
     if (ours && is_exclusive && first == HW_SHM_CKPT)
         hw_shim_checkpoint_end(file);
+    if (ours && is_exclusive && first == READ1 && count == RESTART_SLOTS)
+        hw_gate_restarted(file->capture, &file->door);
     code = below_lock(file, first, count, flags);
     *held &= (uint16_t)~slots(first, count);
     if (ours)

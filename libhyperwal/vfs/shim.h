@@ -94,6 +94,7 @@ struct hw_shim_file {
     bool checkpoint_due;       /* commits were not confirmed, so SQLite's own did not run */
     bool wal_deleted;          /* capture was told, and no WAL was begun since */
     bool checkpoint_refused;   /* door 2 failed: the next xFileSize fails */
+    struct hw_gate_pass door;  /* while it holds the locks of a restart */
     enum hw_durability durability;
     unsigned replicas; /* that confirm */
     uint64_t timeout_ms;

@@ -167,6 +167,128 @@ static void an_adopted_state_is_not_undone_by_a_journal_that_comes_back(void **s
     assert_int_equal(gaps(), 0);
 }
 
+static sqlite3 *stranger_open(void)
+{
+    sim_set_process(sim, 1);
+    return open_with(sim_vfs(sim)->zName);
+}
+
+static void stranger_close(sqlite3 *stranger)
+{
+    assert_int_equal(sqlite3_close(stranger), SQLITE_OK);
+    sim_set_process(sim, 0);
+}
+
+/* The worker looks once; there may be nothing to do. */
+static void step(struct hw_capture *capture)
+{
+    struct hw_error err = {0};
+    uint64_t deadline;
+
+    if (hw_capture_step(capture, &deadline, &err) < 0)
+        fail_msg("%s", err.message);
+}
+
+/* A program without hyperwal copies all of the WAL and cuts it off. */
+static void empty_by_stranger(void)
+{
+    sqlite3 *stranger = stranger_open();
+
+    run_sql(stranger, "PRAGMA wal_checkpoint(TRUNCATE)");
+    stranger_close(stranger);
+}
+
+/* A log that ends where the next round of the WAL will begin. */
+static sqlite3 *open_at_empty_wal(void)
+{
+    sqlite3 *db = open_with("hwsim");
+
+    run_sql(db, "PRAGMA journal_mode=WAL; CREATE TABLE t(a INTEGER PRIMARY KEY, b);"
+                "INSERT INTO t VALUES(1, randomblob(3000))");
+    (void)logged(db);
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+    db = open_with("hwsim");
+    (void)logged(db);
+    return db;
+}
+
+static void expect_restored(uint64_t seq, uint64_t wanted)
+{
+    uint64_t restored = 0;
+    struct hw_error err = {0};
+
+    if (restore(seq, &restored, &err) != HW_OK)
+        fail_msg("%s", err.message);
+    assert_true(restored == wanted);
+}
+
+/* The log must not go on as if nothing had been in between. */
+static void a_round_that_a_stranger_emptied_is_a_gap(void **state)
+{
+    sqlite3 *db = open_at_empty_wal();
+    uint64_t seq, wanted;
+
+    (void)state;
+    run_sql(db, "INSERT INTO t VALUES(2, randomblob(9000))");
+    empty_by_stranger();
+    run_sql(db, "INSERT INTO t VALUES(3, randomblob(100))");
+    seq = logged(db);
+    assert_int_equal(gaps(), 1);
+    wanted = fingerprint_of(db);
+    assert_int_equal(sqlite3_close(db), SQLITE_OK); /* it finishes the snapshot */
+    expect_restored(seq, wanted);
+}
+
+/* Nor if nobody commits any more: the last close must not call the file a state of the log. */
+static void a_last_close_after_a_round_was_emptied_tells_of_the_gap(void **state)
+{
+    sqlite3 *db = open_at_empty_wal();
+    uint64_t seq, wanted;
+
+    (void)state;
+    run_sql(db, "INSERT INTO t VALUES(2, randomblob(9000))");
+    empty_by_stranger();
+    wanted = fingerprint_of(db);
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+    db = open_with("hwsim");
+    seq = logged(db);
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+    assert_int_equal(gaps(), 1);
+    expect_restored(seq, wanted);
+}
+
+/* Nothing was lost, and that is known without reading the database. */
+static void rounds_of_our_own_need_no_check(void **state)
+{
+    static const char *const emptied[] = {
+        "SELECT 1",
+        "PRAGMA wal_checkpoint(TRUNCATE)",
+        "PRAGMA wal_checkpoint(RESTART)",
+        "PRAGMA wal_checkpoint(TRUNCATE); PRAGMA wal_checkpoint(TRUNCATE)",
+        "PRAGMA wal_checkpoint(PASSIVE)",
+        "PRAGMA wal_checkpoint(TRUNCATE); PRAGMA wal_checkpoint(RESTART)",
+    };
+    sqlite3 *db = open_at_empty_wal(), *other = open_with("hwsim");
+    struct hw_capture *capture = capture_of(db);
+    struct hw_capture_status status;
+
+    (void)state;
+    (void)capture_of(other);
+    for (size_t i = 0; i < 4 * sizeof(emptied) / sizeof(emptied[0]); i++) {
+        run_sql(db, emptied[i / 4]);
+        if (i % 2 == 0)
+            step(capture); /* it may look in between, or not */
+        run_sql(i / 2 % 2 == 0 ? db : other, "INSERT INTO t(b) VALUES(randomblob(100))");
+        step(capture);
+        hw_capture_status(capture, &status);
+        assert_string_equal(status.state, "running");
+        (void)logged(db);
+    }
+    assert_int_equal(sqlite3_close(other), SQLITE_OK);
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+    assert_int_equal(gaps(), 0);
+}
+
 /* A log of some states, two of them in a snapshot. */
 static void make_log(struct sim *machine, void *ctx)
 {
@@ -236,6 +358,9 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         TEST(the_oldest_state_that_is_kept_is_restored),
         TEST(an_adopted_state_is_not_undone_by_a_journal_that_comes_back),
+        TEST(a_round_that_a_stranger_emptied_is_a_gap),
+        TEST(a_last_close_after_a_round_was_emptied_tells_of_the_gap),
+        TEST(rounds_of_our_own_need_no_check),
         TEST(a_log_that_was_being_pruned_verifies_after_any_end),
     };
 
