@@ -84,8 +84,8 @@ enum hw_status hw_check_begin(struct hw_capture *capture, const char *reason, bo
     return HW_OK;
 }
 
-/* Somebody moved on under the check: it says nothing. */
-static bool check_is_disturbed(struct hw_capture *capture)
+/* The WAL is not any more what it was when the check began: it says nothing. */
+static bool check_is_outrun(struct hw_capture *capture)
 {
     struct hw_worker *worker = &capture->worker;
     struct hw_wal_index_header header;
@@ -97,8 +97,16 @@ static bool check_is_disturbed(struct hw_capture *capture)
          !(atomic_load(&capture->exclusive) ||
            hw_round_follows(capture, &worker->check_at, header.salts))))
         return true; /* else an empty WAL began: the file is still the state */
-    return header.max_frame < worker->check_at.frame ||
-           hw_worker_check_backfill(capture, worker->check_at.frame, NULL) != HW_OK;
+    return header.max_frame < worker->check_at.frame;
+}
+
+/*
+ * Frames after the place of the check were copied into the file, or soon are: who is at door 2 waits
+ * for us, and has said already how far it wants to go.
+ */
+static bool check_is_disturbed(struct hw_capture *capture)
+{
+    return hw_worker_check_backfill(capture, capture->worker.check_at.frame, NULL) != HW_OK;
 }
 
 /*
@@ -234,15 +242,16 @@ static enum hw_status find_state(struct hw_capture *capture, uint64_t sum, uint3
 static enum hw_status conclude(struct hw_capture *capture, struct hw_error *err)
 {
     struct hw_worker *worker = &capture->worker;
+    bool is_same = hw_core_length(worker->core) > 0 && worker->check_sum == worker->note.sum &&
+                   worker->check_header.page_count == worker->note.page_count;
     uint64_t seq = 0;
     enum hw_status status;
 
-    if (check_is_disturbed(capture))
+    if (check_is_outrun(capture) || (!is_same && check_is_disturbed(capture)))
         return check_anew(capture, err);
     if (hw_core_length(worker->core) == 0) {
         status = add_state(capture, HW_ENTRY_GENESIS, err);
-    } else if (worker->check_sum == worker->note.sum &&
-               worker->check_header.page_count == worker->note.page_count) {
+    } else if (is_same) {
         worker->note.at = worker->check_at;
         status = hw_sums_commit(worker->sums, worker->note.seq, err);
     } else if (worker->check_at_logged) {

@@ -289,6 +289,27 @@ static void rounds_of_our_own_need_no_check(void **state)
     assert_int_equal(gaps(), 0);
 }
 
+/*
+ * A check of the state at the place where the log ends says that all is well, although a last close
+ * waits for it at door 2, and has said how far it will copy.
+ */
+static void a_last_close_that_waits_for_a_check_makes_no_gap(void **state)
+{
+    sqlite3 *db = open_at_empty_wal(), *stranger;
+
+    (void)state;
+    run_sql(db, "INSERT INTO t VALUES(2, randomblob(9000))");
+    (void)logged(db);
+    run_sql(db, "PRAGMA wal_checkpoint(PASSIVE)");
+    stranger = stranger_open();
+    run_sql(stranger, "INSERT INTO t VALUES(3, randomblob(9000))"); /* a new round */
+    stranger_close(stranger);
+    step(capture_of(db)); /* who began this round?  The check begins. */
+    step(capture_of(db));
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+    assert_int_equal(gaps(), 0);
+}
+
 /* A log of some states, two of them in a snapshot. */
 static void make_log(struct sim *machine, void *ctx)
 {
@@ -361,6 +382,7 @@ int main(int argc, char **argv)
         TEST(a_round_that_a_stranger_emptied_is_a_gap),
         TEST(a_last_close_after_a_round_was_emptied_tells_of_the_gap),
         TEST(rounds_of_our_own_need_no_check),
+        TEST(a_last_close_that_waits_for_a_check_makes_no_gap),
         TEST(a_log_that_was_being_pruned_verifies_after_any_end),
     };
 
