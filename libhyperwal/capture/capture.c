@@ -498,28 +498,12 @@ void hw_capture_checkpointed(struct hw_capture *capture)
 
 /* ------------------------------------------------------------------------------ questions */
 
-/* Is what was committed at `target` in the log by now? */
-static bool is_reached(struct hw_capture *capture, const struct hw_wal_index_header *target,
-                       struct hw_shared_position *position)
-{
-    struct hw_wal_index_header now;
-
-    *position = hw_shared_position(capture->shared);
-    if (position->seq == UINT64_MAX || position->frame == UINT32_MAX)
-        return false;
-    if (memcmp(position->salts, target->salts, 8) == 0)
-        return position->frame >= target->max_frame;
-    /* Another round: if it is the log that is behind, no.  If the WAL went on, all was logged. */
-    return target->max_frame == 0 ||
-           (hw_gate_header(capture, &now) == HW_OK && !hw_header_same_round(&now, target->salts));
-}
-
 static enum hw_status header_now(struct hw_capture *capture, struct hw_wal_index_header *out,
                                  uint64_t deadline, struct hw_error *err)
 {
     enum hw_status status = HW_OK;
 
-    if (atomic_load(&capture->exclusive) && !atomic_load(&capture->exclusive_has_shm)) {
+    if (is_alone(capture)) {
         hw_mutex_lock(&capture->step_mutex);
         *out = capture->worker.private_header;
         hw_mutex_unlock(&capture->step_mutex);
@@ -535,6 +519,44 @@ static enum hw_status header_now(struct hw_capture *capture, struct hw_wal_index
         hw_shared_wait(capture->shared, hw_shared_wake_count(capture->shared), 1000000);
     }
     return status;
+}
+
+/* Has the log come to `target`, or further, whatever became of it? */
+static bool is_reached(struct hw_capture *capture, const struct hw_capture_target *target,
+                       struct hw_shared_position *position)
+{
+    struct hw_wal_index_header now;
+
+    *position = hw_shared_position(capture->shared);
+    if (position->seq == UINT64_MAX || position->frame == UINT32_MAX)
+        return false;
+    if (memcmp(position->salts, target->salts, sizeof(target->salts)) == 0)
+        return position->frame >= target->frame;
+    if (is_alone(capture) && target->frame == 0)
+        return true;
+    /* Another round: the one that the WAL is in now is later.  In any other the log may be behind. */
+    return header_now(capture, &now, 0, NULL) == HW_OK &&
+           !(target->frame > 0 && hw_header_same_round(&now, target->salts)) &&
+           hw_round_is_at(capture, position, &now);
+}
+
+/*
+ * The log has come to `target` or further; was it by a gap?  A commit that is in the gap's state but
+ * in no entry is lost, too, but what is seen now (not `of_commit`) has that state's seq.
+ */
+static bool is_lost(struct hw_capture *capture, const struct hw_capture_target *target,
+                    bool of_commit, uint64_t *seq)
+{
+    struct hw_shared_gap gap;
+
+    if (hw_shared_gaps(capture->shared, &gap) == target->gaps)
+        return false;
+    *seq = gap.after.seq;
+    if (memcmp(gap.before.salts, target->salts, 8) == 0 && gap.before.frame >= target->frame)
+        return false; /* it was in the log before */
+    if (memcmp(gap.after.salts, target->salts, 8) == 0)
+        return of_commit && gap.after.frame >= target->frame;
+    return !hw_round_begins_at(capture, gap.after.salts, gap.after.frame, target->salts);
 }
 
 /* Wait for news, at most until `deadline`; without a thread of our own: do the work. */
@@ -555,21 +577,52 @@ static uint64_t deadline_in(struct hw_capture *capture, uint64_t timeout_ms)
     return capture->env->ops->monotonic_ns(capture->env) + timeout_ms * 1000000U;
 }
 
-enum hw_status hw_capture_wait_logged(struct hw_capture *capture, uint64_t timeout_ms,
-                                      uint64_t *seq, struct hw_error *err)
+static enum hw_status target_now(struct hw_capture *capture, struct hw_capture_target *out,
+                                 uint64_t deadline, struct hw_error *err)
 {
-    uint64_t deadline = deadline_in(capture, timeout_ms);
-    struct hw_shared_position position;
-    struct hw_wal_index_header target;
-    char alarm[HW_SHARED_TEXT_SIZE];
-    enum hw_status status = header_now(capture, &target, deadline, err);
+    struct hw_shared_gap gap;
+    struct hw_wal_index_header header;
+    uint64_t gaps = hw_shared_gaps(capture->shared, &gap); /* a later one may be about it */
+    enum hw_status status = header_now(capture, &header, deadline, err);
 
     if (status != HW_OK)
         return status;
+    *out = (struct hw_capture_target){.is_known = true, .frame = header.max_frame, .gaps = gaps};
+    memcpy(out->salts, header.salts, sizeof(out->salts));
+    return HW_OK;
+}
+
+void hw_capture_target(struct hw_capture *capture, struct hw_capture_target *target)
+{
+    target->is_known = !is_alone(capture) && target_now(capture, target, 0, NULL) == HW_OK;
+}
+
+enum hw_status hw_capture_wait_target(struct hw_capture *capture,
+                                      const struct hw_capture_target *target, uint64_t timeout_ms,
+                                      uint64_t *seq, struct hw_error *err)
+{
+    uint64_t deadline = deadline_in(capture, timeout_ms), gap;
+    bool of_commit = target != NULL && target->is_known;
+    struct hw_shared_position position;
+    struct hw_capture_target now;
+    char alarm[HW_SHARED_TEXT_SIZE];
+
+    if (!of_commit) {
+        enum hw_status status = target_now(capture, &now, deadline, err);
+
+        if (status != HW_OK)
+            return status;
+        target = &now;
+    }
     for (;;) {
         uint32_t seen = hw_shared_wake_count(capture->shared);
 
-        if (is_reached(capture, &target, &position)) {
+        if (is_reached(capture, target, &position)) {
+            if (is_lost(capture, target, of_commit, &gap))
+                return hw_fail(err, HW_EFORK,
+                               "%s: what was committed last is in the gap at seq %llu: it was lost "
+                               "to the log before it was in it",
+                               capture->path, (unsigned long long)gap);
             *seq = position.seq;
             return HW_OK;
         }
@@ -580,6 +633,12 @@ enum hw_status hw_capture_wait_logged(struct hw_capture *capture, uint64_t timeo
     hw_shared_alarm(capture->shared, alarm);
     return hw_fail(err, HW_ETIMEOUT, "%s: not in the log after %llu ms%s%s", capture->path,
                    (unsigned long long)timeout_ms, alarm[0] != '\0' ? ": " : "", alarm);
+}
+
+enum hw_status hw_capture_wait_logged(struct hw_capture *capture, uint64_t timeout_ms,
+                                      uint64_t *seq, struct hw_error *err)
+{
+    return hw_capture_wait_target(capture, NULL, timeout_ms, seq, err);
 }
 
 static enum hw_status ask(struct hw_capture *capture, const struct hw_request *request,

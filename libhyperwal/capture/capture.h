@@ -152,10 +152,23 @@ void hw_gate_write_locked(struct hw_capture *capture);
 
 /* ---------------------------------------------------------- what users ask (any thread) */
 
+/* The end of the WAL at a commit: what a wait is for. */
+struct hw_capture_target {
+    bool is_known;
+    uint8_t salts[8];
+    uint32_t frame;
+    uint64_t gaps; /* that the log was given before */
+};
+/* As of now.  Of a commit: while the connection still holds WRITE. */
+void hw_capture_target(struct hw_capture *capture, struct hw_capture_target *target);
 /*
- * Wait until everything committed when this is called is durable in the log.  *seq: of the last
- * entry.  HW_ETIMEOUT after timeout_ms.
+ * Wait until everything up to `target` is durable in the log.  NULL, or one that is not known: all
+ * that is committed when this is called.  *seq: of the last entry.  HW_ETIMEOUT after timeout_ms.
+ * HW_EFORK: a gap took its place, since somebody emptied the WAL before it was logged.
  */
+enum hw_status hw_capture_wait_target(struct hw_capture *capture,
+                                      const struct hw_capture_target *target, uint64_t timeout_ms,
+                                      uint64_t *seq, struct hw_error *err) HW_MUST_CHECK;
 enum hw_status hw_capture_wait_logged(struct hw_capture *capture, uint64_t timeout_ms,
                                       uint64_t *seq, struct hw_error *err) HW_MUST_CHECK;
 /*
@@ -163,8 +176,9 @@ enum hw_status hw_capture_wait_logged(struct hw_capture *capture, uint64_t timeo
  * set as soon as it is known, before that UINT64_MAX.  HW_ETIMEOUT: the error says who is missing.
  * HW_EMISUSE: a log in memory has no followers.
  */
-enum hw_status hw_capture_wait_remote(struct hw_capture *capture, unsigned replicas, bool applied,
-                                      uint64_t timeout_ms, uint64_t *seq,
+enum hw_status hw_capture_wait_remote(struct hw_capture *capture,
+                                      const struct hw_capture_target *target, unsigned replicas,
+                                      bool applied, uint64_t timeout_ms, uint64_t *seq,
                                       struct hw_error *err) HW_MUST_CHECK;
 /* Ask the worker, in whatever process, for a snapshot or a label; returns when it is durable. */
 enum hw_status hw_capture_snapshot(struct hw_capture *capture, uint64_t timeout_ms, uint64_t *seq,

@@ -138,6 +138,20 @@ static enum hw_status sync_state(struct hw_capture *capture, struct hw_error *er
     return hw_worker_sync_wal(capture, worker->check_at.frame, err);
 }
 
+/* Who waits for a commit must know that the log goes on without it. */
+static void tell_gap(struct hw_capture *capture, const struct hw_note *after)
+{
+    const struct hw_wal_position *before = &capture->worker.logged_at;
+    struct hw_shared_gap gap = {
+        .before.frame = before->frame,
+        .after = {.frame = after->at.frame, .seq = after->seq},
+    };
+
+    memcpy(gap.before.salts, before->salts, sizeof(gap.before.salts));
+    memcpy(gap.after.salts, after->at.salts, sizeof(gap.after.salts));
+    hw_shared_add_gap(capture->shared, &gap);
+}
+
 /* A batch of one block: genesis or gap.  The state as of check_at is that of its seq. */
 static enum hw_status add_state(struct hw_capture *capture, enum hw_entry_type type,
                                 struct hw_error *err)
@@ -192,6 +206,8 @@ static enum hw_status add_state(struct hw_capture *capture, enum hw_entry_type t
         return status;
     }
     worker->log_page_size = worker->page_size;
+    if (type == HW_ENTRY_GAP)
+        tell_gap(capture, &note);
     status = hw_worker_commit(capture, &note, err);
     if (status == HW_OK)
         worker->snapshot.forced = true;

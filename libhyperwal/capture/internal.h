@@ -156,8 +156,9 @@ struct hw_worker {
     size_t frames_capacity;
     uint8_t *group_pages; /* owned: HW_GROUP_PAGES pages */
     uint32_t page_size;
-    struct hw_note note;    /* the log as it is durable */
-    uint32_t log_page_size; /* of the genesis; 0: the log is empty */
+    struct hw_note note;              /* the log as it is durable */
+    struct hw_wal_position logged_at; /* as the last batch said; note.at may be known better */
+    uint32_t log_page_size;           /* of the genesis; 0: the log is empty */
     unsigned doubts; /* since the last batch: fingerprints are not trusted, then nothing is */
     uint32_t recovered_attempt; /* nBackfillAttempted as recovery left it; 0: it did not */
     bool distrust_file;         /* a checkpoint passed the gate: no old images from the file */

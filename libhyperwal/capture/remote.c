@@ -78,8 +78,10 @@ static enum hw_status wait_confirmed(struct hw_capture *capture, uint64_t seq, u
     }
 }
 
-enum hw_status hw_capture_wait_remote(struct hw_capture *capture, unsigned replicas, bool applied,
-                                      uint64_t timeout_ms, uint64_t *seq, struct hw_error *err)
+enum hw_status hw_capture_wait_remote(struct hw_capture *capture,
+                                      const struct hw_capture_target *target, unsigned replicas,
+                                      bool applied, uint64_t timeout_ms, uint64_t *seq,
+                                      struct hw_error *err)
 {
     uint64_t deadline = capture->env->ops->monotonic_ns(capture->env) + timeout_ms * 1000000U;
     enum hw_status status;
@@ -90,7 +92,7 @@ enum hw_status hw_capture_wait_remote(struct hw_capture *capture, unsigned repli
     atomic_fetch_add(&capture->remote_waiters, 1);
     /* Now, so that the server hands on what the worker logs meanwhile with the right urgency. */
     hw_shared_set_remote_wait(capture->shared, applied ? 2 : 1);
-    status = hw_capture_wait_logged(capture, timeout_ms, seq, err);
+    status = hw_capture_wait_target(capture, target, timeout_ms, seq, err);
     if (status == HW_OK && *seq != UINT64_MAX)
         status = wait_confirmed(capture, *seq, replicas, applied, deadline, err);
     atomic_fetch_sub(&capture->remote_waiters, 1);

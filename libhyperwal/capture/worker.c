@@ -132,6 +132,7 @@ static enum hw_status open_core(struct hw_capture *capture, struct hw_error *err
     if (status != HW_OK)
         status =
             hw_fail(err, status, "%s: the note of the last batch cannot be read", capture->log_dir);
+    worker->logged_at = worker->note.at;
     if (status == HW_OK)
         status = read_genesis(worker, err);
     return status;
@@ -386,6 +387,7 @@ enum hw_status hw_worker_commit(struct hw_capture *capture, const struct hw_note
         return status;
     }
     worker->note = *note;
+    worker->logged_at = note->at;
     worker->doubts = 0;
     worker->last_sync_ns = capture->env->ops->monotonic_ns(capture->env);
     if (worker->sums != NULL && hw_sums_commit(worker->sums, note->seq, err) != HW_OK)

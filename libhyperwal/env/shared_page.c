@@ -59,6 +59,8 @@ struct layout {
     struct positions door;
     struct positions round;
     struct positions synced;
+    struct positions gap_before;
+    struct positions gap_after;
     _Alignas(512) _Atomic uint32_t alarm_generation;
     char alarm[HW_SHARED_TEXT_SIZE];
     _Alignas(1024) struct mail_slot slots[SLOT_COUNT];
@@ -426,6 +428,23 @@ void hw_shared_set_round(struct hw_shared_page *page, const struct hw_shared_rou
 {
     positions_set(&page->layout->round, round->empty_salts, round->is_known,
                   hw_get_le64(round->salts));
+}
+
+uint64_t hw_shared_gaps(struct hw_shared_page *page, struct hw_shared_gap *newest)
+{
+    uint64_t count = atomic_load(&page->layout->gap_after.generation);
+
+    if (count == 0)
+        return 0;
+    newest->before = positions_get(&page->layout->gap_before);
+    newest->after = positions_get(&page->layout->gap_after);
+    return count;
+}
+
+void hw_shared_add_gap(struct hw_shared_page *page, const struct hw_shared_gap *gap)
+{
+    positions_set(&page->layout->gap_before, gap->before.salts, gap->before.frame, 0);
+    positions_set(&page->layout->gap_after, gap->after.salts, gap->after.frame, gap->after.seq);
 }
 
 uint64_t hw_shared_wal_synced(struct hw_shared_page *page, const uint8_t salts[8])

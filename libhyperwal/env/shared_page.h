@@ -120,6 +120,15 @@ struct hw_shared_round {
 struct hw_shared_round hw_shared_round(struct hw_shared_page *page);
 void hw_shared_set_round(struct hw_shared_page *page, const struct hw_shared_round *round);
 
+/* The newest gap entry: the log went from `before` to `after`, and does not have what is between. */
+struct hw_shared_gap {
+    struct hw_shared_position before; /* its seq is not kept */
+    struct hw_shared_position after;  /* seq: the entry's */
+};
+/* How many there were since the page was made; if any, *newest is set. */
+uint64_t hw_shared_gaps(struct hw_shared_page *page, struct hw_shared_gap *newest);
+void hw_shared_add_gap(struct hw_shared_page *page, const struct hw_shared_gap *gap);
+
 /* The WAL is synced up to `size` bytes of the round with these salts; 0 if another round. */
 uint64_t hw_shared_wal_synced(struct hw_shared_page *page, const uint8_t salts[8]);
 void hw_shared_set_wal_synced(struct hw_shared_page *page, const uint8_t salts[8], uint64_t size);

@@ -22,9 +22,9 @@ static enum hw_status wait_durable(struct hw_shim_file *file, uint64_t *seq, str
     enum hw_status status;
 
     if (!remote)
-        status = hw_capture_wait_logged(file->capture, file->timeout_ms, seq, error);
+        status = hw_capture_wait_target(file->capture, &file->target, file->timeout_ms, seq, error);
     else
-        status = hw_capture_wait_remote(file->capture, file->replicas,
+        status = hw_capture_wait_remote(file->capture, &file->target, file->replicas,
                                         file->durability == HW_DURABILITY_REMOTE_APPLY,
                                         file->timeout_ms, seq, error);
     if (status == HW_OK)
@@ -48,6 +48,7 @@ static int committed(struct hw_shim_file *file)
         file->frames_alone = false;
         hw_shim_checkpoint_end(file);
         hw_capture_exclusive_committed(file->capture);
+        file->target.is_known = false;
     }
     if (file->durability == HW_DURABILITY_ASYNC || wait_durable(file, &seq, &error) == HW_OK)
         return SQLITE_OK;

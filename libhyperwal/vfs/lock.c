@@ -274,6 +274,8 @@ static int shm_unlock(struct hw_shim_file *file, int first, int count, int flags
         hw_shim_checkpoint_end(file);
     if (ours && is_exclusive && first == READ1 && count == RESTART_SLOTS)
         hw_gate_restarted(file->capture, &file->door);
+    if (ours && is_exclusive && first == HW_SHM_WRITE && file->durability != HW_DURABILITY_ASYNC)
+        hw_capture_target(file->capture, &file->target);
     code = below_lock(file, first, count, flags);
     *held &= (uint16_t)~slots(first, count);
     if (ours)

@@ -95,6 +95,7 @@ struct hw_shim_file {
     bool wal_deleted;          /* capture was told, and no WAL was begun since */
     bool checkpoint_refused;   /* door 2 failed: the next xFileSize fails */
     struct hw_gate_pass door;  /* while it holds the locks of a restart */
+    struct hw_capture_target target; /* of its last commit, if one has to wait */
     enum hw_durability durability;
     unsigned replicas; /* that confirm */
     uint64_t timeout_ms;

@@ -77,6 +77,7 @@ static void read_peers(struct hw_env *env)
 static void read_page(struct hw_env *env)
 {
     struct hw_shared_page *page = NULL;
+    struct hw_shared_gap gap;
     uint64_t since;
 
     if (hw_shared_page_open(env, "/log", true, &page, NULL) != HW_OK)
@@ -85,6 +86,7 @@ static void read_page(struct hw_env *env)
     (void)hw_shared_position(page);
     (void)hw_shared_door(page);
     (void)hw_shared_round(page);
+    (void)hw_shared_gaps(page, &gap);
     (void)hw_shared_remote_wait(page, &since);
     (void)hw_shared_take_urgent(page);
     (void)hw_shared_may_sign(page, 1);

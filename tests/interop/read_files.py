@@ -58,7 +58,8 @@ def read_shared(data):
     fields = dict(zip(names, struct.unpack_from("<6I", data, 64)))
     names = ("durable_length", "wanted_length", "applied_seq", "committed")
     fields.update(zip(names, struct.unpack_from("<4Q", data, 88)))
-    for i, name in enumerate(("position", "door", "round", "synced")):
+    for i, name in enumerate(("position", "door", "round", "synced", "gap_before",
+                              "gap_after")):
         at = 120 + 56 * i
         generation, = struct.unpack_from("<Q", data, at)
         slot = at + 8 + 24 * (generation % 2)

@@ -289,6 +289,67 @@ static void rounds_of_our_own_need_no_check(void **state)
     assert_int_equal(gaps(), 0);
 }
 
+/* A wait for the log is for what was committed, not for what the WAL has now. */
+static void a_wait_for_a_commit_that_went_into_a_gap_fails(void **state)
+{
+    sqlite3 *db = open_at_empty_wal();
+    struct hw_capture *capture = capture_of(db);
+    struct hw_capture_target target = {.is_known = false}, first = target;
+    struct hw_error err = {0};
+    uint64_t seq = 0;
+
+    (void)state;
+    run_sql(db, "INSERT INTO t VALUES(2, 'in the log')");
+    hw_capture_target(capture, &first);
+    (void)logged(db);
+    run_sql(db, "INSERT INTO t VALUES(3, randomblob(9000))");
+    hw_capture_target(capture, &target);
+    assert_true(first.is_known && target.is_known);
+    empty_by_stranger();
+    run_sql(db, "INSERT INTO t VALUES(4, 'of the next round')");
+    assert_int_equal(hw_capture_wait_target(capture, &target, 5000, &seq, &err), HW_EFORK);
+    assert_non_null(strstr(err.message, "in the gap"));
+    assert_int_equal(hw_capture_wait_target(capture, &first, 5000, &seq, &err), HW_OK);
+    assert_int_equal(gaps(), 1);
+    seq = logged(db); /* all that is there now has a place */
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+}
+
+/* The seq that is given is of the state that is seen, although the WAL is empty. */
+static void the_seq_after_a_round_was_emptied_is_that_of_the_state(void **state)
+{
+    sqlite3 *db = open_at_empty_wal();
+    uint64_t seq, wanted;
+
+    (void)state;
+    run_sql(db, "INSERT INTO t VALUES(2, randomblob(9000))");
+    empty_by_stranger();
+    seq = logged(db);
+    wanted = fingerprint_of(db);
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+    assert_int_equal(gaps(), 1);
+    expect_restored(seq, wanted);
+}
+
+/* Likewise at durability=local, although its own round is not the one that was emptied. */
+static void a_commit_that_went_into_a_gap_is_not_confirmed(void **state)
+{
+    sqlite3 *db = open_at_empty_wal();
+
+    (void)state;
+    run_sql(db, "INSERT INTO t VALUES(2, randomblob(9000))");
+    empty_by_stranger();
+    run_sql(db, "PRAGMA hyperwal_durability=local");
+    assert_int_equal(sqlite3_exec(db, "INSERT INTO t VALUES(3, 'x')", NULL, NULL, NULL),
+                     SQLITE_ERROR);
+    assert_int_equal(sqlite3_extended_errcode(db), HW_VFS_UNCONFIRMED);
+    assert_non_null(strstr(hw_vfs_last_error(), "in the gap"));
+    assert_int_equal(gaps(), 1);
+    run_sql(db, "INSERT INTO t VALUES(4, 'y')"); /* this one is in the log */
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+    assert_int_equal(gaps(), 1);
+}
+
 /*
  * A check of the state at the place where the log ends says that all is well, although a last close
  * waits for it at door 2, and has said how far it will copy.
@@ -382,6 +443,9 @@ int main(int argc, char **argv)
         TEST(a_round_that_a_stranger_emptied_is_a_gap),
         TEST(a_last_close_after_a_round_was_emptied_tells_of_the_gap),
         TEST(rounds_of_our_own_need_no_check),
+        TEST(a_wait_for_a_commit_that_went_into_a_gap_fails),
+        TEST(the_seq_after_a_round_was_emptied_is_that_of_the_state),
+        TEST(a_commit_that_went_into_a_gap_is_not_confirmed),
         TEST(a_last_close_that_waits_for_a_check_makes_no_gap),
         TEST(a_log_that_was_being_pruned_verifies_after_any_end),
     };
