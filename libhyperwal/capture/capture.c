@@ -460,9 +460,9 @@ static bool is_alone(const struct hw_capture *capture)
 }
 
 /*
- * The end of the log is known to be a state of this database, in the WAL as it is now.  If it is not
- * (the worker could not look, or looks still, or others emptied the WAL), nothing may say that the
- * file as it is now agrees with the log.
+ * The end of the log is known to be a state of this database, in the WAL as it is now.  If not (the
+ * worker could not look, or looks still, or others emptied the WAL), nothing may say that the file
+ * as it is now agrees with the log.
  */
 static bool is_reconciled(struct hw_capture *capture)
 {
@@ -534,15 +534,15 @@ static bool is_reached(struct hw_capture *capture, const struct hw_capture_targe
         return position->frame >= target->frame;
     if (is_alone(capture) && target->frame == 0)
         return true;
-    /* Another round: the one that the WAL is in now is later.  In any other the log may be behind. */
+    /* Another round: that which the WAL is in now is later.  In others the log may be behind. */
     return header_now(capture, &now, 0, NULL) == HW_OK &&
            !(target->frame > 0 && hw_header_same_round(&now, target->salts)) &&
            hw_round_is_at(capture, position, &now);
 }
 
 /*
- * The log has come to `target` or further; was it by a gap?  A commit that is in the gap's state but
- * in no entry is lost, too, but what is seen now (not `of_commit`) has that state's seq.
+ * The log has come to `target` or further; was it by a gap?  A commit that is in the gap's state
+ * but in no entry is lost, too, but what is seen now (not `of_commit`) has that state's seq.
  */
 static bool is_lost(struct hw_capture *capture, const struct hw_capture_target *target,
                     bool of_commit, uint64_t *seq)

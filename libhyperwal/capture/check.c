@@ -101,8 +101,8 @@ static bool check_is_outrun(struct hw_capture *capture)
 }
 
 /*
- * Frames after the place of the check were copied into the file, or soon are: who is at door 2 waits
- * for us, and has said already how far it wants to go.
+ * Frames after the place of the check were copied into the file, or soon are: who is at door 2
+ * waits for us, and has said already how far it wants to go.
  */
 static bool check_is_disturbed(struct hw_capture *capture)
 {

@@ -340,8 +340,8 @@ bool hw_round_is_at(struct hw_capture *capture, const struct hw_shared_position 
 void hw_round_pass(struct hw_capture *capture, const struct hw_wal_index_header *header,
                    struct hw_gate_pass *pass);
 /*
- * Did the round with `salts` begin when all of the WAL was before `at`, or while the worker runs and
- * this process holds the WAL?
+ * Did the round with `salts` begin when all of the WAL was before `at`, or while the worker runs
+ * and this process holds the WAL?
  */
 bool hw_round_follows(struct hw_capture *capture, const struct hw_wal_position *at,
                       const uint8_t salts[8]);

@@ -110,7 +110,7 @@ bool hw_round_is_ours(struct hw_capture *capture, const uint8_t salts[8])
     return same_salts(round.salts, salts);
 }
 
-/* Is somebody inside of a restart?  What follows from it is noted before the locks are given back. */
+/* Is somebody inside of a restart?  What it means is noted before the locks are given back. */
 static bool is_restarting(struct hw_capture *capture)
 {
     const sqlite3_io_methods *methods = capture->database->pMethods;

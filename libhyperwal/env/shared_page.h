@@ -98,8 +98,8 @@ struct hw_shared_position hw_shared_position(struct hw_shared_page *page);
 void hw_shared_set_position(struct hw_shared_page *page, const struct hw_shared_position *position);
 
 /*
- * The salts that the wal-index has while the WAL is empty name an emptying: each one makes new ones,
- * and who writes the first frame need not use them.
+ * The salts that the wal-index has while the WAL is empty name an emptying: each one makes new
+ * ones, and who writes the first frame need not use them.
  */
 
 /* A connection of ours emptied the WAL when the log reached to here, which was all of it. */
@@ -120,7 +120,7 @@ struct hw_shared_round {
 struct hw_shared_round hw_shared_round(struct hw_shared_page *page);
 void hw_shared_set_round(struct hw_shared_page *page, const struct hw_shared_round *round);
 
-/* The newest gap entry: the log went from `before` to `after`, and does not have what is between. */
+/* The newest gap entry: the log went from `before` to `after`, without what is between. */
 struct hw_shared_gap {
     struct hw_shared_position before; /* its seq is not kept */
     struct hw_shared_position after;  /* seq: the entry's */
