@@ -160,7 +160,24 @@ enum hw_status hw_replica_step(struct hw_replica *replica, struct hw_error *err)
  */
 uint64_t hw_replica_seq(const struct hw_replica *replica);
 uint64_t hw_replica_sum(const struct hw_replica *replica);
+/* The state that readers see: of the last transaction; seq UINT64_MAX as above.  No time. */
+struct hw_state hw_replica_state(const struct hw_replica *replica);
 uint64_t hw_replica_fork(const struct hw_replica *replica); /* of the log that it is a state of */
+/*
+ * Let a connection of this process write: drop what is not visible yet and give the WRITE lock of
+ * the WAL away.  No step until hw_replica_take_write(), which the caller makes after that
+ * connection has given the lock back.
+ */
+enum hw_status hw_replica_give_write(struct hw_replica *replica,
+                                     struct hw_error *err) HW_MUST_CHECK;
+/*
+ * `committed`: the log has what the connection committed, as the last block of this state.  It is
+ * the state of the replica from now on, if the WAL has it; if not, the entry is applied as any
+ * other.  NULL: nothing was committed, and frames that say otherwise are cut off.  HW_ECORRUPT:
+ * the WAL has another state than it should.  HW_EBUSY: the lock is still held; call again.
+ */
+enum hw_status hw_replica_take_write(struct hw_replica *replica, const struct hw_state *committed,
+                                     struct hw_error *err) HW_MUST_CHECK;
 /* Remember where the log was found, for hw_replica_info(). */
 enum hw_status hw_replica_set_source(struct hw_replica *replica, const char *source,
                                      struct hw_error *err) HW_MUST_CHECK;

@@ -410,6 +410,14 @@ uint64_t hw_replica_sum(const struct hw_replica *replica)
     return replica->visible.sum;
 }
 
+struct hw_state hw_replica_state(const struct hw_replica *replica)
+{
+    return (struct hw_state){.seq = replica->visible.seq,
+                             .page_size = replica->page_size,
+                             .page_count = replica->visible.page_count,
+                             .sum = replica->visible.sum};
+}
+
 uint64_t hw_replica_fork(const struct hw_replica *replica)
 {
     return replica->fork;

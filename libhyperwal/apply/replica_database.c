@@ -133,6 +133,19 @@ static enum hw_status lock_valid(struct hw_replica_database *db, const char *pat
     return fail_code(err, code == SQLITE_OK ? SQLITE_BUSY : code, path, "lock the replica");
 }
 
+enum hw_status hw_replica_database_lock(struct hw_replica_database *db,
+                                        struct hw_wal_index_header *header, struct hw_error *err)
+{
+    return lock_valid(db, db->name, header, err);
+}
+
+void hw_replica_database_unlock(struct hw_replica_database *db)
+{
+    hw_wal_writer_close(db->writer);
+    db->writer = NULL;
+    (void)lock_write(db, SQLITE_SHM_UNLOCK); /* it is ours: cannot fail */
+}
+
 enum hw_status hw_replica_database_open(struct hw_env *env, sqlite3_vfs *base, const char *path,
                                         uint32_t page_size, struct hw_replica_database **out,
                                         struct hw_wal_index_header *header, struct hw_error *err)

@@ -7,6 +7,7 @@
  *   replica_overlay.c    the pages of a batch, before anybody sees them
  *   replica_position.c   the file that tells which entry an end of the WAL is
  *   replica_database.c   the database file, its WAL and index, its locks, its checkpoints
+ *   replica_write.c      the WRITE lock given to a connection, and taken back
  *   replica_recover.c    where we are at open, and the way back from a state that does not fit
  *
  * A batch becomes visible in this order: record appended to `position`, frames written, index
@@ -136,6 +137,11 @@ void hw_replica_database_close(struct hw_replica_database *db);
 /* Begin to write where the WAL ends. */
 enum hw_status hw_replica_database_attach(struct hw_replica_database *db,
                                           struct hw_error *err) HW_MUST_CHECK;
+/* Take WRITE back, which was given away: HW_EBUSY.  *header is the end of the WAL then. */
+enum hw_status hw_replica_database_lock(struct hw_replica_database *db,
+                                        struct hw_wal_index_header *header,
+                                        struct hw_error *err) HW_MUST_CHECK;
+void hw_replica_database_unlock(struct hw_replica_database *db); /* the writer is closed */
 /* The page as readers see it now. */
 enum hw_status hw_replica_database_read(struct hw_replica_database *db, uint32_t page_number,
                                         void *content, struct hw_error *err) HW_MUST_CHECK;
@@ -206,7 +212,8 @@ struct hw_replica {
     bool round_recorded; /* this follower, and the WAL's present round, have their first record */
     uint32_t checkpoint_at; /* frames in the WAL that make the next checkpoint due */
     uint32_t wal_limit;
-    uint64_t pause_end_ns; /* 0: no pause */
+    uint64_t pause_end_ns;           /* 0: no pause */
+    struct hw_wal_position given_at; /* the end of the WAL when WRITE was given away */
 };
 
 /* replica_apply.c */

@@ -51,9 +51,10 @@ enum hw_status hw_cache_mirror_hold(struct hw_cache *cache, struct hw_mirror **o
                                     struct hw_error *err) HW_MUST_CHECK;
 void hw_cache_mirror_release(struct hw_cache *cache);
 
-/* What readers of the cache see: the newest entry applied. */
+/* What readers of the cache see. */
 struct hw_cache_state {
-    uint64_t seq, sum;
+    uint64_t seq; /* last block of the newest transaction */
+    uint64_t sum;
     uint32_t page_count, page_size;
 };
 

@@ -36,6 +36,8 @@ static bool goes_on(const struct cache_hold *hold)
     const struct cache_page *page = hold->cache->page;
     uint32_t yield = atomic_load(&page->yield);
 
+    if (cache_write_state(hold->cache) >= CACHE_WRITE_GIVEN)
+        return true; /* a connection is in the middle of it */
     return atomic_load(&hold->cache->closing) == 0 &&
            (yield == 0 || yield == atomic_load(&page->holder));
 }
@@ -273,6 +275,7 @@ static enum hw_status live_begin(struct cache_hold *hold, struct hw_error *err)
     if (status != HW_OK)
         return status;
     follow_from(hold, hw_replica_seq(hold->replica) + 1);
+    cache_mirror_lend(cache, hold->mirror);
     set_phase(cache, CACHE_LIVE);
     return HW_OK;
 }
@@ -287,8 +290,11 @@ static enum hw_status apply(struct cache_hold *hold, uint64_t *wait_ns, struct h
 {
     enum hw_status status = hw_core_refresh(hold->reader.core, UINT64_MAX, err);
 
-    while (status == HW_OK && goes_on(hold))
+    while (status == HW_OK && goes_on(hold)) {
         status = hw_replica_step(hold->replica, err);
+        if (cache_write_state(hold->cache) == CACHE_WRITE_ASKED)
+            break; /* it may be enough for who asks */
+    }
     *wait_ns = UINT64_MAX;
     if (status == HW_AGAIN)
         *wait_ns = (uint64_t)READERS_MS * NS_PER_MS;
@@ -307,6 +313,34 @@ static enum hw_status apply(struct cache_hold *hold, uint64_t *wait_ns, struct h
     return status;
 }
 
+static enum hw_status write_step(struct cache_hold *hold, bool *stands_still, struct hw_error *err)
+{
+    struct hw_error failure = {0};
+
+    *stands_still = cache_write_step(hold->cache, hold->replica, &failure);
+    if (failure.status < 0)
+        *err = failure;
+    return failure.status;
+}
+
+/* While a connection of this process writes, nothing is applied. */
+static enum hw_status write_or_apply(struct cache_hold *hold, uint64_t *wait_ns,
+                                     struct hw_error *err)
+{
+    bool stands_still = false;
+    enum hw_status status = write_step(hold, &stands_still, err);
+
+    if (status == HW_OK && !stands_still)
+        status = apply(hold, wait_ns, err);
+    if (status == HW_OK && !stands_still) /* it may be enough now for who asked */
+        status = write_step(hold, &stands_still, err);
+    if (stands_still)
+        *wait_ns = cache_write_state(hold->cache) == CACHE_WRITE_ENDED
+                       ? (uint64_t)READERS_MS * NS_PER_MS
+                       : UINT64_MAX;
+    return status;
+}
+
 static enum hw_status work(struct cache_hold *hold, struct hw_error *err)
 {
     struct hw_cache *cache = hold->cache;
@@ -319,7 +353,7 @@ static enum hw_status work(struct cache_hold *hold, struct hw_error *err)
         if (hold->replica == NULL && atomic_load(&cache->page->live) != 0)
             status = live_begin(hold, err);
         if (status == HW_OK && hold->replica != NULL)
-            status = apply(hold, &wait_ns, err);
+            status = write_or_apply(hold, &wait_ns, err);
         if (status == HW_OK && goes_on(hold))
             hw_shared_wait(cache->news, seen, wait_ns);
     }
@@ -373,6 +407,7 @@ static void hold_end(struct cache_hold *hold)
     struct hw_cache *cache = hold->cache;
 
     atomic_store(&cache->page->phase, (uint32_t)CACHE_NOBODY);
+    cache_mirror_lend(cache, NULL);
     cache_filler_stop(hold->filler);
     if (hold->replica != NULL)
         settle(hold);

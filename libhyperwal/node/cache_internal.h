@@ -5,6 +5,7 @@
  *   cache_dir.c     where they lie, and which log a URL means
  *   cache_page.c    what processes tell each other
  *   cache_hold.c    the thread that is the holder or waits to be: mirror, applier
+ *   cache_write.c   connections that write: who has the role, the WRITE lock
  *   cache_fill.c    the holder's second thread: fetches and fills
  *
  *                  lock of holder.lock          log known            database made
@@ -30,6 +31,28 @@ enum {
     CACHE_SLICE_MS = 200,     /* between two looks of who waits for somebody who may be dead */
 };
 
+/*
+ * A connection that writes and the keeper, under the mutex:
+ *
+ *   IDLE ──connection──▶ ASKED ──keeper, when it has applied so much──▶ GIVEN
+ *    ▲                     │ time over                                    │ connection
+ *    └─────────────────────┴────────── keeper took it back ◀── ENDED ◀────┘
+ */
+enum cache_write_state {
+    CACHE_WRITE_IDLE,
+    CACHE_WRITE_ASKED,
+    CACHE_WRITE_GIVEN,
+    CACHE_WRITE_ENDED
+};
+struct cache_write {
+    enum cache_write_state state;
+    uint64_t length;               /* ASKED: blocks to be applied before */
+    struct hw_cache_state base;    /* GIVEN */
+    struct hw_cache_state outcome; /* ENDED: what was committed, if has_outcome */
+    bool has_outcome;
+    struct hw_error result; /* of the last tenure */
+};
+
 struct hw_cache {
     struct hw_cache *next; /* registry */
     unsigned references;   /* registry's mutex */
@@ -52,6 +75,9 @@ struct hw_cache {
     const char *guard_name;  /* owned, of sqlite3_create_filename() */
     _Atomic(struct hw_lazy_map *) shown; /* `map`, once all of the above is there */
     struct hw_error failure;             /* why this process could not begin to hold */
+    struct cache_write write;
+    struct hw_mirror *mirror; /* the keeper's, while it holds and may lend it; or NULL */
+    unsigned mirror_uses;     /* the keeper does not end before they do */
 
     struct hw_thread keeper;
     _Atomic uint32_t closing; /* the last user left */
@@ -75,6 +101,14 @@ struct cache_reader {
 enum hw_status cache_fetch(void *reader, uint64_t block, struct hw_error *err);
 /* Why nothing comes, as far as is known. */
 void cache_problem(struct hw_cache *cache, char out[HW_ERROR_SIZE]);
+
+/* ------------------------------------------------------------------------ cache_write.c */
+
+/* The keeper's side: give the WRITE lock, or take it back.  True: nothing may be applied now. */
+bool cache_write_step(struct hw_cache *cache, struct hw_replica *replica, struct hw_error *err);
+enum cache_write_state cache_write_state(struct hw_cache *cache);
+/* From now on the mirror may be borrowed; NULL: not any more, once all have given it back. */
+void cache_mirror_lend(struct hw_cache *cache, struct hw_mirror *mirror);
 
 /* -------------------------------------------------------------------------- cache_dir.c */
 
