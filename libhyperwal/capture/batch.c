@@ -13,6 +13,8 @@ struct maker {
     uint32_t commit_frame, commit_size;
     uint64_t block_sum_before; /* of the block in the making */
     bool started;              /* a block of this entry was added */
+    bool has_origin;           /* it was written from afar */
+    struct hw_origin origin;
     int64_t time_ms;
 };
 
@@ -161,6 +163,8 @@ static enum hw_status add_block(struct maker *maker, bool ends, struct hw_error 
     header.time_ms = maker->time_ms;
     header.starts = !maker->started;
     header.ends = ends;
+    header.has_origin = maker->has_origin && !maker->started;
+    header.origin = maker->origin;
     hw_buffer_clear(&worker->block);
     hw_entry_header_encode(&header, seq, &worker->block);
     status = hw_transaction_encode(worker->encoder, &transaction, &worker->block, err);
@@ -311,8 +315,11 @@ static enum hw_status add_transaction(struct maker *maker, uint32_t last, struct
                            frame);
         status =
             hw_wal_index_lookup(hw_worker_index(worker), page, maker->commit_frame, &newest, err);
-        if (status == HW_OK && newest == frame) /* else written again in this transaction */
+        if (status == HW_OK && newest == frame)
             status = add_page(maker, page, bytes + HW_WAL_FRAME_HEADER_SIZE, err);
+        else if (frame == first) /* written again in this transaction */
+            maker->has_origin = hw_wal_mark_decode(bytes + HW_WAL_FRAME_HEADER_SIZE,
+                                                   worker->page_size, &maker->origin);
     }
     if (status == HW_OK)
         status = add_unwritten(maker, err);
@@ -423,7 +430,7 @@ enum hw_status hw_batch_run(struct hw_capture *capture, const struct hw_wal_inde
     do {
         maker.before = maker.note;
         maker.block_sum_before = maker.note.sum;
-        maker.started = false;
+        maker.started = maker.has_origin = false;
         maker.commit_frame = 0;
         status = add_transaction(&maker, header->max_frame, err);
     } while (status == HW_OK && maker.note.at.frame < header->max_frame &&

@@ -3,7 +3,7 @@
  *
  * Every block begins with a header that tells, without decompressing, what to skip, index or plan:
  *
- *   type u8 | flags u8 | time_ms le48 | snapshot uint | label uint | body ...
+ *   type u8 | flags u8 | time_ms le48 | snapshot uint | label uint | origin 24, or none | body ...
  *
  * `uint` is Hypercore's compact encoding; `snapshot` and `label` are distances back from this block
  * to the index of the newest complete snapshot and to the newest label, 0 if there is none.  A
@@ -19,6 +19,7 @@
 
 #include "base/buffer.h"
 #include "base/error.h"
+#include "base/origin.h"
 
 enum hw_entry_type {
     HW_ENTRY_GENESIS = 1,
@@ -30,7 +31,7 @@ enum hw_entry_type {
     HW_ENTRY_SWITCH = 7,
 };
 
-enum { HW_ENTRY_START = 1, HW_ENTRY_END = 2 };
+enum { HW_ENTRY_START = 1, HW_ENTRY_END = 2, HW_ENTRY_ORIGIN = 4 };
 
 /* This much of a block is enough for its header and the numbers at the start of its body. */
 enum { HW_ENTRY_PEEK_SIZE = 128 };
@@ -49,6 +50,8 @@ enum {
 struct hw_entry_header {
     enum hw_entry_type type;
     bool starts, ends;
+    bool has_origin; /* the first block of a transaction that was written from afar: */
+    struct hw_origin origin;
     int64_t time_ms; /* since 1970, never less than in an earlier block */
     /* First index block of the newest complete snapshot before this block; UINT64_MAX: none. */
     uint64_t snapshot_seq;

@@ -39,11 +39,23 @@ void hw_entry_header_encode(const struct hw_entry_header *header, uint64_t seq,
                             struct hw_buffer *out)
 {
     hw_buffer_add_u8(out, (uint8_t)header->type);
-    hw_buffer_add_u8(
-        out, (uint8_t)((header->starts ? HW_ENTRY_START : 0) | (header->ends ? HW_ENTRY_END : 0)));
+    hw_buffer_add_u8(out, (uint8_t)((header->starts ? HW_ENTRY_START : 0) |
+                                    (header->ends ? HW_ENTRY_END : 0) |
+                                    (header->has_origin ? HW_ENTRY_ORIGIN : 0)));
     time_encode(header->time_ms, out);
     hw_buffer_add_uint(out, distance(seq, header->snapshot_seq));
     hw_buffer_add_uint(out, distance(seq, header->label_seq));
+    if (header->has_origin)
+        hw_buffer_add(out, header->origin.bytes, sizeof(header->origin.bytes));
+}
+
+/* Only a transaction comes from somewhere, and its first block says it. */
+static bool flags_are_valid(uint8_t type, uint8_t flags)
+{
+    if ((flags & ~(HW_ENTRY_START | HW_ENTRY_END | HW_ENTRY_ORIGIN)) != 0)
+        return false;
+    return (flags & HW_ENTRY_ORIGIN) == 0 ||
+           (type == HW_ENTRY_TRANSACTION && (flags & HW_ENTRY_START) != 0);
 }
 
 enum hw_status hw_entry_header_decode(struct hw_cursor *cursor, uint64_t seq,
@@ -53,11 +65,15 @@ enum hw_status hw_entry_header_decode(struct hw_cursor *cursor, uint64_t seq,
     int64_t time_ms = time_decode(cursor);
     uint64_t snapshot = hw_cursor_uint(cursor), label = hw_cursor_uint(cursor);
 
-    if (cursor->failed || type == 0 || (flags & ~(HW_ENTRY_START | HW_ENTRY_END)) != 0 ||
-        snapshot > seq || label > seq)
+    bool has_origin = (flags & HW_ENTRY_ORIGIN) != 0;
+    const uint8_t *origin = has_origin ? hw_cursor_bytes(cursor, HW_ORIGIN_SIZE) : NULL;
+
+    if (cursor->failed || type == 0 || snapshot > seq || label > seq)
         return HW_ECORRUPT;
     if (type > HW_ENTRY_SWITCH)
         return HW_EVERSION;
+    if (!flags_are_valid(type, flags))
+        return HW_ECORRUPT;
     *out = (struct hw_entry_header){
         .type = (enum hw_entry_type)type,
         .starts = (flags & HW_ENTRY_START) != 0,
@@ -65,7 +81,10 @@ enum hw_status hw_entry_header_decode(struct hw_cursor *cursor, uint64_t seq,
         .time_ms = time_ms,
         .snapshot_seq = snapshot == 0 ? UINT64_MAX : seq - snapshot,
         .label_seq = label == 0 ? UINT64_MAX : seq - label,
+        .has_origin = has_origin,
     };
+    if (origin != NULL)
+        memcpy(out->origin.bytes, origin, HW_ORIGIN_SIZE);
     return HW_OK;
 }
 

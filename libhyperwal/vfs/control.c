@@ -129,6 +129,9 @@ int hw_shim_file_control(sqlite3_file *sqlite_file, int op, void *argument)
     case HW_FCNTL_CAPTURE:
         *(struct hw_capture **)argument = file->capture;
         return SQLITE_OK;
+    case HW_FCNTL_FILE:
+        *(struct hw_shim_file **)argument = file;
+        return SQLITE_OK;
     case HW_FCNTL_REQUEST:
         return hw_shim_request(file, argument);
     case SQLITE_FCNTL_PRAGMA:

@@ -14,7 +14,9 @@
 #include <stdint.h>
 
 #include "apply/lazy.h"
+#include "base/bytes.h"
 #include "base/error.h"
+#include "base/origin.h"
 #include "base/sqlite.h"
 #include "env/env.h"
 #include "env/thread.h"
@@ -139,6 +141,7 @@ enum {
 enum {
     HW_FCNTL_CAPTURE = 0x48570001, /* void *: struct hw_capture **, NULL for a replica */
     HW_FCNTL_REQUEST = 0x48570002, /* void *: struct hw_vfs_request */
+    HW_FCNTL_FILE = 0x48570003,    /* void *: the shim's own object; for files of vfs/ alone */
 };
 
 /* What a user asks of one open database. */
@@ -160,5 +163,46 @@ struct hw_vfs_request {
     char *text;            /* of sqlite3_malloc; owned by the caller */
     struct hw_error error; /* why the file control did not return SQLITE_OK */
 };
+
+/* ------------------------------------------------------- transactions that come from afar */
+
+/*
+ * A transaction that somebody else made is committed through `db`, a connection of ours to a
+ * primary that does nothing else: SQLite's own lock is held, the frames are ours.
+ *
+ *     hold ──▶ commit ──▶ let_go ──▶ logged
+ */
+struct hw_vfs_head { /* what the database is, and the log says of it */
+    uint64_t length;
+    uint64_t seq; /* of the last transaction; UINT64_MAX: none */
+    uint64_t sum;
+    uint32_t page_size, page_count;
+};
+/*
+ * Take the write lock, by the connection's busy timeout, and wait until all that was committed is
+ * in the log.  HW_EBUSY, HW_ETIMEOUT: the log did not come so far; nothing is held then.
+ */
+enum hw_status hw_vfs_hold(sqlite3 *db, uint64_t timeout_ms, struct hw_vfs_head *head,
+                           struct hw_error *err) HW_MUST_CHECK;
+void hw_vfs_let_go(sqlite3 *db);
+
+struct hw_vfs_commit {
+    struct hw_origin origin;
+    uint64_t sum_before, sum_after;
+    uint32_t page_count; /* of the database after it */
+    /* The next body of a transaction block, borrowed until the next call.  HW_END: no more. */
+    enum hw_status (*next)(void *ctx, struct hw_slice *body, struct hw_error *err);
+    void *ctx;
+};
+/*
+ * While held.  HW_AGAIN: it was not made on what the database is now.  HW_ECORRUPT: it is no
+ * transaction of this database.  In every case but HW_OK nobody sees anything of it; but if
+ * *is_perhaps, a crash may bring it to light.
+ */
+enum hw_status hw_vfs_commit(sqlite3 *db, const struct hw_vfs_head *head,
+                             const struct hw_vfs_commit *commit, bool *is_perhaps,
+                             struct hw_error *err) HW_MUST_CHECK;
+/* All that was committed when this is called is durable in the log.  HW_ETIMEOUT. */
+enum hw_status hw_vfs_logged(sqlite3 *db, uint64_t timeout_ms, struct hw_error *err) HW_MUST_CHECK;
 
 #endif

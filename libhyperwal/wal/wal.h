@@ -22,6 +22,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "base/origin.h"
 #include "base/sqlite.h"
 #include "env/env.h"
 
@@ -78,6 +79,14 @@ static inline uint64_t hw_wal_frame_offset(uint32_t page_size, uint32_t frame) /
     return HW_WAL_HEADER_SIZE +
            (uint64_t)(frame - 1) * (HW_WAL_FRAME_HEADER_SIZE + (uint64_t)page_size);
 }
+
+/*
+ * A transaction that was written from afar begins with a frame whose page is not one: it has the id
+ * of the transaction.  A later frame of the same transaction has that page as it is, so that no
+ * reader sees the mark; and the log's worker finds it.
+ */
+void hw_wal_mark_encode(const struct hw_origin *origin, uint8_t *page, uint32_t page_size);
+bool hw_wal_mark_decode(const uint8_t *page, uint32_t page_size, struct hw_origin *out);
 
 /* What of the file is live, by the rule of SQLite's recovery. */
 struct hw_wal_extent {

@@ -30,8 +30,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
     struct hw_env env = {.ops = &ops};
     struct memory_file memory = {.file.env = &env, .bytes = bytes, .size = size};
     struct hw_wal_extent extent;
+    struct hw_origin origin;
     struct hw_error err;
 
+    if (size >= HW_PAGE_SIZE_MIN && hw_wal_mark_decode(bytes, HW_PAGE_SIZE_MIN, &origin) &&
+        memcmp(bytes + 16, origin.bytes, sizeof(origin.bytes)) != 0)
+        abort();
     if (size == 0 || hw_wal_scan(&memory.file, &extent, &err) != HW_OK)
         return 0;
     if (extent.commit.frame > extent.live_frames ||

@@ -16,7 +16,7 @@ import sys
 
 GENESIS, TRANSACTION, GROUP, SNAPSHOT, LABEL, GAP, SWITCH = range(1, 8)
 PART, COMMIT, KEPT = 1, 2, 3
-STARTS, ENDS = 1, 2
+STARTS, ENDS, ORIGIN = 1, 2, 4
 GROUP_PAGES = 64
 LOCK_BYTE = 0x40000000
 
@@ -364,13 +364,16 @@ class Header:
         self.seq = seq
         self.type, self.flags, self.time_ms = cursor.number(1), cursor.number(1), cursor.number(6)
         check(GENESIS <= self.type <= SWITCH, f"block {seq}: type {self.type}")
-        check(self.flags & ~3 == 0, f"block {seq}: flags {self.flags}")
+        check(self.flags & ~7 == 0, f"block {seq}: flags {self.flags}")
         snapshot, label = cursor.uint(), cursor.uint()
         check(max(snapshot, label) <= seq, f"block {seq}: points before the log")
         self.snapshot = seq - snapshot if snapshot else None
         self.label = seq - label if label else None
+        self.origin = cursor.bytes(24) if self.flags & ORIGIN else None
+        check(self.origin is None or (self.type == TRANSACTION and self.flags & STARTS),
+              f"block {seq}: an origin of what is no transaction")
         if self.type not in (TRANSACTION, SNAPSHOT):
-            check(self.flags == 3, f"block {seq}: an entry of one block")
+            check(self.flags == STARTS | ENDS, f"block {seq}: an entry of one block")
 
     def end(self):
         check(self.body.left() == 0, f"block {self.seq}: bytes after the body")

@@ -40,6 +40,39 @@ static void header_roundtrip(uint64_t seq, uint64_t snapshot_seq, uint64_t label
     hw_buffer_release(&buffer);
 }
 
+static void the_origin_of_a_transaction_comes_back_and_nothing_else_has_one(void **state)
+{
+    struct hw_entry_header in = {.type = HW_ENTRY_TRANSACTION,
+                                 .starts = true,
+                                 .has_origin = true,
+                                 .snapshot_seq = UINT64_MAX,
+                                 .label_seq = UINT64_MAX};
+    struct hw_buffer buffer = {0};
+    struct hw_entry_header out;
+    struct hw_cursor cursor;
+
+    (void)state;
+    in.origin = hw_origin_make(1, 2, (const uint8_t *)"chances!");
+    hw_entry_header_encode(&in, 9, &buffer);
+    cursor = hw_cursor(buffer.bytes, buffer.size);
+    assert_int_equal(hw_entry_header_decode(&cursor, 9, &out), HW_OK);
+    assert_int_equal(hw_cursor_left(&cursor), 0);
+    assert_true(out.has_origin);
+    assert_memory_equal(out.origin.bytes, in.origin.bytes, HW_ORIGIN_SIZE);
+    for (size_t size = 0; size < buffer.size; size++) {
+        cursor = hw_cursor(buffer.bytes, size);
+        assert_int_equal(hw_entry_header_decode(&cursor, 9, &out), HW_ECORRUPT);
+    }
+    buffer.bytes[1] &= (uint8_t)~HW_ENTRY_START;
+    cursor = hw_cursor(buffer.bytes, buffer.size);
+    assert_int_equal(hw_entry_header_decode(&cursor, 9, &out), HW_ECORRUPT);
+    buffer.bytes[1] |= HW_ENTRY_START;
+    buffer.bytes[0] = HW_ENTRY_LABEL;
+    cursor = hw_cursor(buffer.bytes, buffer.size);
+    assert_int_equal(hw_entry_header_decode(&cursor, 9, &out), HW_ECORRUPT);
+    hw_buffer_release(&buffer);
+}
+
 static void header_comes_back_as_it_was_and_no_prefix_of_it_does(void **state)
 {
     (void)state;
@@ -202,6 +235,7 @@ static void switch_comes_back_and_no_prefix_or_other_role_does(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_origin_of_a_transaction_comes_back_and_nothing_else_has_one),
         cmocka_unit_test(header_comes_back_as_it_was_and_no_prefix_of_it_does),
         cmocka_unit_test(header_with_a_distance_beyond_the_first_block_is_corrupt),
         cmocka_unit_test(header_of_an_unknown_type_asks_for_a_newer_program),

@@ -237,6 +237,25 @@ static void a_scan_without_memory_fails_and_says_so(void **state)
     wal->env->ops->close(wal);
 }
 
+static void a_mark_comes_back_and_no_other_page_is_one(void **state)
+{
+    static const uint32_t sizes[] = {512, 4096, 65536};
+    static uint8_t page[65536];
+    struct hw_origin origin = hw_origin_make(7, 8, (const uint8_t *)"chances!"), out;
+
+    (void)state;
+    for (unsigned i = 0; i < 3; i++) {
+        hw_wal_mark_encode(&origin, page, sizes[i]);
+        assert_true(hw_wal_mark_decode(page, sizes[i], &out));
+        assert_memory_equal(out.bytes, origin.bytes, HW_ORIGIN_SIZE);
+        page[0] = 0x0d; /* a leaf of a b-tree */
+        assert_false(hw_wal_mark_decode(page, sizes[i], &out));
+        hw_wal_mark_encode(&origin, page, sizes[i]);
+        page[sizes[i] - 1] = 1;
+        assert_false(hw_wal_mark_decode(page, sizes[i], &out));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -250,6 +269,7 @@ int main(void)
                                         teardown),
         cmocka_unit_test_setup_teardown(frames_of_an_older_round_are_not_live, setup, teardown),
         cmocka_unit_test_setup_teardown(a_scan_without_memory_fails_and_says_so, setup, teardown),
+        cmocka_unit_test(a_mark_comes_back_and_no_other_page_is_one),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
