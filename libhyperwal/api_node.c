@@ -88,6 +88,18 @@ int hyperwal_node_grant(hyperwal_node *node, const char *who, unsigned rights, c
     return told(error, allow(node, who, rights, names, &err), &err);
 }
 
+int hyperwal_node_set_rules(hyperwal_node *node, const char *rules, char **error)
+{
+    struct hw_slice text = {(const uint8_t *)rules, rules != NULL ? strlen(rules) : 0};
+    struct hw_error err = {0};
+
+    if (error != NULL)
+        *error = NULL;
+    if (node == NULL || rules == NULL)
+        return SQLITE_MISUSE;
+    return told(error, hw_hub_set_rules(node->hub, text, &err), &err);
+}
+
 int hyperwal_node_authorize(hyperwal_node *node, const char *path, char **error)
 {
     struct hw_error err = {0};

@@ -33,6 +33,8 @@ static const struct setting settings[] = {
     {"directory", LIST_PATH, offsetof(struct config, directories), CONFIG_PATHS_MAX, 0, 0},
     {"listen", LIST_TEXT, offsetof(struct config, listen), NETWORK_URLS_MAX, 0, 0},
     {"allow", LIST_TEXT, offsetof(struct config, allow), NETWORK_ALLOW_MAX, 0, 0},
+    {"allow-write", LIST_TEXT, offsetof(struct config, allow_write), NETWORK_ALLOW_MAX, 0, 0},
+    {"authorized-keys", ONE_PATH, offsetof(struct config, authorized_keys), 0, 0, 0},
     {"identity", ONE_PATH, offsetof(struct config, identity), 0, 0, 0},
     {"stop-timeout", ONE_NUMBER, offsetof(struct config, stop_s), 3600, 1, 20},
 };

@@ -28,8 +28,9 @@ struct config_list {
 
 struct config {
     struct config_list databases, directories;
-    struct config_list listen, allow;
+    struct config_list listen, allow, allow_write;
     char *identity; /* owned, like all below; NULL: not set */
+    char *authorized_keys;
     unsigned stop_s;
     unsigned given; /* bits of single settings that were set, by their place in the table */
 };

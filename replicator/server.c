@@ -57,15 +57,24 @@ static void added_one(void *ctx)
     notify_starting(&server->notify, server->served.count);
 }
 
+/* The lists are no longer than there is room for. */
+static void network_wishes_make(const struct config *config, struct network_wishes *wishes)
+{
+    *wishes = (struct network_wishes){.identity = config->identity,
+                                      .authorized_keys = config->authorized_keys};
+    for (size_t i = 0; i < config->listen.count; i++)
+        (void)network_add_listen(wishes, config->listen.items[i]);
+    for (size_t i = 0; i < config->allow.count; i++)
+        (void)network_add_allow(wishes, config->allow.items[i]);
+    for (size_t i = 0; i < config->allow_write.count; i++)
+        (void)network_add_allow_write(wishes, config->allow_write.items[i]);
+}
+
 static int open_network(struct server *server)
 {
-    const struct config *config = &server->config;
-    struct network_wishes wishes = {.identity = config->identity};
+    struct network_wishes wishes;
 
-    for (size_t i = 0; i < config->listen.count; i++)
-        (void)network_add_listen(&wishes, config->listen.items[i]); /* the lists are no longer */
-    for (size_t i = 0; i < config->allow.count; i++)
-        (void)network_add_allow(&wishes, config->allow.items[i]);
+    network_wishes_make(&server->config, &wishes);
     return network_open(&wishes, &server->served.node);
 }
 
@@ -140,26 +149,42 @@ static void reload_databases(struct server *server, const struct config *old)
     watch_scan(watch, added_one, server);
 }
 
+static bool is_same_text(const char *one, const char *other)
+{
+    return one != NULL && other != NULL ? strcmp(one, other) == 0 : one == other;
+}
+
+static bool is_same_list(const struct config_list *one, const struct config_list *other)
+{
+    bool is_same = one->count == other->count;
+
+    for (size_t i = 0; i < one->count && is_same; i++)
+        is_same = strcmp(one->items[i], other->items[i]) == 0;
+    return is_same;
+}
+
 static void reload_network(struct server *server, const struct config *old)
 {
     const struct config *now = &server->config;
     hyperwal_node *node = server->served.node;
-    bool is_less = old->identity != NULL && now->identity != NULL
-                       ? strcmp(old->identity, now->identity) != 0
-                       : old->identity != now->identity;
+    bool needs_restart = !is_same_text(old->identity, now->identity) ||
+                         !is_same_text(old->authorized_keys, now->authorized_keys) ||
+                         (node == NULL && now->listen.count > 0);
+    struct network_wishes wishes;
 
     for (size_t i = 0; i < old->listen.count; i++)
-        is_less |= !list_has(&now->listen, old->listen.items[i]);
-    for (size_t i = 0; i < old->allow.count; i++)
-        is_less |= !list_has(&now->allow, old->allow.items[i]);
-    if (is_less || (node == NULL && now->listen.count > 0))
-        (void)failure(
-            "the first listener, one that is gone, another identity and who is not allowed "
-            "any more: these changes of the configuration need a restart");
-    for (size_t i = 0; node != NULL && i < now->allow.count; i++)
-        if (!list_has(&old->allow, now->allow.items[i]))
-            (void)network_allow(node, now->allow.items[i]); /* said */
-    for (size_t i = 0; node != NULL && i < now->listen.count; i++)
+        needs_restart |= !list_has(&now->listen, old->listen.items[i]);
+    if (needs_restart)
+        (void)failure("the first listener, one that is gone, another identity, and another file of "
+                      "authorized keys: these changes of the configuration need a restart");
+    if (node == NULL)
+        return;
+    network_wishes_make(now, &wishes);
+    if (!is_same_list(&old->allow, &now->allow) ||
+        !is_same_list(&old->allow_write, &now->allow_write))
+        (void)network_allow(node, &wishes); /* said, as are those below */
+    (void)network_reload(node);
+    for (size_t i = 0; i < now->listen.count; i++)
         if (!list_has(&old->listen, now->listen.items[i]))
             (void)network_listen(node, now->listen.items[i]);
 }

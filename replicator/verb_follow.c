@@ -7,7 +7,15 @@
 #include "program.h"
 #include "report.h"
 
-enum { OPTION_ONCE = 1, OPTION_ALSO, OPTION_LISTEN, OPTION_ALLOW, OPTION_NAME, OPTION_JSON };
+enum {
+    OPTION_ONCE = 1,
+    OPTION_ALSO,
+    OPTION_LISTEN,
+    OPTION_ALLOW,
+    OPTION_KEYS,
+    OPTION_NAME,
+    OPTION_JSON
+};
 enum { STEP_MS = 3600 * 1000, CATCH_UP_MS = 200 };
 enum { SOURCES_MAX = 16 };
 
@@ -16,6 +24,7 @@ static const struct option options[] = {
     {"also", required_argument, NULL, OPTION_ALSO},
     {"listen", required_argument, NULL, OPTION_LISTEN},
     {"allow", required_argument, NULL, OPTION_ALLOW},
+    {"authorized-keys", required_argument, NULL, OPTION_KEYS},
     {"name", required_argument, NULL, OPTION_NAME},
     {"json", no_argument, NULL, OPTION_JSON},
     {"help", no_argument, NULL, 'h'},
@@ -261,6 +270,9 @@ static int take_option(int c, struct follow_wishes *wishes)
     case OPTION_ALLOW:
         fits = network_add_allow(&wishes->network, optarg);
         break;
+    case OPTION_KEYS:
+        wishes->network.authorized_keys = optarg;
+        break;
     case OPTION_NAME:
         wishes->name = optarg;
         break;
@@ -296,7 +308,7 @@ static int run(int argc, char **argv)
 const struct verb verb_follow = {
     .name = "follow",
     .synopsis = "SRC REPLICA [--also SRC]... [--once] [--listen URL]... [--allow KEY|any]... "
-                "[--name NAME] [--json]",
+                "[--authorized-keys FILE] [--name NAME] [--json]",
     .summary = "keep a read-only replica that is always up to date",
     .help =
         "Makes the database REPLICA from the log of SRC, or goes on where it stopped, and applies\n"
@@ -310,6 +322,8 @@ const struct verb verb_follow = {
         "  --once           stop at the head that the log has at the start\n"
         "  --listen URL     serve the log further, as far as it is here, as `hyperwal serve` does\n"
         "  --allow KEY|any  who may come in there\n"
+        "  --authorized-keys FILE\n"
+        "                   the same for single names, as `hyperwal serve' has it\n"
         "  --name NAME      what it is called there; the file name of REPLICA\n"
         "  --json           one object an event: event (live, or done with --once), path, seq; "
         "with\n"

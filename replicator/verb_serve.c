@@ -11,6 +11,8 @@ enum {
     OPTION_JSON = 1,
     OPTION_LISTEN,
     OPTION_ALLOW,
+    OPTION_ALLOW_WRITE,
+    OPTION_KEYS,
     OPTION_HTTP,
     OPTION_CONFIG,
     OPTION_CHECK,
@@ -21,6 +23,8 @@ static const struct option options[] = {
     {"listen", required_argument, NULL, OPTION_LISTEN},
     {"http", required_argument, NULL, OPTION_HTTP},
     {"allow", required_argument, NULL, OPTION_ALLOW},
+    {"allow-write", required_argument, NULL, OPTION_ALLOW_WRITE},
+    {"authorized-keys", required_argument, NULL, OPTION_KEYS},
     {"identity", required_argument, NULL, OPTION_IDENTITY},
     {"config", required_argument, NULL, OPTION_CONFIG},
     {"check-config", no_argument, NULL, OPTION_CHECK},
@@ -43,6 +47,10 @@ static const char *key_of(int option)
         return "listen";
     case OPTION_ALLOW:
         return "allow";
+    case OPTION_ALLOW_WRITE:
+        return "allow-write";
+    case OPTION_KEYS:
+        return "authorized-keys";
     case OPTION_IDENTITY:
         return "identity";
     default:
@@ -94,8 +102,8 @@ static int configure(const struct wishes *wishes, const char *path, struct confi
         return result;
     if (config->databases.count == 0 && config->directories.count == 0)
         return usage_error(&verb_serve, "needs a DB or a DIR");
-    if (config->allow.count > 0 && config->listen.count == 0)
-        return usage_error(&verb_serve, "--allow needs --listen");
+    if (config->allow.count + config->allow_write.count > 0 && config->listen.count == 0)
+        return usage_error(&verb_serve, "--allow and --allow-write need --listen");
     return DONE;
 }
 
@@ -137,14 +145,15 @@ static int run(int argc, char **argv)
 const struct verb verb_serve = {
     .name = "serve",
     .synopsis = "[--config FILE] [--check-config] [--listen URL]... [--allow KEY|any]... "
-                "[--identity FILE] [--json] [DB|DIR]...",
+                "[--allow-write KEY|any]... [--authorized-keys FILE] [--identity FILE] [--json] "
+                "[DB|DIR]...",
     .summary = "write the logs of databases, or stand by for it",
     .help =
         "Opens every DB, and every database in DIR, also those that appear there later, and keeps\n"
         "it open: its commits go into its log, which is made if it is missing.  Prints a line\n"
         "`NAME KEY URL` for each and then `ready`; SIGTERM and SIGINT end it, SIGHUP makes it "
         "read\n"
-        "its configuration again.\n\n"
+        "its configuration and the authorized keys again.\n\n"
         "  --config FILE    settings (hyperwal(1) lists them); without DB and DIR the default is\n"
         "                   ~/.config/hyperwal/serve.conf or else /etc/hyperwal.conf\n"
         "  --check-config   say what is wrong with the settings, or print them, and end\n"
@@ -154,8 +163,15 @@ const struct verb verb_serve = {
         "                   may then be a replica, whose log is served as far as it is there\n"
         "  --allow KEY|any  let in who has this identity key (`hyperwal key` prints one's own), "
         "or\n"
-        "                   anybody; without it a listener that only this machine can reach lets\n"
-        "                   everybody in, and another one is refused\n"
+        "                   anybody, to read; without any rule a listener that only this machine "
+        "can\n"
+        "                   reach lets everybody read, and another one is refused\n"
+        "  --allow-write KEY|any\n"
+        "                   the same, to read and to write\n"
+        "  --authorized-keys FILE\n"
+        "                   rights for keys and names (hyperwal(1), AUTHORIZED KEYS); without it "
+        "the\n"
+        "                   user's own file, if there is one.  It is read again when it changes\n"
         "  --identity FILE  the key of this server among peers, made if it is missing\n"
         "  --json           the same as objects: name, key, url, path; then ready\n\n"
         "Without --listen there is no network; followers on this machine read the log's files.\n",

@@ -309,6 +309,11 @@ enum { HYPERWAL_READ = 1, HYPERWAL_WRITE = 2, HYPERWAL_CREATE = 4, HYPERWAL_PROM
 HYPERWAL_API int hyperwal_node_grant(hyperwal_node *node, const char *who, unsigned rights,
                                      const char *names, char **error);
 /*
+ * The same as text, a rule a line as in the file below, in place of all that calls gave before:
+ * those who lost a right are cut off.
+ */
+HYPERWAL_API int hyperwal_node_set_rules(hyperwal_node *node, const char *rules, char **error);
+/*
  * Rules from a file (hyperwal(1), AUTHORIZED KEYS); NULL: the user's, which may be missing.  It is
  * read again when it changes, and those who lost a right are cut off.
  */

@@ -308,6 +308,26 @@ enum hw_status hw_hub_allow(struct hw_hub *hub, unsigned rights, const char *pat
     return status;
 }
 
+enum hw_status hw_hub_set_rules(struct hw_hub *hub, struct hw_slice text, struct hw_error *err)
+{
+    struct hw_rules rules;
+    enum hw_status status = hw_rules_decode(text, &rules, err);
+
+    if (status != HW_OK)
+        return status;
+    status = hub_enter(hub, err);
+    if (status != HW_OK) {
+        hw_rules_release(&rules);
+        return status;
+    }
+    hw_rules_release(&hub->access.given);
+    hub->access.given = rules;
+    hub->access.has_rules = true;
+    apply(hub);
+    hub_leave(hub);
+    return HW_OK;
+}
+
 static enum hw_status authorize(struct hw_hub *hub, const char *path, struct hw_error *err)
 {
     struct hub_access *access = &hub->access;

@@ -90,6 +90,9 @@ enum hw_status hw_identity_load(struct hw_env *env, const char *path, struct hw_
  */
 enum hw_status hw_hub_allow(struct hw_hub *hub, unsigned rights, const char *patterns,
                             const uint8_t *identity_key, struct hw_error *err) HW_MUST_CHECK;
+/* All rules that came by calls, anew, as text: who lost a right is cut off.  HW_EMISUSE: a line. */
+enum hw_status hw_hub_set_rules(struct hw_hub *hub, struct hw_slice text,
+                                struct hw_error *err) HW_MUST_CHECK;
 /*
  * Rules from a file, `path`, or if that is NULL of hw_config_path("authorized_keys"), which may be
  * missing.  It is read again when it changes, and by hw_hub_reload_access(): then those who lost a

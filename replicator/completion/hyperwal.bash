@@ -9,16 +9,16 @@ _hyperwal() {
         return
     fi
     case $prev in
-    --seq | --time | --label | --keep | --from | --to | --listen | --allow | --name | --also) return ;;
-    --config | --identity)
+    --seq | --time | --label | --keep | --from | --to | --listen | --allow | --allow-write | --name | --also) return ;;
+    --config | --identity | --authorized-keys)
         mapfile -t COMPREPLY < <(compgen -f -- "$cur")
         return
         ;;
     esac
     case $verb in
     help) words=$verbs ;;
-    serve) words='--config --check-config --listen --allow --identity --json --help' ;;
-    follow) words='--also --once --listen --allow --name --json --help' ;;
+    serve) words='--config --check-config --listen --allow --allow-write --authorized-keys --identity --json --help' ;;
+    follow) words='--also --once --listen --allow --authorized-keys --name --json --help' ;;
     init) words="--adopt --json --help" ;;
     restore) words='--seq --time --label --force --json --help' ;;
     log) words='--from --to --json --help' ;;
