@@ -15,10 +15,16 @@ static struct timespec time_of(double seconds)
     return (struct timespec){.tv_sec = whole, .tv_nsec = (long)((seconds - (double)whole) * 1e9)};
 }
 
+void hold_nap(void)
+{
+    const struct timespec nap = {.tv_nsec = NAP_US * 1000L};
+
+    (void)nanosleep(&nap, NULL);
+}
+
 /* By tries of our own: what SQLite's busy handler sleeps would count as time held. */
 static int lock_take(sqlite3 *writer, double *begin)
 {
-    const struct timespec nap = {.tv_nsec = NAP_US * 1000L};
     double give_up = seconds_now() + TAKE_MS / 1000.0;
     int code;
 
@@ -27,7 +33,7 @@ static int lock_take(sqlite3 *writer, double *begin)
         code = sqlite3_exec(writer, "BEGIN IMMEDIATE", NULL, NULL, NULL);
         if (code != SQLITE_BUSY || *begin >= give_up)
             return code;
-        (void)nanosleep(&nap, NULL);
+        hold_nap();
     }
 }
 

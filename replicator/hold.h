@@ -43,5 +43,7 @@ bool hold_is_held(struct hold *hold);
 unsigned hold_left_ms(struct hold *hold);
 /* The lock is free when this returns.  How long it was held at most, in seconds. */
 double hold_end(struct hold *hold);
+/* Half a millisecond, for who waits for something that tells nobody. */
+void hold_nap(void);
 
 #endif

@@ -8,22 +8,20 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "hold.h"
 #include "report.h"
 
 enum { BUSY_MS = 100 };
-enum { WAIT_MS = 50 };                          /* at a time, for the log; then look again */
-enum { HOLD_MS = 5 };                           /* writers are kept out so long at most ... */
-enum { HOLD_BYTES = 32 << 20, HOLD_LONG = 16 }; /* ... up to this WAL; then longer */
-enum { LENGTH_LIMIT = 8 << 20 }; /* bytes of frames: beyond, writers are kept out at all ... */
-enum { LENGTH_MOST = 24 << 20 }; /* ... and beyond, again after each commit */
-enum { LAG_LITTLE = 1 << 20 };   /* bytes: more cannot be logged under a hold */
-enum { PULSES = 8 };             /* holds in a row */
-enum { STUCK_MS = 2000 };        /* a log that does not get on for so long is not waited for */
+enum { WAIT_MS = 50 };           /* at a time, for the log; then look again */
+enum { LENGTH_LIMIT = 8 << 20 }; /* bytes of frames: beyond, writers are kept out at all */
+/* In such limits: from when on they are so again after each commit, and from when on for longer. */
+enum { LENGTH_MOST = 3, LENGTH_LONG = 4 };
+enum { COPY_PART = 2, LAG_PART = 8 }; /* of it: worth a copy; more than can be logged in a hold */
+enum { HOLD_MS = 5, HOLD_LONG = 16 }; /* writers are kept out for so long, at most so many times */
+enum { PULSES = 8 };                  /* holds in a row */
+enum { STUCK_MS = 2000 };             /* a log that does not get on for so long is not waited for */
 /*
  * After a hold writers are left alone: for long while there is little beyond the limit, and always
  * for longer than SQLite's busy handler sleeps between the tries (1, 2 and 5 ms) that it makes
@@ -31,7 +29,6 @@ enum { STUCK_MS = 2000 };        /* a log that does not get on for so long is no
  */
 enum { REST_MS_LEAST = 9, REST_MS_MOST = 500 };
 enum { ROUNDS = 4, LITTLE_FRAMES = 64 }; /* before a hold: until little is left to do under it */
-enum { WAL_LITTLE = 4 << 20 };           /* bytes of the file: nothing to copy before */
 enum { PACE_MS = 20, HURRY_MS = 2, RETRY_MS = 1000, COPY_MS = 100 };
 enum { SETTLE_MS_LIMIT = 8192 }; /* after something happened it is looked after for twice that */
 
@@ -81,11 +78,10 @@ int sidecar_open(struct sidecar *sidecar, const char *path)
     char *lock = sqlite3_mprintf("%s-hyper/sidecar.lock", path);
     int code;
 
-    *sidecar = (struct sidecar){.is_due = true, .lock = -1, .settle_ms = PACE_MS};
+    *sidecar =
+        (struct sidecar){.is_due = true, .lock = -1, .settle_ms = PACE_MS, .limit = LENGTH_LIMIT};
     sidecar->path = sqlite3_mprintf("%s", path);
-    sidecar->wal_path = sqlite3_mprintf("%s-wal", path);
-    code = lock != NULL && sidecar->path != NULL && sidecar->wal_path != NULL ? SQLITE_OK
-                                                                              : SQLITE_NOMEM;
+    code = lock != NULL && sidecar->path != NULL ? SQLITE_OK : SQLITE_NOMEM;
     if (code == SQLITE_OK) {
         sidecar->lock = open(lock, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
         if (sidecar->lock < 0)
@@ -132,8 +128,7 @@ void sidecar_close(struct sidecar *sidecar)
     sidecar->lock = -1;
     sidecar->has_lock = false;
     sqlite3_free(sidecar->path);
-    sqlite3_free(sidecar->wal_path);
-    sidecar->path = sidecar->wal_path = NULL;
+    sidecar->path = NULL;
     sidecar->hold_count = 0;
 }
 
@@ -180,21 +175,21 @@ static int mark_next(struct sidecar *sidecar, sqlite3 *db, unsigned wait_ms, str
 /* --------------------------------------------------------------------- writers are kept out */
 
 /* So long after a hold writers are left alone, with `bytes` too much in the WAL. */
-static double rest_after(double bytes)
+static double rest_after(const struct sidecar *sidecar, double bytes)
 {
-    double part = bytes / LENGTH_LIMIT - 1; /* 1: twice the limit */
+    double part = bytes / sidecar->limit - 1; /* 1: twice the limit */
 
     return part > 1 ? REST_MS_LEAST / 1000.0
                     : (REST_MS_MOST - part * (REST_MS_MOST - REST_MS_LEAST)) / 1000;
 }
 
 /*
- * Writers are kept out so long.  A WAL beyond HOLD_BYTES means that this was not enough for a disk
- * that slow, or for writers that fast: then the WAL is not to grow on for ever.
+ * Writers are kept out so long.  A WAL beyond LENGTH_LONG means that this was not enough for a
+ * disk that slow, or for writers that fast: then the WAL is not to grow on for ever.
  */
-static double hold_limit(double bytes)
+static double hold_limit(const struct sidecar *sidecar, double bytes)
 {
-    double factor = bytes / HOLD_BYTES;
+    double factor = bytes / sidecar->limit / LENGTH_LONG;
 
     factor = factor < 1 ? 1 : factor * factor;
     return HOLD_MS / 1000.0 * (factor > HOLD_LONG ? HOLD_LONG : factor);
@@ -208,18 +203,17 @@ static void hold_over(struct sidecar *sidecar, struct hold *hold, double bytes)
     sidecar->hold_total += held;
     if (held > sidecar->hold_longest)
         sidecar->hold_longest = held;
-    sidecar->rest_until = seconds_now() + rest_after(bytes);
+    sidecar->rest_until = seconds_now() + rest_after(sidecar, bytes);
 }
 
 /* Copy all, if nobody else does and no reader is in the way; *all: so many frames; -1: one was. */
 static int copy_rest(struct sidecar *sidecar, struct hold *hold, int *all)
 {
-    const struct timespec moment = {.tv_nsec = 200000};
     int frames = 0, copied = 0, code;
 
     while ((code = checkpoint(sidecar->copier, &frames, &copied)) == SQLITE_BUSY &&
            hold_is_held(hold))
-        (void)nanosleep(&moment, NULL);
+        hold_nap();
     *all = code == SQLITE_OK && frames == copied ? frames : -1;
     return code == SQLITE_OK && !hold_is_held(hold) ? SQLITE_BUSY : code;
 }
@@ -246,12 +240,11 @@ static int all_copy(struct sidecar *sidecar, sqlite3 *db, struct hold *hold, int
 /* Until somebody has committed, but not for long. */
 static void commit_await(sqlite3 *db, const hyperwal_wal *before)
 {
-    const struct timespec moment = {.tv_nsec = 500000};
     double until = seconds_now() + REST_MS_LEAST / 1000.0;
     hyperwal_wal now;
 
     do
-        (void)nanosleep(&moment, NULL);
+        hold_nap();
     while (seconds_now() < until && hyperwal_wal_look(db, NULL, &now) == SQLITE_OK &&
            now.frames == before->frames);
 }
@@ -275,9 +268,9 @@ static double wal_excess(struct sidecar *sidecar, const hyperwal_wal *wal)
     return ((double)wal->frames - sidecar->tried_frames) * wal->page_size;
 }
 
-static bool is_far_behind(const hyperwal_wal *wal)
+static bool is_far_behind(const struct sidecar *sidecar, const hyperwal_wal *wal)
 {
-    return (double)(wal->frames - wal->logged_frames) * wal->page_size > LAG_LITTLE;
+    return (double)(wal->frames - wal->logged_frames) * wal->page_size > sidecar->limit / LAG_PART;
 }
 
 /* ------------------------------------------------------------- this process is the worker */
@@ -317,7 +310,7 @@ static int hold_restart(struct sidecar *sidecar, sqlite3 *db, double bytes, bool
 {
     struct hold hold;
     int all = -1;
-    int code = hold_begin(&hold, sidecar->writer, hold_limit(bytes));
+    int code = hold_begin(&hold, sidecar->writer, hold_limit(sidecar, bytes));
 
     if (code != SQLITE_OK)
         return code;
@@ -343,11 +336,11 @@ static int wal_shorten(struct sidecar *sidecar, sqlite3 *db, double bytes)
     int code = hyperwal_wal_look(db, NULL, &wal);
 
     for (int i = 0; i < PULSES && code == SQLITE_OK && !is_done; i++) {
-        if (!is_far_behind(&wal))
+        if (!is_far_behind(sidecar, &wal))
             code = most_copy(sidecar, db);
         if (code == SQLITE_OK || code == SQLITE_BUSY)
             code = hold_restart(sidecar, db, bytes, &is_done);
-        if (bytes < LENGTH_MOST)
+        if (bytes < LENGTH_MOST * sidecar->limit)
             break;
         if (code == SQLITE_OK && !is_done)
             code = hyperwal_wal_look(db, NULL, &wal);
@@ -373,11 +366,10 @@ static int hold_copy(struct sidecar *sidecar, sqlite3 *db)
 static int hold_move(struct sidecar *sidecar, sqlite3 *db, const hyperwal_wal *wal)
 {
     double bytes = wal_excess(sidecar, wal);
-    bool is_long = bytes > LENGTH_LIMIT && log_gets_on(sidecar, wal);
-    struct stat file;
+    bool is_long = bytes > sidecar->limit && log_gets_on(sidecar, wal);
     int code = hold_step(sidecar, db, is_long ? REST_MS_LEAST : WAIT_MS);
 
-    if (code == SQLITE_OK && stat(sidecar->wal_path, &file) == 0 && file.st_size >= WAL_LITTLE &&
+    if (code == SQLITE_OK && (double)wal->frames * wal->page_size >= sidecar->limit / COPY_PART &&
         seconds_now() >= sidecar->copied + COPY_MS / 1000.0)
         code = hold_copy(sidecar, db);
     if ((code == SQLITE_OK || code == SQLITE_BUSY) && is_long && sidecar->holds &&
@@ -434,7 +426,7 @@ static int mark_plant(struct sidecar *sidecar, sqlite3 *db, int copied)
 {
     sqlite3 *reader = sidecar->marks[0], *writer = sidecar->marks[1];
     hyperwal_wal wal;
-    int copied_now, code = exec(writer, "BEGIN IMMEDIATE");
+    int code = exec(writer, "BEGIN IMMEDIATE");
 
     if (code != SQLITE_OK)
         return code;
@@ -448,12 +440,18 @@ static int mark_plant(struct sidecar *sidecar, sqlite3 *db, int copied)
     mark_leave(writer);
     if (code == SQLITE_OK)
         code = mark_take(writer);
+    if (code == SQLITE_OK)
+        code = log_wait(db, BUSY_MS); /* until then the reader keeps the frame from being copied */
+    if (code == SQLITE_OK)
+        code = hyperwal_wal_look(db, NULL, &wal);
     if (code == SQLITE_OK) {
         swap(sidecar);
         mark_leave(reader);
-        code = checkpoint(sidecar->copier, &sidecar->frames, &copied_now);
-    } else if (sqlite3_get_autocommit(reader) != 0) {
-        (void)mark_take(reader); /* as good as can be: the next move tries again */
+        sidecar->frames = (int)wal.frames;
+    } else {
+        mark_leave(writer);
+        if (sqlite3_get_autocommit(reader) != 0)
+            (void)mark_take(reader); /* as good as can be: the next move tries again */
     }
     return code;
 }
@@ -483,9 +481,9 @@ static int wal_limit(struct sidecar *sidecar, sqlite3 *db, const hyperwal_wal *w
     struct hold hold;
     int all = -1, code;
 
-    if (bytes < LENGTH_LIMIT || !log_gets_on(sidecar, wal) || seconds_now() < sidecar->rest_until)
+    if (bytes < sidecar->limit || !log_gets_on(sidecar, wal) || seconds_now() < sidecar->rest_until)
         return SQLITE_OK;
-    code = hold_begin(&hold, sidecar->writer, hold_limit(bytes));
+    code = hold_begin(&hold, sidecar->writer, hold_limit(sidecar, bytes));
     if (code != SQLITE_OK)
         return code;
     code = all_copy(sidecar, db, &hold, &all);
@@ -511,18 +509,17 @@ static bool lock_take(struct sidecar *sidecar)
 static int frame_move(struct sidecar *sidecar, sqlite3 *db, const hyperwal_wal *wal)
 {
     int frames = 0, copied = 0;
-    int code = checkpoint(sidecar->copier, &frames, &copied);
+    int code;
 
     if (sidecar->holds)
         sidecar->frames = 0; /* it may be at READ(0) */
     hold_leave(sidecar);
-    if (code == SQLITE_OK && sidecar->frames == 0)
-        code = mark_plant(sidecar, db, -1);
-    else if (code == SQLITE_OK && frames > sidecar->frames)
+    if (sidecar->frames == 0)
+        return mark_plant(sidecar, db, -1);
+    code = checkpoint(sidecar->copier, &frames, &copied);
+    if (code == SQLITE_OK && frames > sidecar->frames)
         code = mark_move(sidecar, db);
-    return code == SQLITE_OK || (code == SQLITE_BUSY && sidecar->frames != 0)
-               ? wal_limit(sidecar, db, wal)
-               : code;
+    return code == SQLITE_OK || code == SQLITE_BUSY ? wal_limit(sidecar, db, wal) : code;
 }
 
 void sidecar_wake(struct sidecar *sidecar)

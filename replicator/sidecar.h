@@ -48,10 +48,10 @@ struct sidecar {
     double move_after; /* in seconds_now(), like the next two */
     double rest_until; /* writers are not kept out before */
     double copied;     /* when we last copied frames */
-    char *path;        /* owned, like the next one */
-    char *wal_path;
-    int frames;       /* with the worker elsewhere: in the WAL when the mark was taken; 0: none */
-    int tried_frames; /* length of the WAL when a restart was tried; 0: not in this round */
+    char *path;        /* owned */
+    double limit;      /* bytes of frames: a WAL that is longer is to become shorter */
+    int frames;        /* with the worker elsewhere: in the WAL when the mark was taken; 0: none */
+    int tried_frames;  /* length of the WAL when a restart was tried; 0: not in this round */
     unsigned logged_frames; /* when we last looked */
     double logged;          /* when that was seen to grow */
     unsigned hold_count;    /* how often writers were kept out; then, in seconds: */
