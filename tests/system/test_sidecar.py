@@ -10,6 +10,7 @@ server itself kept the write lock.
 import contextlib
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -287,6 +288,63 @@ def a_killed_server_beside_a_writer_costs_no_commit_that_it_had_logged(dir):
     finish(process)
     with served():
         head_is_right("--deep")
+
+
+def count_up(out, name):
+    """A stock writer that is going to be killed: it tells each commit that it was acknowledged."""
+    with contextlib.closing(stock("app.db")) as db:
+        n = db.execute("SELECT count(*) FROM t WHERE b LIKE ? || ':%'", (name,)).fetchone()[0]
+        while True:
+            n += 1
+            db.execute("INSERT INTO t(b) VALUES(?)", (f"{name}:{n}:{'x' * 3000}",))
+            out.write(f"{n}\n")
+            out.flush()
+
+
+def kill_writers(chance, acknowledged, server=None):
+    """Two of them, killed at some commit; with `server` that is killed before."""
+    writers = {name: start(count_up, name=name) for name in ("one", "two")}
+    for name, (pid, pipe) in writers.items():
+        for _ in range(chance.randint(1, 900)):
+            acknowledged[name] = int(pipe.readline())
+        if server is not None:
+            server.kill()
+            server.wait()
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        for line in pipe:
+            acknowledged[name] = int(line) if line.endswith("\n") else acknowledged[name]
+        pipe.close()
+
+
+def every_commit_is_there(acknowledged):
+    with contextlib.closing(stock("out.db")) as db:
+        for name, least in acknowledged.items():
+            rows = [int(row[0].split(":")[1]) for row in db.execute(
+                "SELECT b FROM t WHERE b LIKE ? || ':%' ORDER BY a", (name,))]
+            check(rows == list(range(1, len(rows) + 1)), name, "commits are missing or out of order")
+            check(len(rows) >= least, f"{name}: {len(rows)} commits, {least} were acknowledged")
+
+
+def writers_that_are_killed_beside_a_server_lose_nothing(dir):
+    stock_database()
+    chance, acknowledged = random.Random(1), {}
+    with served():
+        for _ in range(6):
+            kill_writers(chance, acknowledged)
+    log_is_whole()
+    every_commit_is_there(acknowledged)
+
+
+def servers_that_are_killed_beside_writers_lose_no_acknowledged_commit(dir):
+    stock_database()
+    chance, acknowledged = random.Random(2), {}
+    for _ in range(4):
+        with served() as server:
+            kill_writers(chance, acknowledged, server)
+    with served():
+        head_is_right()
+    every_commit_is_there(acknowledged)
 
 
 def with_the_worker_elsewhere_nothing_is_missed(dir):
