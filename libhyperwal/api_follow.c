@@ -8,27 +8,13 @@
 #include <stdatomic.h>
 #include <string.h>
 
-#include "api_log.h"
-#include "api_remote.h"
+#include "api_follow.h"
 #include "base/alloc.h"
 
 enum {
     READERS_WAIT_NS = 2000000,   /* until old readers are asked again to leave the WAL */
     ABSENT_WAIT_NS = 1000000000, /* until sources that lack a block are asked again */
     ABSENT_MAX = 10,             /* so often, before it is an error */
-};
-
-struct hyperwal_follower {
-    struct hyperwal_log *log;   /* owned */
-    struct hw_replica *replica; /* owned; NULL: the log has no snapshot to begin with yet */
-    char *path;                 /* owned */
-    char *source;               /* owned: what the replica is to remember */
-    struct hw_mirror *mirror;   /* borrowed from the log; NULL: a log of this machine */
-    hyperwal_progress progress;
-    void *progress_ctx;
-    unsigned absent; /* times in a row that no source had a block */
-    _Atomic int is_interrupted;
-    struct hw_error err;
 };
 
 static bool follow_progress(void *ctx, uint64_t done, uint64_t total)
@@ -61,6 +47,78 @@ static enum hw_status full_path(const char *path, char **out, struct hw_error *e
     return HW_OK;
 }
 
+/* The replica came from another log, and has nothing of this one yet. */
+static bool is_from_elsewhere(struct hyperwal_follower *follower)
+{
+    struct hw_replica_info info;
+
+    if (hw_replica_info(follower->log->env, follower->path, &info, NULL) != HW_OK)
+        return false;
+    return memcmp(info.key, hw_core_identity(follower->log->core)->key, HW_KEY_SIZE) != 0 ||
+           (info.base.epoch != 0 && info.seq == info.base.seq);
+}
+
+static bool is_skipped(void *ctx, uint64_t block)
+{
+    const struct hyperwal_follower *follower = ctx;
+
+    for (unsigned i = 0; i < follower->skip_count; i++)
+        if (block >= follower->skips[i].start && block < follower->skips[i].end)
+            return true;
+    return false;
+}
+
+struct groups { /* of a snapshot, and the entries that come after its oldest group, at the end */
+    struct hyperwal_follower *follower;
+    uint64_t next; /* up to here it was decided */
+    uint64_t start, end;
+    bool has_last;
+};
+
+/* The range before this one was of groups: what lies before it is wanted, it is not. */
+static void group_range(void *ctx, uint64_t start, uint64_t end)
+{
+    struct groups *groups = ctx;
+    struct hyperwal_follower *follower = groups->follower;
+
+    if (groups->has_last && groups->start >= groups->next &&
+        follower->skip_count < HW_FOLLOW_SKIPS_MAX) {
+        if (groups->start > groups->next)
+            (void)!hw_mirror_want(follower->mirror, groups->next, groups->start, NULL);
+        follower->skips[follower->skip_count++] =
+            (struct hw_follow_range){groups->start, groups->end};
+        groups->next = groups->end;
+    }
+    groups->has_last = true;
+    groups->start = start;
+    groups->end = end;
+}
+
+/*
+ * The replica goes on from the state in which the log began: the snapshot that was made of it then
+ * is not fetched.
+ */
+static enum hw_status want_after_move(struct hyperwal_follower *follower, struct hw_error *err)
+{
+    struct hw_target head = {.kind = HW_TARGET_HEAD};
+    struct groups groups = {.follower = follower};
+    uint64_t seq = hw_replica_seq(follower->replica);
+    struct hw_error why;
+    enum hw_status status;
+
+    if (seq == UINT64_MAX) { /* it is compared with a snapshot */
+        status = hw_api_remote_want_live(follower->log->remote, follower->log->core, &why);
+        return status == HW_ENOTFOUND ? HW_OK : hw_prefix(err, status, "%s", why.message);
+    }
+    groups.next = seq + 1;
+    follower->skip_count = 0;
+    if (hw_state_blocks(follower->log->core, &head, group_range, &groups, &why) != HW_OK)
+        groups.next = seq + 1; /* no snapshot yet, or out of reach: then in order */
+    hw_replica_set_skip(follower->replica, is_skipped, follower);
+    hw_mirror_want_tail(follower->mirror, groups.next);
+    return HW_OK;
+}
+
 /* What has to be fetched for a replica as it is. */
 static enum hw_status want_blocks(struct hyperwal_follower *follower, struct hw_error *err)
 {
@@ -70,6 +128,9 @@ static enum hw_status want_blocks(struct hyperwal_follower *follower, struct hw_
 
     if (follower->mirror == NULL)
         return HW_OK;
+    if (is_from_elsewhere(follower))
+        return hw_mirror_want(follower->mirror, 0, 2,
+                              err); /* genesis and switch; more comes later */
     if (hw_replica_info(log->env, follower->path, &info, NULL) != HW_OK || info.seq == UINT64_MAX ||
         log->env->ops->stat(log->env, follower->path, &stat, NULL) != HW_OK)
         return hw_api_remote_want_live(log->remote, log->core, err);
@@ -102,10 +163,12 @@ static enum hw_status can_begin(struct hyperwal_follower *follower, struct hw_er
 static enum hw_status replica_begin(struct hyperwal_follower *follower, struct hw_error *err)
 {
     struct hyperwal_log *log = follower->log;
+    bool has_moved;
     enum hw_status status;
 
     if (follower->replica != NULL)
         return HW_OK;
+    has_moved = follower->mirror != NULL && is_from_elsewhere(follower);
     status = can_begin(follower, err);
     if (status == HW_OK)
         status = want_blocks(follower, err);
@@ -116,6 +179,8 @@ static enum hw_status replica_begin(struct hyperwal_follower *follower, struct h
     if (status != HW_OK)
         return status;
     status = hw_replica_set_source(follower->replica, follower->source, err);
+    if (status == HW_OK && has_moved)
+        status = want_after_move(follower, err);
     if (status != HW_OK) {
         hw_replica_close(follower->replica);
         follower->replica = NULL;
@@ -160,6 +225,21 @@ static char *sources_join(const char *const *sources, unsigned count)
         all = longer;
     }
     return all;
+}
+
+static enum hw_status sources_keep(struct hyperwal_follower *follower, const char *const *sources,
+                                   unsigned count, struct hw_error *err)
+{
+    if (count > HW_HUB_SOURCES_MAX)
+        return hw_fail(err, HW_EMISUSE, "%u sources, and %d are the most", count,
+                       (int)HW_HUB_SOURCES_MAX);
+    for (unsigned i = 0; i < count; i++) {
+        follower->sources[i] = hw_strdup(sources[i]);
+        if (follower->sources[i] == NULL)
+            return hw_fail(err, HW_ENOMEM, "no memory to follow a log");
+        follower->source_count = i + 1;
+    }
+    return HW_OK;
 }
 
 /* The id by which servers know this replica again, kept in its directory. */
@@ -217,7 +297,9 @@ static enum hw_status look_at(struct hyperwal_follower *follower, const char *di
     } else if (status != HW_ENOTFOUND) {
         return status;
     } else if (hw_api_has_file(env, dir, "log")) {
-        return hw_fail(err, HW_EEXIST, "%s: a database with a log of its own, not a replica",
+        return hw_fail(err, HW_EEXIST,
+                       "%s: a database with a log of its own, not a replica, nor one that the log "
+                       "there goes on from",
                        follower->path);
     } else if (env->ops->stat(env, follower->path, &stat, NULL) == HW_OK) {
         return hw_fail(err, HW_EEXIST,
@@ -228,34 +310,41 @@ static enum hw_status look_at(struct hyperwal_follower *follower, const char *di
         *is_same = false;
         return HW_OK;
     }
+    /* If it is another one's, of one that goes on from the replica's: whoever opens it sees. */
     status = hw_api_mirror_key(env, dir, mirror_key, err);
-    if (status == HW_OK && *has_key && memcmp(mirror_key, key, HW_KEY_SIZE) != 0)
-        status = hw_fail(err, HW_EFORK, "%s: the replica and %s are of different logs",
-                         follower->path, dir);
     memcpy(key, mirror_key, HW_KEY_SIZE);
     *has_key = true;
     return status;
 }
 
-static enum hw_status open_mirror(struct hyperwal_follower *follower,
-                                  struct hw_api_remote_options *options, struct hw_error *err)
+static enum hw_status open_mirror(struct hyperwal_follower *follower, struct hw_error *err)
 {
+    struct hw_api_remote_options options = {.node = follower->node,
+                                            .sources = follower->sources,
+                                            .source_count = follower->source_count,
+                                            .dir = follower->dir,
+                                            .go_on = follow_goes_on,
+                                            .ctx = follower};
     struct hw_env *env = hw_env_posix();
     struct hw_api_remote *remote = NULL;
     uint8_t key[HW_KEY_SIZE], id[16];
     bool has_key;
-    char *dir = hw_strdup(options->dir);
+    char *dir = hw_strdup(follower->dir);
     enum hw_status status;
 
     if (dir == NULL)
         return hw_fail(err, HW_ENOMEM, "no memory to follow a log");
-    status = look_at(follower, dir, key, &has_key, &options->is_known, err);
+    status = look_at(follower, dir, key, &has_key, &options.is_known, err);
     if (status == HW_OK)
         status = replica_id_read(env, dir, id, err);
-    options->key = has_key ? key : NULL;
-    options->replica_id = id;
+    if (follower->has_heir) {
+        memcpy(key, follower->heir_key, HW_KEY_SIZE);
+        has_key = true;
+    }
+    options.key = has_key ? key : NULL;
+    options.replica_id = id;
     if (status == HW_OK)
-        status = hw_api_remote_open(options, &remote, err);
+        status = hw_api_remote_open(&options, &remote, err);
     if (status == HW_OK)
         status = replica_id_write(env, dir, id, err);
     if (status != HW_OK) {
@@ -269,15 +358,10 @@ static enum hw_status open_mirror(struct hyperwal_follower *follower,
     return status;
 }
 
-static enum hw_status open_remote(struct hyperwal_follower *follower, hyperwal_node *node,
-                                  const char *const *sources, unsigned count, struct hw_error *err)
+static enum hw_status open_remote(struct hyperwal_follower *follower, const char *const *sources,
+                                  unsigned count, struct hw_error *err)
 {
-    struct hw_api_remote_options options = {.node = node,
-                                            .sources = sources,
-                                            .source_count = count,
-                                            .go_on = follow_goes_on,
-                                            .ctx = follower};
-    char *full = NULL, *dir = NULL;
+    char *full = NULL;
     enum hw_status status = HW_OK;
 
     for (unsigned i = 0; i < count && status == HW_OK; i++)
@@ -289,15 +373,29 @@ static enum hw_status open_remote(struct hyperwal_follower *follower, hyperwal_n
     if (status != HW_OK)
         return status;
     follower->source = sources_join(sources, count);
-    dir = hw_format("%s-hyper", full);
-    options.dir = dir;
-    if (follower->source == NULL || dir == NULL)
+    follower->dir = hw_format("%s-hyper", full);
+    if (follower->source == NULL || follower->dir == NULL)
         status = hw_fail(err, HW_ENOMEM, "no memory to follow a log");
-    else
-        status = open_mirror(follower, &options, err);
+    if (status == HW_OK)
+        status = sources_keep(follower, sources, count, err);
+    if (status == HW_OK)
+        status = open_mirror(follower, err);
+    if (status == HW_EFORK) /* another one has the name: one that goes on from ours? */
+        status = hw_follow_look_for_heir(follower, err);
+    if (status == HW_END)
+        status = open_mirror(follower, err);
     hw_free(full);
-    hw_free(dir);
     return status;
+}
+
+/* The log is open: the replica, too, if there is one or can be. */
+static enum hw_status begin(struct hyperwal_follower *follower, struct hw_error *err)
+{
+    enum hw_status status = hw_api_log_listen(follower->log, err);
+
+    if (status == HW_OK)
+        status = hw_api_log_refresh(follower->log, err);
+    return status == HW_OK ? replica_begin(follower, err) : status;
 }
 
 int hyperwal_follow_sources(hyperwal_node *node, const char *const *sources, unsigned source_count,
@@ -319,6 +417,7 @@ int hyperwal_follow_sources(hyperwal_node *node, const char *const *sources, uns
     }
     follower->progress = progress;
     follower->progress_ctx = ctx;
+    follower->node = node;
     follower->path = hw_strdup(path);
     if (follower->path == NULL) {
         status = hw_fail(&err, HW_ENOMEM, "no memory to follow a log");
@@ -327,13 +426,9 @@ int hyperwal_follow_sources(hyperwal_node *node, const char *const *sources, uns
     if (source_count == 1 && !hw_address_is_remote(sources[0]))
         status = open_local(follower, sources[0], &err);
     else
-        status = open_remote(follower, node, sources, source_count, &err);
+        status = open_remote(follower, sources, source_count, &err);
     if (status == HW_OK)
-        status = hw_api_log_listen(follower->log, &err);
-    if (status == HW_OK)
-        status = hw_api_log_refresh(follower->log, &err);
-    if (status == HW_OK)
-        status = replica_begin(follower, &err);
+        status = begin(follower, &err);
     if (status != HW_OK && status != HW_END)
         goto fail;
     *out = follower;
@@ -358,6 +453,9 @@ void hyperwal_follow_close(hyperwal_follower *follower)
         return;
     hw_replica_close(follower->replica);
     hyperwal_log_close(follower->log);
+    for (unsigned i = 0; i < follower->source_count; i++)
+        hw_free((char *)(uintptr_t)follower->sources[i]);
+    hw_free(follower->dir);
     hw_free(follower->source);
     hw_free(follower->path);
     hw_free(follower);
@@ -435,21 +533,53 @@ static enum hw_status follow_apply(struct hyperwal_follower *follower, uint64_t 
     return status == HW_END ? HW_END : HW_AGAIN;
 }
 
+/* From the log that was followed to the one that goes on from it. */
+static enum hw_status move(struct hyperwal_follower *follower, struct hw_error *err)
+{
+    enum hw_status status = HW_OK;
+
+    atomic_store(&follower->is_moving, 1);
+    while (atomic_load(&follower->interrupters) != 0)
+        ; /* for the moment that waking takes */
+    if (follower->log != NULL) {
+        hw_follow_leave(follower);
+        status = hw_follow_keep(follower, err);
+    }
+    if (status == HW_OK)
+        status = open_mirror(follower, err);
+    if (status == HW_OK)
+        status = begin(follower, err);
+    if (status < 0)
+        hw_follow_leave(follower); /* the next step tries again */
+    else
+        atomic_store(&follower->is_moving, 0);
+    return status;
+}
+
 int hyperwal_follow_step(hyperwal_follower *follower, unsigned timeout_ms)
 {
-    struct hyperwal_log *log = follower->log;
-    struct hw_env *env = log->env;
+    struct hyperwal_log *log;
+    struct hw_env *env = hw_env_posix();
     struct hw_error err = {0};
     uint64_t deadline = env->ops->monotonic_ns(env) + (uint64_t)timeout_ms * 1000000U;
 
     for (;;) {
-        uint32_t seen = hw_shared_wake_count(log->page);
-        enum hw_status status;
+        enum hw_status status = follower->log != NULL ? HW_OK : move(follower, &err);
         uint64_t now, wait_ns, again_ns = 0;
+        uint32_t seen;
 
         if (atomic_exchange(&follower->is_interrupted, 0) != 0)
             return SQLITE_INTERRUPT;
+        if (status < 0)
+            return follow_result(follower, status, &err);
+        log = follower->log;
+        seen = hw_shared_wake_count(log->page);
         status = follow_apply(follower, &again_ns, &err);
+        if (status != HW_OK && hw_follow_has_heir(follower)) {
+            status = move(follower, &err);
+            if (status >= 0)
+                continue;
+        }
         if (status == HW_OK || status < 0)
             return follow_result(follower, status, &err);
         now = env->ops->monotonic_ns(env);
@@ -475,9 +605,14 @@ int hyperwal_follow_step(hyperwal_follower *follower, unsigned timeout_ms)
 void hyperwal_follow_interrupt(hyperwal_follower *follower)
 {
     atomic_store(&follower->is_interrupted, 1);
-    if (follower->mirror != NULL)
-        hw_mirror_interrupt(follower->mirror);
-    hw_shared_wake(follower->log->page);
+    /* Either we see that it is between two logs, or it waits for us before it closes one. */
+    atomic_fetch_add(&follower->interrupters, 1);
+    if (atomic_load(&follower->is_moving) == 0) {
+        if (follower->mirror != NULL)
+            hw_mirror_interrupt(follower->mirror);
+        hw_shared_wake(follower->log->page);
+    }
+    atomic_fetch_sub(&follower->interrupters, 1);
 }
 
 uint64_t hyperwal_follow_seq(hyperwal_follower *follower)
@@ -492,8 +627,8 @@ uint64_t hyperwal_follow_fork(hyperwal_follower *follower)
 
 uint64_t hyperwal_follow_lag(hyperwal_follower *follower)
 {
-    uint64_t length = hw_core_length(follower->log->core);
-    uint64_t published = hw_shared_durable_length(follower->log->page);
+    uint64_t length = follower->log != NULL ? hw_core_length(follower->log->core) : 0;
+    uint64_t published = follower->log != NULL ? hw_shared_durable_length(follower->log->page) : 0;
     uint64_t seq = hyperwal_follow_seq(follower);
     uint64_t applied = seq != HYPERWAL_SEQ_NONE ? seq + 1 : 0;
 
@@ -509,5 +644,5 @@ const char *hyperwal_follow_errmsg(hyperwal_follower *follower)
 
 const char *hyperwal_follow_log_dir(hyperwal_follower *follower)
 {
-    return follower->log->dir;
+    return follower->log != NULL ? follower->log->dir : follower->dir;
 }

@@ -39,6 +39,8 @@ unsigned access_rights_to_log(const struct hub_log *log, const uint8_t *key)
 {
     unsigned all = 0;
 
+    if (log->heir != NULL)
+        log = log->heir;
     if (log->names == NULL) /* a mirror that nobody named */
         return access_rights(log->hub, key, slice_of(""));
     for (const struct hub_name *n = log->names; n != NULL; n = n->next)

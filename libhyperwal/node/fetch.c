@@ -236,6 +236,9 @@ void hw_mirror_status(struct hw_mirror *mirror, struct hw_mirror_status *out)
             out->remote_length = told.remote_length;
     }
     out->bytes_received = mirror->bytes_received;
+    out->has_moved = mirror->has_moved;
+    memcpy(out->moved_key, mirror->moved_key, HW_KEY_SIZE);
+    out->moved_source = mirror->moved_source;
     if (mirror->broken.status != HW_OK)
         snprintf(out->problem, sizeof(out->problem), "%.200s", mirror->broken.message);
     else if (out->connected == 0)

@@ -78,6 +78,8 @@ static void unlinked(void *ctx, struct hw_peer *peer, struct hw_replication *rep
         link_remove(link);
     if (conn->source == NULL || log == NULL || conn->source->mirror != log->mirror)
         return;
+    if (was_rejected && !source_rejected(conn->source))
+        return;
     if (was_rejected)
         hw_fail(&err, HW_ENOTFOUND, "%s: has not got this log, or not for us", conn->address);
     else
@@ -196,6 +198,8 @@ static void found(void *ctx, struct hw_peer *peer, const struct hw_hyperwal_foun
     enum hw_status status;
 
     (void)ctx;
+    if (conn->source != NULL)
+        source_found(conn->source, answer);
     if (query == NULL || query->is_ask || query->is_listing || query->request != answer->request)
         return;
     status = lookup_status(answer->status, conn, query->address->name, &err);
@@ -243,6 +247,8 @@ static void is_plain(void *ctx, struct hw_peer *peer)
     struct hw_error err = {0};
 
     (void)ctx;
+    if (conn->source != NULL)
+        source_found(conn->source, NULL);
     if (conn->query == NULL)
         return;
     hw_fail(&err, HW_EPROTOCOL,

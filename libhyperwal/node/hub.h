@@ -179,6 +179,13 @@ struct hw_mirror_status {
     unsigned connected;      /* sources */
     uint64_t bytes_received; /* of blocks */
     char problem[256];       /* why no source is connected; "" */
+    /*
+     * A source, by the name under which it was this log, has another one now: that of a primary
+     * that took over, perhaps.
+     */
+    bool has_moved;
+    uint8_t moved_key[HW_KEY_SIZE];
+    size_t moved_source;
 };
 void hw_mirror_status(struct hw_mirror *mirror, struct hw_mirror_status *out);
 

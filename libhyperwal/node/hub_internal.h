@@ -107,11 +107,14 @@ struct hub_log {
     bool is_touched, has_watch;
     int watch;
     struct hw_file_stat bell; /* what is watched */
-    struct hub_name *names;   /* owned; none: only a mirror */
+    struct hub_name *names;   /* owned; none: only a mirror, or kept */
+    struct hub_log *kept;     /* of a log that goes on from another one: that one, as kept */
+    struct hub_log *heir;     /* of a kept one: the log that goes on */
     struct hw_mirror *mirror;
     struct hw_shared_page *page;        /* owned; NULL: not yet to be had */
     struct hw_core *core;               /* owned; NULL: there is no log yet */
     uint64_t length;                    /* of the core, as it was announced */
+    bool is_searched;                   /* what it goes on from, if it does, was looked for */
     struct hw_file_stat stat;           /* of what tells it from another log in its place */
     struct hw_replication *replication; /* owned; as `core` */
     struct hw_peer_table *table;        /* owned; NULL: no follower has acknowledged yet */
@@ -132,8 +135,11 @@ struct hub_source {
     struct hw_address address;
     struct hub_conn *conn; /* NULL: to be dialed at deadline_ns */
     bool is_linked;
-    bool is_ended;  /* not to be dialed any more */
-    bool is_forked; /* it has another history than we, which was told */
+    bool is_ended;    /* not to be dialed any more */
+    bool is_forked;   /* it has another history than we, which was told */
+    bool is_asked;    /* which log it calls by the address's name; no answer yet */
+    bool is_rejected; /* it has not got our log; the connection lives for that answer */
+    uint64_t request;
     uint64_t bytes; /* of blocks, over the link it has */
     uint64_t backoff_ns, deadline_ns;
     char problem[160]; /* "": none */
@@ -175,6 +181,9 @@ struct hw_mirror {
     uint64_t bytes_received, bytes_of_closed; /* of blocks; from links that are closed */
     bool has_news, is_dirty, is_urged;        /* is_dirty: something came since the last sync */
     struct hw_error broken;                   /* what our own disk said last */
+    bool has_moved;                           /* a source calls another log by our name: */
+    uint8_t moved_key[HW_KEY_SIZE];
+    size_t moved_source;
 };
 
 struct hub_query {
@@ -325,6 +334,11 @@ void log_look(struct hub_log *log, uint64_t now);
  */
 enum hw_status log_stat(struct hub_log *log, struct hw_file_stat *out,
                         struct hw_error *err) HW_MUST_CHECK;
+/*
+ * If the log goes on from another one that is kept beside it, that one is served as well, by its
+ * key alone: for followers who have not got all of it.
+ */
+void log_serve_kept(struct hub_log *log);
 uint64_t log_durable_limit(struct hw_shared_page *page); /* blocks that may be read */
 void logs_poll(struct hw_hub *hub, uint64_t now);        /* for a hub without a thread */
 void log_acknowledged(struct hub_link *link, const struct hw_ack *ack);
@@ -366,6 +380,10 @@ bool trust_check(struct hw_mirror *mirror, uint64_t end);
 
 void source_dial_due(struct hw_mirror *mirror, uint64_t now);
 void source_ready(struct hub_source *source);
+/* Its answer to which log has the name; NULL: there will be none. */
+void source_found(struct hub_source *source, const struct hw_hyperwal_found *answer);
+/* It refused our log; false: let it live until it has told which one it calls by the name. */
+bool source_rejected(struct hub_source *source);
 void source_linked(struct hub_source *source);
 /* Its connection is gone, or the dial failed. */
 void source_lost(struct hub_source *source, const struct hw_error *why);

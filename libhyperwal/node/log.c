@@ -104,6 +104,10 @@ void log_free(struct hub_log *log)
 {
     struct hub_log **at = &log->hub->logs;
 
+    if (log->kept != NULL)
+        log_free(log->kept);
+    if (log->heir != NULL)
+        log->heir->kept = NULL;
     log_drop_core(log);
     log_untouch(log);
     while (*at != log)
@@ -199,6 +203,7 @@ void log_drop_core(struct hub_log *log)
     log->core = NULL;
     log->is_urged = false;
     log->is_shown = false; /* whoever has more proves it again */
+    log->is_searched = log->kept != NULL;
 }
 
 /* -------------------------------------------------------------------------------- flush */

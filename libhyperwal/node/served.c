@@ -157,6 +157,7 @@ void log_look(struct hub_log *log, uint64_t now)
         status = log->core == NULL ? log_open(log, &err) : log_refresh(log, &err);
     if (status == HW_OK) {
         log->retry_ns = 0;
+        log_serve_kept(log);
         log_urge_all(log, now);
         if (log->link_count != 0)
             hw_shared_want_length(log->page, log->length);

@@ -15,14 +15,75 @@ enum { NS_PER_MS = 1000000 };
 #define BACKOFF_MIN_NS (100 * (uint64_t)NS_PER_MS)
 #define BACKOFF_MAX_NS (10000 * (uint64_t)NS_PER_MS)
 #define LASTING_NS     (1000 * (uint64_t)NS_PER_MS)   /* a link that ends sooner is a failure */
+#define ANSWER_NS      (10000 * (uint64_t)NS_PER_MS)  /* for which log has the name */
 #define BAN_NS         (600000 * (uint64_t)NS_PER_MS) /* for a false proof */
+
+/*
+ * The name may mean another log by now: one that goes on from ours.  Asked each time, since a
+ * server that keeps the old one gives it, too.
+ */
+static void ask_name(struct hub_source *source)
+{
+    const struct hw_address *address = &source->address;
+
+    source->is_asked = source->is_rejected = false;
+    if (!address->has_key)
+        source->is_asked =
+            hw_peer_lookup(source->conn->peer, address->name, &source->request, NULL) == HW_OK;
+}
 
 void source_ready(struct hub_source *source)
 {
     struct hw_error err = {0};
 
+    ask_name(source);
     if (hw_peer_link(source->conn->peer, source->mirror->log->replication, &err) != HW_OK)
         conn_doom(source->conn, &err);
+}
+
+/* It has no answer for us, or none any more: what is it still connected for? */
+static void answered(struct hub_source *source)
+{
+    struct hw_error err = {0};
+
+    source->is_asked = false;
+    if (!source->is_rejected)
+        return;
+    hw_fail(&err, HW_ENOTFOUND, "%s: has not got this log, or not for us", source->conn->address);
+    conn_doom(source->conn, &err);
+}
+
+void source_found(struct hub_source *source, const struct hw_hyperwal_found *answer)
+{
+    struct hw_mirror *mirror = source->mirror;
+    size_t index = (size_t)(source - mirror->sources);
+    const uint8_t *key = hw_core_identity(mirror->log->core)->key;
+
+    if (!source->is_asked || (answer != NULL && answer->request != source->request))
+        return;
+    if (answer != NULL && answer->status == HW_LOOKUP_FOUND) {
+        if (memcmp(answer->key, key, HW_KEY_SIZE) != 0) {
+            mirror->has_moved = true;
+            mirror->moved_source = index;
+            memcpy(mirror->moved_key, answer->key, HW_KEY_SIZE);
+            mirror->has_news = true;
+            hw_shared_wake(mirror->log->page); /* who applies sleeps there */
+            log_touch(mirror->log);
+        } else if (mirror->has_moved && mirror->moved_source == index) {
+            mirror->has_moved = false;
+        }
+    }
+    answered(source);
+}
+
+bool source_rejected(struct hub_source *source)
+{
+    source->is_rejected = source->is_asked;
+    if (source->is_rejected) {
+        source->deadline_ns = hub_now(source->mirror->hub) + ANSWER_NS;
+        hub_timer(source->mirror->hub, source->deadline_ns);
+    }
+    return !source->is_rejected;
 }
 
 void source_linked(struct hub_source *source)
@@ -57,7 +118,7 @@ void source_lost(struct hub_source *source, const struct hw_error *why)
         source->is_forked = false;
     }
     source->conn = NULL;
-    source->is_linked = false;
+    source->is_linked = source->is_asked = source->is_rejected = false;
     mirror->bytes_of_closed += source->bytes;
     source->bytes = 0;
     snprintf(source->problem, sizeof(source->problem), "%.150s", why->message);
@@ -87,6 +148,8 @@ void source_dial_due(struct hw_mirror *mirror, uint64_t now)
         struct hub_source *source = &mirror->sources[i];
         struct hw_error err = {0};
 
+        if (source->conn != NULL && source->is_rejected && source->deadline_ns <= now)
+            answered(source);
         if (source->conn != NULL || source->is_ended)
             continue;
         if (source->deadline_ns > now) {

@@ -1,0 +1,181 @@
+/* Implements the part of api_follow.h about logs that go on from ours. */
+#include <string.h>
+
+#include "api_follow.h"
+#include "base/alloc.h"
+#include "hypercore/keep.h"
+
+enum {
+    RESOLVE_MS = 5000,
+    PATIENCE_NS_MS = 3000, /* for sources that still have more of the old log */
+};
+
+/* The first blocks of a log that nobody follows here, through a mirror that is gone afterwards. */
+static enum hw_status heir_open(struct hyperwal_follower *follower, const char *source,
+                                const uint8_t key[HW_KEY_SIZE], struct hyperwal_log **out,
+                                struct hw_error *err)
+{
+    struct hw_api_remote_options options = {
+        .node = follower->node, .sources = &source, .source_count = 1, .key = key};
+    struct hw_api_remote *remote = NULL;
+    char *dir;
+    enum hw_status status = hw_api_remote_open(&options, &remote, err);
+
+    if (status != HW_OK)
+        return status;
+    dir = hw_strdup(hw_api_remote_dir(remote));
+    if (dir == NULL) {
+        hw_api_remote_close(remote);
+        return hw_fail(err, HW_ENOMEM, "no memory to look at a log");
+    }
+    return hw_api_log_attach(dir, remote, out, err);
+}
+
+/* How does the log `key`, which `source` has, stand to our replica? */
+static enum hw_status heir_look(struct hyperwal_follower *follower, const char *source,
+                                const uint8_t key[HW_KEY_SIZE], enum hw_relation *relation,
+                                struct hw_error *err)
+{
+    struct hyperwal_log *log = NULL;
+    struct hw_replica_info info;
+    struct hw_switch switch_;
+    enum hw_status status = hw_replica_info(hw_env_posix(), follower->path, &info, err);
+
+    if (status == HW_OK)
+        status = heir_open(follower, source, key, &log, err);
+    if (status == HW_OK)
+        status = hw_replica_relation(log->core, &info, relation, &switch_, err);
+    hyperwal_log_close(log);
+    return status;
+}
+
+static void heir_take(struct hyperwal_follower *follower, const uint8_t key[HW_KEY_SIZE])
+{
+    follower->has_heir = true;
+    memcpy(follower->heir_key, key, HW_KEY_SIZE);
+    follower->behind_ns = 0;
+}
+
+static void stranger_tell(struct hyperwal_follower *follower, const char *source,
+                          const uint8_t key[HW_KEY_SIZE])
+{
+    char hex[2 * HW_KEY_SIZE + 1];
+
+    hw_key_format(key, hex);
+    hw_env_log(hw_env_posix(), HW_LOG_WARN,
+               "event=source_has_another_log path=%s source=%s key=%s reason=\"it does not go on "
+               "from the log that is followed here\"",
+               follower->path, source, hex);
+    follower->has_stranger = true;
+    memcpy(follower->stranger_key, key, HW_KEY_SIZE);
+}
+
+/*
+ * Blocks before the switch are still to come, while somebody has them: then nothing of the heir's
+ * snapshot has to be fetched.
+ */
+static bool waits_for_more(struct hyperwal_follower *follower,
+                           const struct hw_mirror_status *mirror)
+{
+    uint64_t now = hw_env_posix()->ops->monotonic_ns(hw_env_posix());
+
+    if (follower->behind_ns == 0)
+        follower->behind_ns = now;
+    return now - follower->behind_ns < PATIENCE_NS_MS * 1000000ULL ||
+           (mirror->connected > 0 && hyperwal_follow_lag(follower) > 0);
+}
+
+bool hw_follow_has_heir(struct hyperwal_follower *follower)
+{
+    enum hw_relation relation = HW_RELATION_STRANGER;
+    struct hw_mirror_status mirror;
+    struct hw_error err = {0};
+    const char *source;
+
+    if (follower->mirror == NULL || follower->replica == NULL)
+        return false;
+    hw_mirror_status(follower->mirror, &mirror);
+    if (!mirror.has_moved || (follower->has_stranger &&
+                              memcmp(follower->stranger_key, mirror.moved_key, HW_KEY_SIZE) == 0))
+        return false;
+    source = follower->sources[mirror.moved_source];
+    if (heir_look(follower, source, mirror.moved_key, &relation, &err) != HW_OK)
+        return false; /* asked again when it is dialed again */
+    if (relation == HW_RELATION_STRANGER) {
+        stranger_tell(follower, source, mirror.moved_key);
+        return false;
+    }
+    if (relation == HW_RELATION_BEHIND && waits_for_more(follower, &mirror))
+        return false;
+    heir_take(follower, mirror.moved_key);
+    return true;
+}
+
+void hw_follow_leave(struct hyperwal_follower *follower)
+{
+    hw_replica_close(follower->replica);
+    hyperwal_log_close(follower->log);
+    follower->replica = NULL;
+    follower->log = NULL;
+    follower->mirror = NULL;
+    follower->absent = 0;
+}
+
+enum hw_status hw_follow_keep(struct hyperwal_follower *follower, struct hw_error *err)
+{
+    return hw_keep(hw_env_posix(), follower->dir, HW_KEEP_MIRROR, err);
+}
+
+/* Which log has the name of one of our sources, other than the one that is here? */
+static enum hw_status resolve(struct hyperwal_follower *follower, struct hyperwal_node *node,
+                              const char *source, const uint8_t own[HW_KEY_SIZE],
+                              uint8_t key[HW_KEY_SIZE], struct hw_error *err)
+{
+    struct hw_address address;
+    enum hw_status status = hw_address_parse(source, &address, err);
+
+    (void)follower;
+    if (status == HW_OK)
+        status = hw_hub_resolve(node->hub, &address, RESOLVE_MS, key, err);
+    if (status == HW_OK && memcmp(own, key, HW_KEY_SIZE) == 0)
+        status = HW_AGAIN;
+    return status;
+}
+
+static enum hw_status look_at_sources(struct hyperwal_follower *follower,
+                                      struct hyperwal_node *node, struct hw_error *err)
+{
+    struct hw_replica_info info;
+    enum hw_status status = hw_replica_info(hw_env_posix(), follower->path, &info, err);
+
+    for (unsigned i = 0; i < follower->source_count && status == HW_OK; i++) {
+        enum hw_relation relation = HW_RELATION_STRANGER;
+        uint8_t key[HW_KEY_SIZE];
+
+        if (resolve(follower, node, follower->sources[i], info.key, key, err) != HW_OK ||
+            heir_look(follower, follower->sources[i], key, &relation, err) != HW_OK ||
+            relation == HW_RELATION_STRANGER)
+            continue;
+        heir_take(follower, key);
+        status = hw_follow_keep(follower, err);
+        return status == HW_OK ? HW_END : status;
+    }
+    return status;
+}
+
+enum hw_status hw_follow_look_for_heir(struct hyperwal_follower *follower, struct hw_error *err)
+{
+    struct hyperwal_node *own = NULL;
+    struct hw_error first = *err, more = {0};
+    enum hw_status status = HW_OK;
+
+    if (follower->node == NULL)
+        status = hw_api_node_open(NULL, &own, &more);
+    if (status == HW_OK)
+        status = look_at_sources(follower, follower->node != NULL ? follower->node : own, &more);
+    hyperwal_node_close(own);
+    if (status == HW_END)
+        return status;
+    *err = first;
+    return HW_EFORK;
+}
