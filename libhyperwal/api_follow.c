@@ -10,6 +10,7 @@
 
 #include "api_follow.h"
 #include "base/alloc.h"
+#include "hypercore/keep.h"
 
 enum {
     READERS_WAIT_NS = 2000000,   /* until old readers are asked again to leave the WAL */
@@ -198,10 +199,27 @@ static int follow_result(struct hyperwal_follower *follower, enum hw_status stat
 
 /* --------------------------------------------------------------------------------- opening */
 
+/*
+ * A log of its own is in the way of a replica of `heir`: that of an old primary, whose place
+ * another one took, or what is left of one that became a replica just before it was killed.
+ */
+static enum hw_status log_gives_way(const char *path, const char *dir, struct hyperwal_log *heir,
+                                    struct hyperwal_follower *follower, struct hw_error *err)
+{
+    struct hw_env *env = hw_env_posix();
+
+    if (!hw_api_has_file(env, dir, "log") || hw_api_has_file(env, dir, HW_REPLICA_PROMOTED "/log"))
+        return HW_OK;
+    if (hw_api_has_file(env, dir, "replica"))
+        return hw_keep(env, dir, HW_KEEP_LOG, err);
+    return heir != NULL ? hw_follow_demote(path, dir, heir, err)
+                        : hw_follow_demote_by_name(follower, path, err);
+}
+
 static enum hw_status open_local(struct hyperwal_follower *follower, const char *src,
                                  struct hw_error *err)
 {
-    char *dir = NULL;
+    char *dir = NULL, *full = NULL, *beside = NULL;
     enum hw_status status = hw_api_log_dir(hw_env_posix(), src, &dir, err);
 
     if (status == HW_OK)
@@ -210,7 +228,17 @@ static enum hw_status open_local(struct hyperwal_follower *follower, const char 
         hw_free(dir);
         return status;
     }
-    return hw_api_log_attach(dir, NULL, &follower->log, err);
+    status = hw_api_log_attach(dir, NULL, &follower->log, err);
+    if (status == HW_OK)
+        status = full_path(follower->path, &full, err);
+    if (status == HW_OK) {
+        beside = hw_format("%s-hyper", full);
+        status = beside == NULL ? hw_fail(err, HW_ENOMEM, "no memory to follow a log")
+                                : log_gives_way(full, beside, follower->log, follower, err);
+    }
+    hw_free(beside);
+    hw_free(full);
+    return status;
 }
 
 /* All URLs, as one line for the replica to remember. */
@@ -378,6 +406,8 @@ static enum hw_status open_remote(struct hyperwal_follower *follower, const char
         status = hw_fail(err, HW_ENOMEM, "no memory to follow a log");
     if (status == HW_OK)
         status = sources_keep(follower, sources, count, err);
+    if (status == HW_OK)
+        status = log_gives_way(full, follower->dir, NULL, follower, err);
     if (status == HW_OK)
         status = open_mirror(follower, err);
     if (status == HW_EFORK) /* another one has the name: one that goes on from ours? */

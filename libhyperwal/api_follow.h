@@ -54,6 +54,16 @@ bool hw_follow_has_heir(struct hyperwal_follower *follower);
  */
 enum hw_status hw_follow_look_for_heir(struct hyperwal_follower *follower,
                                        struct hw_error *err) HW_MUST_CHECK;
+/*
+ * At the start: the database `path` has a log of its own, in `dir`.  If `heir`, the log that is to
+ * be followed, goes on from that one it becomes a replica, and its log is kept beside it with all
+ * that came after the switch.  HW_EEXIST: it does not.  HW_EBUSY: a program has it open.
+ */
+enum hw_status hw_follow_demote(const char *path, const char *dir, struct hyperwal_log *heir,
+                                struct hw_error *err) HW_MUST_CHECK;
+/* The same with the log that the first source that answers calls by its name. */
+enum hw_status hw_follow_demote_by_name(struct hyperwal_follower *follower, const char *path,
+                                        struct hw_error *err) HW_MUST_CHECK;
 /* Close what is open of the log that was followed. */
 void hw_follow_leave(struct hyperwal_follower *follower);
 /* Its mirror makes room for the next one. */

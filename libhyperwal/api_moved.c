@@ -127,14 +127,13 @@ enum hw_status hw_follow_keep(struct hyperwal_follower *follower, struct hw_erro
 }
 
 /* Which log has the name of one of our sources, other than the one that is here? */
-static enum hw_status resolve(struct hyperwal_follower *follower, struct hyperwal_node *node,
-                              const char *source, const uint8_t own[HW_KEY_SIZE],
-                              uint8_t key[HW_KEY_SIZE], struct hw_error *err)
+static enum hw_status resolve(struct hyperwal_node *node, const char *source,
+                              const uint8_t own[HW_KEY_SIZE], uint8_t key[HW_KEY_SIZE],
+                              struct hw_error *err)
 {
     struct hw_address address;
     enum hw_status status = hw_address_parse(source, &address, err);
 
-    (void)follower;
     if (status == HW_OK)
         status = hw_hub_resolve(node->hub, &address, RESOLVE_MS, key, err);
     if (status == HW_OK && memcmp(own, key, HW_KEY_SIZE) == 0)
@@ -152,7 +151,7 @@ static enum hw_status look_at_sources(struct hyperwal_follower *follower,
         enum hw_relation relation = HW_RELATION_STRANGER;
         uint8_t key[HW_KEY_SIZE];
 
-        if (resolve(follower, node, follower->sources[i], info.key, key, err) != HW_OK ||
+        if (resolve(node, follower->sources[i], info.key, key, err) != HW_OK ||
             heir_look(follower, follower->sources[i], key, &relation, err) != HW_OK ||
             relation == HW_RELATION_STRANGER)
             continue;
@@ -178,4 +177,47 @@ enum hw_status hw_follow_look_for_heir(struct hyperwal_follower *follower, struc
         return status;
     *err = first;
     return HW_EFORK;
+}
+
+/* *err: why none of them is one. */
+static enum hw_status demote_to_any(struct hyperwal_follower *follower, struct hyperwal_node *node,
+                                    const char *path, struct hw_error *err)
+{
+    uint8_t own[HW_KEY_SIZE], key[HW_KEY_SIZE];
+    enum hw_status status = hw_keep_key(hw_env_posix(), follower->dir, HW_KEEP_LOG, own, err);
+
+    for (unsigned i = 0; i < follower->source_count; i++) {
+        struct hyperwal_log *heir = NULL;
+
+        if (status != HW_OK && i == 0)
+            return status;
+        status = resolve(node, follower->sources[i], own, key, err);
+        if (status == HW_AGAIN)
+            status = hw_fail(err, HW_EEXIST,
+                             "%s: a database with a log of its own, not a replica: it is the "
+                             "primary of what %s serves",
+                             path, follower->sources[i]);
+        if (status == HW_OK)
+            status = heir_open(follower, follower->sources[i], key, &heir, err);
+        if (status == HW_OK)
+            status = hw_follow_demote(path, follower->dir, heir, err);
+        hyperwal_log_close(heir);
+        if (status == HW_OK)
+            return HW_OK;
+    }
+    return status;
+}
+
+enum hw_status hw_follow_demote_by_name(struct hyperwal_follower *follower, const char *path,
+                                        struct hw_error *err)
+{
+    struct hyperwal_node *own = NULL;
+    enum hw_status status = HW_OK;
+
+    if (follower->node == NULL)
+        status = hw_api_node_open(NULL, &own, err);
+    if (status == HW_OK)
+        status = demote_to_any(follower, follower->node != NULL ? follower->node : own, path, err);
+    hyperwal_node_close(own);
+    return status;
 }

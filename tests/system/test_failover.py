@@ -215,7 +215,79 @@ def a_database_that_only_has_the_name_is_not_followed(dir):
         check(fact("status", "f.db")["key"] == cluster.key, "it is what it was")
 
 
-TESTS = (live_followers_go_on_with_the_new_primary, a_follower_behind_gets_the_rest_of_the_old_log,
+def the_old_primary_comes_back_as_a_follower(dir):
+    cluster = Cluster()
+    cluster.add("shipped")
+    cluster.catch_up("new/app.db")
+    cluster.add("only at the old one", "this, too")
+    tail = dump("app.db")
+    with cluster.fail_over():
+        check("only at" not in str(dump("new/app.db")), "not shipped")
+        add("new/app.db", "of the new one")
+        with follower(cluster.url, "app.db") as old:
+            old.line("app.db: live")
+            check("event=primary_became_replica" in old.said() and "tail=yes" in old.said(), old.said())
+            moved("app.db", old, cluster)
+            check(not was_repaired(old), old.said())
+        kept = kept_of("app.db")[0]
+        run("restore", kept, "tail.db", "--seq", cluster.seq)
+        check(dump("tail.db") == tail, "its tail can be exported")
+        run("verify", kept, "--deep")
+        check([entry["seq"] for entry in facts("log", kept)][-1] >= cluster.seq, "and read")
+        check(fact("status", kept)["key"] == cluster.key, "status")
+        check(fact("status", "app.db")["role"] == "replica", "it is a replica")
+    check("replica" in run("serve", "app.db", code=1).stderr, "not to be written")
+
+
+def an_old_primary_without_a_tail_comes_back_and_is_killed_meanwhile(dir):
+    cluster = Cluster()
+    cluster.catch_up("new/app.db")
+    before = dump("app.db")
+    with cluster.fail_over():
+        for i in range(12):
+            process = Process("follow", cluster.url, "app.db", "--once")
+            try:
+                process.process.wait(timeout=0.03 * i)
+            except subprocess.TimeoutExpired:
+                pass
+            process.kill()
+            check(dump("app.db") == before, "it is whole at any time")
+        with follower(cluster.url, "app.db") as old:
+            moved("app.db", old, cluster)
+            check(not was_repaired(old), old.said())
+        run("verify", kept_of("app.db")[0], "--deep")
+
+
+def all_of_it_on_one_machine_by_paths(dir):
+    make("app.db")
+    run("follow", "app.db", "r.db", "--once")
+    run("follow", "app.db", "s.db", "--once")
+    done = fact("promote", "r.db")
+    seq = add("r.db", "of the new one")
+    run("follow", "r.db", "s.db", "--once")
+    run("follow", "r.db", "app.db", "--once")
+    for name in ("s.db", "app.db"):
+        check(dump(name) == dump("r.db"), name, "differs")
+        check(fact("status", name)["key"] == done["key"] and fact("status", name)["seq"] >= seq, name)
+    error = run("follow", "app.db", "r.db", "--once", code=1).stderr
+    check("log of its own" in error, error)
+
+
+def a_primary_does_not_become_a_follower_of_a_stranger(dir):
+    make("app.db")
+    os.mkdir("other")
+    make("other/app.db")
+    with server("other/app.db", "app.db", "--json") as served:
+        for name, url in served.urls.items():
+            error = run("follow", url, "app.db", code=1).stderr
+            check("log of its own" in error, name, error)
+    check(fact("status", "app.db")["role"] == "primary", "it stays one")
+
+
+TESTS = (the_old_primary_comes_back_as_a_follower,
+         an_old_primary_without_a_tail_comes_back_and_is_killed_meanwhile,
+         all_of_it_on_one_machine_by_paths,
+         a_primary_does_not_become_a_follower_of_a_stranger, live_followers_go_on_with_the_new_primary, a_follower_behind_gets_the_rest_of_the_old_log,
          a_follower_ahead_keeps_its_tail, a_database_that_only_has_the_name_is_not_followed,
          a_replica_of_a_dead_primary_becomes_one, a_primary_that_answers_keeps_its_place,
          a_replica_behind_another_one_is_refused_or_catches_up,
