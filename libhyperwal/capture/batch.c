@@ -61,11 +61,10 @@ static enum hw_status frame_get(struct hw_capture *capture, uint32_t frame, uint
 static enum hw_status check_frame(struct maker *maker, const uint8_t *bytes, uint32_t frame,
                                   struct hw_error *err)
 {
-    static const uint8_t nothing[16];
     const struct hw_worker *worker = maker->worker;
     struct hw_wal_frame header = hw_wal_frame_decode(bytes);
     uint32_t *sum = maker->note.at.checksum;
-    bool unsummed = memcmp(bytes + 8, nothing, sizeof(nothing)) == 0;
+    bool unsummed = !header.has_checksum;
 
     if (!unsummed && memcmp(header.salts, maker->note.at.salts, sizeof(header.salts)) != 0)
         return hw_fail(err, HW_ECORRUPT, "%s: frame %u is of another round than the index says",

@@ -14,27 +14,37 @@
 
 /* ------------------------------------------------------------------------------- evidence */
 
-/* The frame that the log ends with is in the WAL, as the log's note has it. */
-static bool frame_is_there(struct hw_capture *capture)
+/*
+ * The frame that the log ends with is in the WAL, as the log's note has it.  Not *surely: it has no
+ * checksum (batch.c has why), then the last one before it that has one says so.
+ */
+static bool frame_is_there(struct hw_capture *capture, bool *surely)
 {
     struct hw_worker *worker = &capture->worker;
     const struct hw_wal_position *at = &worker->note.at;
     uint8_t bytes[HW_WAL_HEADER_SIZE];
-    struct hw_wal_frame frame;
 
+    *surely = true;
     if (hw_worker_open_wal(capture, NULL) != HW_OK ||
         capture->env->ops->read_at(worker->wal, 0, bytes, sizeof(bytes), NULL) != HW_OK ||
         hw_wal_header_decode(bytes, &worker->wal_header) != HW_OK ||
         memcmp(worker->wal_header.salts, at->salts, sizeof(at->salts)) != 0)
         return false;
-    if (at->frame == 0)
-        return true;
-    if (capture->env->ops->read_at(worker->wal, hw_wal_frame_offset(worker->page_size, at->frame),
-                                   bytes, HW_WAL_FRAME_HEADER_SIZE, NULL) != HW_OK)
-        return false;
-    frame = hw_wal_frame_decode(bytes);
-    return memcmp(frame.checksum, at->checksum, sizeof(at->checksum)) == 0 &&
-           memcmp(frame.salts, at->salts, sizeof(at->salts)) == 0;
+    for (uint32_t number = at->frame; number > 0; number--) {
+        uint64_t offset = hw_wal_frame_offset(worker->page_size, number);
+        struct hw_wal_frame frame;
+
+        if (capture->env->ops->read_at(worker->wal, offset, bytes, HW_WAL_FRAME_HEADER_SIZE,
+                                       NULL) != HW_OK)
+            return false;
+        frame = hw_wal_frame_decode(bytes);
+        if (frame.has_checksum)
+            return memcmp(frame.checksum, at->checksum, sizeof(at->checksum)) == 0 &&
+                   memcmp(frame.salts, at->salts, sizeof(at->salts)) == 0;
+        *surely = false;
+    }
+    return at->frame == 0 ||
+           memcmp(worker->wal_header.checksum, at->checksum, sizeof(at->checksum)) == 0;
 }
 
 /* The database file is what it was when we last knew, and no power was lost since. */
@@ -109,7 +119,7 @@ static enum hw_status find_place(struct hw_capture *capture,
 {
     struct hw_worker *worker = &capture->worker;
     uint32_t backfilled = 0, attempted = 0;
-    bool clean, ours, same_file = file_is_same(capture, &clean);
+    bool clean, ours, surely = false, same_file = file_is_same(capture, &clean);
     enum hw_status status = HW_OK;
 
     if (worker->private_index == NULL)
@@ -118,8 +128,8 @@ static enum hw_status find_place(struct hw_capture *capture,
         return status;
     worker->recovered_attempt = backfilled == 0 && attempted <= header->max_frame ? attempted : 0;
     if (header->max_frame > 0 && hw_header_same_round(header, worker->note.at.salts)) {
-        *chain = header->max_frame >= worker->note.at.frame && frame_is_there(capture);
-        *trusted = *chain && same_file;
+        *chain = header->max_frame >= worker->note.at.frame && frame_is_there(capture, &surely);
+        *trusted = *chain && surely && same_file;
         return HW_OK;
     }
     if (header->max_frame == 0) /* logged frames may be gone: recovery refused the WAL */

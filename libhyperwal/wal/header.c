@@ -48,10 +48,12 @@ void hw_wal_header_encode(const struct hw_wal_header *header, uint8_t out[HW_WAL
 
 struct hw_wal_frame hw_wal_frame_decode(const uint8_t bytes[HW_WAL_FRAME_HEADER_SIZE])
 {
+    static const uint8_t nothing[16];
     struct hw_wal_frame frame = {
         .page_number = hw_get_be32(bytes),
         .commit_size = hw_get_be32(bytes + 4),
         .checksum = {hw_get_be32(bytes + 16), hw_get_be32(bytes + 20)},
+        .has_checksum = memcmp(bytes + 8, nothing, sizeof(nothing)) != 0,
     };
 
     memcpy(frame.salts, bytes + 8, sizeof(frame.salts));

@@ -63,6 +63,7 @@ struct hw_wal_frame {
     uint32_t commit_size; /* pages of the database after this commit; 0: not a commit frame */
     uint8_t salts[8];
     uint32_t checksum[2]; /* as stored */
+    bool has_checksum;    /* and salts: SQLite before 3.50.2 may leave both out, as zeros */
 };
 
 /* Add `size` bytes (a multiple of 8) to a running checksum. */

@@ -16,6 +16,7 @@
 #include "hypercore/hypercore.h"
 #include "sim/sim.h"
 #include "vfs/vfs.h"
+#include "wal/wal.h"
 
 static struct sim *sim;
 
@@ -371,6 +372,86 @@ static void a_last_close_that_waits_for_a_check_makes_no_gap(void **state)
     assert_int_equal(gaps(), 0);
 }
 
+/*
+ * New pages go into the WAL, the last of them once more, and all are taken back: SQLite before
+ * 3.50.2 then writes the frames of the transaction without checksums.
+ */
+static const char *const taken_back =
+    "BEGIN; UPDATE t SET b = randomblob(600) WHERE a = 3; SAVEPOINT s;"
+    "WITH RECURSIVE n(i) AS (VALUES(11) UNION ALL SELECT i+1 FROM n WHERE i<40)"
+    "INSERT INTO t SELECT i, randomblob(600) FROM n;"
+    "UPDATE t SET b = randomblob(600) WHERE a > 32; ROLLBACK TO s; RELEASE s;"
+    "UPDATE t SET b = randomblob(600) WHERE a = 5; COMMIT";
+
+/* Does the WAL end with a commit frame that has no checksum? */
+static bool ends_without_checksum(uint32_t page_size)
+{
+    struct hw_env *env = sim_env(sim);
+    struct hw_file *wal = NULL;
+    struct hw_wal_frame frame;
+    uint8_t bytes[HW_WAL_FRAME_HEADER_SIZE], salts[8] = {0};
+    bool answer = false;
+
+    assert_int_equal(env->ops->open(env, "/app.db-wal", HW_OPEN_READ, &wal, NULL), HW_OK);
+    assert_int_equal(env->ops->read_at(wal, 16, salts, sizeof(salts), NULL), HW_OK);
+    for (uint32_t i = 1; env->ops->read_at(wal, hw_wal_frame_offset(page_size, i), bytes,
+                                           sizeof(bytes), NULL) == HW_OK;
+         i++) {
+        frame = hw_wal_frame_decode(bytes);
+        if (frame.has_checksum && memcmp(frame.salts, salts, sizeof(salts)) != 0)
+            break;
+        if (frame.commit_size != 0)
+            answer = !frame.has_checksum;
+    }
+    env->ops->close(wal);
+    return answer;
+}
+
+/* A database whose newest commit is such a one; NULL: this SQLite does not do it. */
+static sqlite3 *open_with_commit_without_checksum(const char *mode)
+{
+    sqlite3 *db = open_with("hwsim");
+
+    run_sql(db, "PRAGMA page_size=1024; PRAGMA cache_size=5; PRAGMA wal_autocheckpoint=0;"
+                "PRAGMA journal_mode=WAL; CREATE TABLE t(a INTEGER PRIMARY KEY, b);"
+                "WITH RECURSIVE n(i) AS (VALUES(1) UNION ALL SELECT i+1 FROM n WHERE i<10)"
+                "INSERT INTO t SELECT i, randomblob(600) FROM n");
+    run_sql(db, mode);
+    run_sql(db, taken_back);
+    if (ends_without_checksum(1024))
+        return db;
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+    return NULL;
+}
+
+/* Another worker looks for the place where the log ends, and finds it by the state. */
+static void a_worker_finds_its_place_by_a_frame_without_checksum(void **state)
+{
+    struct hw_vfs_options options = {.name = "hwsim2", .base = sim_vfs(sim), .env = sim_env(sim)};
+    sqlite3 *db = open_with_commit_without_checksum(""), *second;
+    uint64_t seq, wanted;
+
+    (void)state;
+    if (db == NULL)
+        skip();
+    assert_int_equal(hw_vfs_register(&options, NULL), HW_OK);
+    (void)logged(db); /* this process has the role */
+    sim_set_process(sim, 2);
+    second = open_with("hwsim2");
+    run_sql(second, "BEGIN IMMEDIATE; ROLLBACK"); /* as a writer it has not to wait any more */
+    sim_set_process(sim, 0);
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+    sim_set_process(sim, 2);
+    run_sql(second, "INSERT INTO t(b) VALUES('after')");
+    seq = logged(second);
+    wanted = fingerprint_of(second);
+    assert_int_equal(sqlite3_close(second), SQLITE_OK);
+    sim_set_process(sim, 0);
+    assert_int_equal(gaps(), 0);
+    hw_vfs_unregister("hwsim2");
+    expect_restored(seq, wanted);
+}
+
 /* A log of some states, two of them in a snapshot. */
 static void make_log(struct sim *machine, void *ctx)
 {
@@ -447,6 +528,7 @@ int main(int argc, char **argv)
         TEST(the_seq_after_a_round_was_emptied_is_that_of_the_state),
         TEST(a_commit_that_went_into_a_gap_is_not_confirmed),
         TEST(a_last_close_that_waits_for_a_check_makes_no_gap),
+        TEST(a_worker_finds_its_place_by_a_frame_without_checksum),
         TEST(a_log_that_was_being_pruned_verifies_after_any_end),
     };
 
