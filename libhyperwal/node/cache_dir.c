@@ -171,14 +171,14 @@ static void name_write(struct hw_env *env, const char *path, const char *url,
 }
 
 static enum hw_status ask(const struct hw_address *address, uint64_t timeout_ms,
-                          uint8_t key[HW_KEY_SIZE], struct hw_error *err)
+                          uint8_t key[HW_KEY_SIZE], bool *reached, struct hw_error *err)
 {
     struct hw_hub *hub = NULL;
     enum hw_status status = hw_hub_borrow(&hub, err);
 
     if (status != HW_OK)
         return status;
-    status = hw_hub_resolve(hub, address, timeout_ms, key, err);
+    status = hw_hub_find_key(hub, address, timeout_ms, key, reached, err);
     hw_hub_give_back(hub);
     return status;
 }
@@ -188,7 +188,7 @@ enum hw_status cache_resolve(struct hw_env *env, const char *root, const char *u
                              struct hw_error *err)
 {
     uint8_t known[HW_KEY_SIZE], asked[HW_KEY_SIZE];
-    bool is_known;
+    bool is_known, reached = false;
     char *path;
     enum hw_status status;
 
@@ -200,12 +200,12 @@ enum hw_status cache_resolve(struct hw_env *env, const char *root, const char *u
     if (path == NULL)
         return err == NULL ? HW_EIO : err->status;
     is_known = name_read(env, path, url, known);
-    status = ask(address, is_known ? KNOWN_MS : CACHE_CONNECT_MS, asked, err);
+    status = ask(address, is_known ? KNOWN_MS : CACHE_CONNECT_MS, asked, &reached, err);
     if (status == HW_OK) {
         memcpy(key, asked, HW_KEY_SIZE);
         if (!is_known || memcmp(known, asked, HW_KEY_SIZE) != 0)
             name_write(env, path, url, asked);
-    } else if (is_known && (status == HW_ETIMEOUT || status == HW_EIO || status == HW_END)) {
+    } else if (is_known && !reached) {
         memcpy(key, known, HW_KEY_SIZE); /* out of reach: the log that it was */
         status = HW_OK;
     }

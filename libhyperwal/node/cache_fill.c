@@ -224,9 +224,10 @@ static void *run(void *ctx)
 
     while (atomic_load(&fill->stopping) == 0) {
         uint32_t seen = hw_shared_wake_count(cache->news);
-        bool waits = look(fill);
+        bool waits;
 
-        tell(fill);
+        tell(fill); /* before: who is woken below finds it told */
+        waits = look(fill);
         hw_shared_wait(cache->news, seen,
                        waits ? (uint64_t)CACHE_SLICE_MS * NS_PER_MS : UINT64_MAX);
     }

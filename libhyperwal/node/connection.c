@@ -255,8 +255,10 @@ void conn_drop(struct hub_conn *conn)
     struct hub_query *query = conn->query;
     struct hw_error why = conn->doom;
 
-    if (query != NULL)
+    if (query != NULL) {
         query->is_early = conn->peer != NULL && !conn->is_begun && why.status == HW_EIO;
+        query->is_reached = conn->peer != NULL && !query->is_early;
+    }
     /* It closed as soon as it knew who we are. */
     if (conn->is_outgoing && conn->is_begun && conn->links == NULL && why.status == HW_EIO &&
         (query != NULL || source != NULL))

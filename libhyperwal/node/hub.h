@@ -138,6 +138,10 @@ struct hw_mirror_options {
 enum hw_status hw_hub_resolve(struct hw_hub *hub, const struct hw_address *address,
                               uint64_t timeout_ms, uint8_t key[HW_KEY_SIZE],
                               struct hw_error *err) HW_MUST_CHECK;
+/* The same; of a failure *reached tells whether it is the server's answer, or none came. */
+enum hw_status hw_hub_find_key(struct hw_hub *hub, const struct hw_address *address,
+                               uint64_t timeout_ms, uint8_t key[HW_KEY_SIZE], bool *reached,
+                               struct hw_error *err) HW_MUST_CHECK;
 /* State of one database of a server, JSON, added to *out. */
 enum hw_status hw_hub_ask(struct hw_hub *hub, const struct hw_address *address, uint64_t timeout_ms,
                           struct hw_buffer *out, struct hw_error *err) HW_MUST_CHECK;

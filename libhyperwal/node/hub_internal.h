@@ -194,6 +194,7 @@ struct hub_query {
     uint64_t request;
     bool is_done;
     bool is_early; /* the connection was closed before it could be asked */
+    bool is_reached; /* a connection was there: what it ended with is the server's answer */
     enum hw_status status;
     struct hw_error err;
     bool is_listing;     /* the name is unknown there: which ones are known? */

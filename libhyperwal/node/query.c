@@ -78,9 +78,11 @@ void query_ready(struct hub_query *query)
 {
     struct hw_peer *peer = query->conn->peer;
     struct hw_error err = {0};
-    enum hw_status status = query->is_ask
-                                ? hw_peer_ask(peer, query->address->name, &query->request, &err)
-                                : hw_peer_lookup(peer, query->address->name, &query->request, &err);
+    enum hw_status status;
+
+    query->is_reached = true;
+    status = query->is_ask ? hw_peer_ask(peer, query->address->name, &query->request, &err)
+                           : hw_peer_lookup(peer, query->address->name, &query->request, &err);
 
     if (status != HW_OK)
         conn_doom(query->conn, &err);
@@ -92,7 +94,7 @@ static enum hw_status query_once(struct hub_query *query, uint64_t deadline, uin
     struct hw_hub *hub = query->hub;
     enum hw_status status;
 
-    query->is_done = query->is_early = query->is_listing = false;
+    query->is_done = query->is_early = query->is_listing = query->is_reached = false;
     query->name_count = 0;
     status = conn_dial(hub, query->address, &query->conn, err);
     if (status != HW_OK)
@@ -103,6 +105,7 @@ static enum hw_status query_once(struct hub_query *query, uint64_t deadline, uin
     if (!query->is_done) {
         hw_fail(&query->err, HW_ETIMEOUT, "%s: no answer within %llu ms", query->address->dial,
                 (unsigned long long)timeout_ms);
+        query->is_reached = false;
         query_end(query, HW_ETIMEOUT, &query->err);
     }
     if (query->status != HW_OK && err != NULL)
@@ -145,20 +148,31 @@ static enum hw_status query(struct hw_hub *hub, struct hub_query *query, uint64_
     return status;
 }
 
-enum hw_status hw_hub_resolve(struct hw_hub *hub, const struct hw_address *address,
-                              uint64_t timeout_ms, uint8_t key[HW_KEY_SIZE], struct hw_error *err)
+enum hw_status hw_hub_find_key(struct hw_hub *hub, const struct hw_address *address,
+                               uint64_t timeout_ms, uint8_t key[HW_KEY_SIZE], bool *reached,
+                               struct hw_error *err)
 {
     struct hub_query lookup = {.address = address};
     enum hw_status status;
 
+    *reached = false;
     if (address->has_key) {
         memcpy(key, address->key, HW_KEY_SIZE);
         return HW_OK;
     }
     status = query(hub, &lookup, timeout_ms, err);
+    *reached = status == HW_OK || lookup.is_reached;
     if (status == HW_OK)
         memcpy(key, lookup.key, HW_KEY_SIZE);
     return status;
+}
+
+enum hw_status hw_hub_resolve(struct hw_hub *hub, const struct hw_address *address,
+                              uint64_t timeout_ms, uint8_t key[HW_KEY_SIZE], struct hw_error *err)
+{
+    bool reached;
+
+    return hw_hub_find_key(hub, address, timeout_ms, key, &reached, err);
 }
 
 enum hw_status hw_hub_ask(struct hw_hub *hub, const struct hw_address *address, uint64_t timeout_ms,

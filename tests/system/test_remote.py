@@ -27,7 +27,7 @@ LONG = 40  # seconds: nothing here takes so long unless it hangs
 
 # What a client runs: it answers each line, an expression, with one line of JSON.
 CLIENT = """
-import json, os, sqlite3, sys, threading
+import json, os, random, sqlite3, sys, threading
 keep = sqlite3.connect(":memory:")
 keep.enable_load_extension(True)
 keep.load_extension(sys.argv[1])
@@ -50,6 +50,43 @@ def refused(function):
         return str(error)
     return None
 
+def child():
+    # What a forked child has of the parent's connection, and of one of its own.
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            old = refused(lambda: rows(db, 'SELECT count(*) FROM large'))
+            own = connect(url)
+            said = json.dumps([old, rows(own, 'SELECT count(*) FROM large')])
+            own.close()
+        except Exception as error:
+            said = json.dumps(str(error))
+        os.write(write, said.encode())
+        os._exit(0)
+    os.close(write)
+    said = os.read(read, 1000)
+    os.waitpid(pid, 0)
+    return json.loads(said)
+
+def work(seed):
+    chance = random.Random(seed)
+    mine = connect(url)
+    for i in range(40):
+        a = chance.randrange(10000)
+        if rows(mine, 'SELECT length(b) FROM large WHERE a = %d' % a) != [(1000,)]:
+            wrong.append(a)
+    mine.close()
+
+def all_at_once(seed):
+    threads = [threading.Thread(target=work, args=(seed + i,)) for i in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return wrong
+
+wrong = []
 names = globals()
 print("ready", flush=True)
 for line in sys.stdin:
@@ -289,8 +326,226 @@ def all_spellings_of_a_url_work(directory):
         check(not [name for name in os.listdir(".") if name.startswith(("hyper:", "tcp:"))], os.listdir("."))
 
 
+def processes_share_one_cache(directory):
+    make("app.db", mib=5)
+    with server("app.db") as primary, client() as first, client() as second:
+        url = primary.urls["app.db"]
+        first.do(f"db = connect('{url}')")
+        second.do(f"db = connect('{url}')")
+        check(first.do("rows(db, 'SELECT count(*), sum(a) FROM large')") == [[5000, 12497500]], "a scan")
+        before = first.do("status(db)")
+        check(second.do("rows(db, 'SELECT count(*), sum(a) FROM large')") == [[5000, 12497500]], "another")
+        after = second.do("status(db)")
+        check(before["worker_pid"] == after["worker_pid"] == first.process.pid, before, after)
+        check(before["received_bytes"] == after["received_bytes"], "it was fetched twice")
+        seq = add("app.db", "new")
+        for c in (first, second):
+            c.do(f"rows(db, 'PRAGMA hyperwal_wait = {seq}')")
+            check(c.do("rows(db, 'SELECT b FROM t ORDER BY a DESC LIMIT 1')") == [["new"]], c.process.pid)
+
+
+def another_process_takes_over(directory):
+    make("app.db", mib=5)
+    with server("app.db") as primary:
+        url = primary.urls["app.db"]
+        with client() as last:
+            last.do("db = None")
+            for i in range(3):
+                with client() as first:
+                    first.do(f"db = connect('{url}')")
+                    first.do(f"rows(db, 'SELECT * FROM large WHERE a = {i}')")
+                    if i == 0:
+                        last.do(f"db = connect('{url}')")
+                    first.kill()
+                check(last.do(f"rows(db, 'SELECT length(b) FROM large WHERE a = {4999 - i * 1000}')") == [[1000]], i)
+                seq = add("app.db", f"after {i}")
+                last.do(f"rows(db, 'PRAGMA hyperwal_wait = {seq}')")
+                check(last.do("rows(db, 'SELECT b FROM t ORDER BY a DESC LIMIT 1')") == [[f"after {i}"]], i)
+                check(last.do("status(db)")["worker_pid"] == last.process.pid, "who took over")
+            check(last.do("rows(db, 'PRAGMA integrity_check')") == [["ok"]], "integrity")
+
+
+def a_server_that_comes_back_is_found(directory):
+    make("app.db", mib=5)
+    listen = f"ipc://{directory}/socket"
+    with client() as c:
+        with server("app.db", listen=listen) as primary:
+            url = primary.urls["app.db"]
+            c.do(f"db = connect('{url}')")
+            check(c.do("rows(db, 'SELECT count(*) FROM t')") == [[100]], "at first")
+            primary.kill()
+        seq = add("app.db", "meanwhile")
+        c.send("rows(db, 'SELECT count(*), sum(a) FROM large')")  # has to wait
+        with server("app.db", listen=listen):
+            check(c.answer() == [[5000, 12497500]], "a query over the gap")
+            c.do(f"rows(db, 'PRAGMA hyperwal_wait = {seq}')")
+            check(c.do("rows(db, 'SELECT b FROM t ORDER BY a DESC LIMIT 1')") == [["meanwhile"]], "the commit")
+
+
+def what_is_here_can_be_read_offline(directory):
+    make("app.db", mib=5)
+    with server("app.db") as primary:
+        url = primary.urls["app.db"]
+        with client() as c:
+            c.do(f"db = connect('{url}')")
+            c.do("rows(db, 'SELECT * FROM large WHERE a = 10')")
+    with client() as c:
+        c.do(f"db = connect('{url}')")
+        check(c.do("rows(db, 'SELECT count(*) FROM t')") == [[100]], "a table that was read")
+        check(c.do("rows(db, 'SELECT length(b) FROM large WHERE a = 10')") == [[1000]], "a row that was read")
+        said = c.do("refused(lambda: rows(db, 'SELECT * FROM large WHERE a = 4000'))")
+        check(said == "disk I/O error", said)
+        status = c.do("status(db)")
+        check(not status["online"] and status["problem"], status)
+        said = c.do("refused(lambda: rows(db, 'SELECT count(*) FROM large'))")
+        check(said == "disk I/O error", said)
+        check(c.do("rows(db, 'SELECT count(*) FROM t')") == [[100]], "and again")
+    with client() as c:
+        said = c.do(f"refused(lambda: connect('{url.rsplit('/', 1)[0]}/other.db'))")
+        check(said == "unable to open database file", said)
+
+
+def a_cache_that_is_damaged_is_made_anew(directory):
+    make("app.db", mib=5)
+    with server("app.db") as primary:
+        url = primary.urls["app.db"]
+
+        def read():
+            with client() as c:
+                c.do(f"db = connect('{url}')")
+                check(c.do("rows(db, 'PRAGMA integrity_check')") == [["ok"]], "integrity")
+                check(c.do("rows(db, 'SELECT count(*) FROM large')") == [[5000]], "rows")
+                return c.do("status(db)")["received_bytes"]
+
+        fetched = read()
+        check(fetched > 4 << 20, fetched)
+        check(read() == 0, "nothing is fetched twice")
+        dir = cache_of(directory)
+        for damage in ("present gone", "present cut", "present changed", "db gone", "position gone", "shared changed",
+                       "block changed", "all but the mirror gone"):
+            if damage == "present gone":
+                os.remove(f"{dir}/present")
+            elif damage == "present cut":
+                os.truncate(f"{dir}/present", 4100)
+            elif damage == "present changed":
+                with open(f"{dir}/present", "r+b") as file:
+                    file.seek(20)
+                    file.write(b"xxxx")
+            elif damage == "db gone":
+                os.remove(f"{dir}/db")
+            elif damage == "position gone":
+                os.remove(f"{dir}/db-hyper/position")
+            elif damage == "shared changed":
+                with open(f"{dir}/db-hyper/shared", "r+b") as file:
+                    file.write(bytes(4096))
+            elif damage == "block changed":
+                os.remove(f"{dir}/present")
+                with open(f"{dir}/db-hyper/00000000.dat", "r+b") as file:
+                    file.seek(1 << 20)
+                    file.write(b"wrong")
+            else:
+                for name in os.listdir(dir):
+                    if not os.path.isdir(f"{dir}/{name}"):
+                        os.remove(f"{dir}/{name}")
+            again = read()
+            if damage == "block changed":
+                check(0 < again < 1 << 20, damage, again)
+            else:
+                check(again == 0, damage, again)
+
+
+def a_cache_may_be_removed_under_its_users(directory):
+    make("app.db", mib=5)
+    with server("app.db") as primary, client() as c:
+        url = primary.urls["app.db"]
+        c.do(f"db = connect('{url}')")
+        check(c.do("rows(db, 'SELECT count(*) FROM t')") == [[100]], "at first")
+        shutil.rmtree("cache")
+        c.do("refused(lambda: rows(db, 'SELECT count(*) FROM large'))")  # it may work, or not
+        with client() as other:
+            other.do(f"db = connect('{url}')")
+            check(other.do("rows(db, 'SELECT count(*) FROM large')") == [[5000]], "a new cache")
+            c.do("db.close()")
+            c.do(f"db = connect('{url}')")
+            check(c.do("rows(db, 'SELECT count(*) FROM large')") == [[5000]], "and for the first")
+
+
+def the_past_can_be_read_from_afar(directory):
+    make("app.db", mib=20)
+    with contextlib.closing(sqlite3.connect("file:app.db?vfs=hyperwal", uri=True, isolation_level=None)) as db:
+        first = int(db.execute("PRAGMA hyperwal_seq").fetchone()[0])
+        db.execute("UPDATE t SET b = 'changed' WHERE a = 1")
+        db.execute("PRAGMA hyperwal_label = 'here'")
+        db.execute("DELETE FROM t")
+    with server("app.db") as primary, client() as c:
+        url = primary.urls["app.db"]
+        c.do(f"old = connect('{url}', seq={first})")
+        check(c.do("rows(old, 'SELECT count(*) FROM t WHERE b = \\'changed\\'')") == [[0]], "seq")
+        check(c.do("rows(old, 'SELECT count(*) FROM t')") == [[100]], "seq")
+        check(c.do("rows(old, 'PRAGMA hyperwal_seq')") == [[str(first)]], "its seq")
+        c.do(f"old = connect('{url}', label='here')")
+        check(c.do("rows(old, 'SELECT b FROM t WHERE a = 1')") == [["changed"]], "label")
+        said = c.do(f"refused(lambda: connect('{url}', label='nowhere'))")
+        check(said == "unable to open database file", said)
+        c.do(f"now = connect('{url}')")
+        check(c.do("rows(now, 'SELECT count(*) FROM t')") == [[0]], "now")
+        received = c.do("status(now)")["received_bytes"]
+        check(received < 3 << 20, received)
+        with client() as other:  # which is not the holder
+            other.do(f"old = connect('{url}', seq={first})")
+            check(other.do("rows(old, 'SELECT count(*) FROM t')") == [[100]], "seq, in another process")
+            check(other.do("rows(old, 'SELECT count(*) FROM large')") == [[20000]], "all of it")
+
+
+def all_of_it_comes_if_asked(directory):
+    make("app.db", mib=10)
+    with server("app.db") as primary:
+        url = primary.urls["app.db"]
+        with client() as c:
+            c.do(f"db = connect('{url}', hydrate=1)")
+            deadline = time.monotonic() + LONG
+            while True:
+                status = c.do("status(db)")
+                if status["present_pages"] == status["pages"]:
+                    break
+                check(time.monotonic() < deadline, "never whole", status)
+                select.select([], [], [], 0.05)
+    with client() as c:
+        c.do(f"db = connect('{url}')")
+        check(c.do("rows(db, 'PRAGMA integrity_check')") == [["ok"]], "offline")
+
+
+def a_forked_child_opens_anew(directory):
+    make("app.db", mib=5)
+    with server("app.db") as primary, client() as c:
+        url = primary.urls["app.db"]
+        c.do(f"db = connect('{url}')")
+        c.do("rows(db, 'SELECT count(*) FROM t')")
+        c.do(f"url = '{url}'")
+        check(c.do("child()") == ["disk I/O error", [[5000]]], "the child")
+        check(c.do("rows(db, 'SELECT count(*) FROM large')") == [[5000]], "the parent")
+
+
+def many_threads_and_processes_read_at_once(directory):
+    make("app.db", mib=10)
+    with server("app.db") as primary, contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(client()) for _ in range(3)]
+        for c in clients:
+            c.do(f"url = '{primary.urls['app.db']}'")
+        for i, c in enumerate(clients):
+            c.send(f"all_at_once({i * 100})")
+        for i in range(30):
+            add("app.db", f"meanwhile {i}")
+        for c in clients:
+            check(c.answer() == [], "wrong rows")
+
+
 TESTS = (a_point_query_fetches_little, a_scan_reads_ahead_and_finds_all, commits_arrive_as_they_are_made,
-         a_reader_keeps_its_snapshot, writing_is_refused_with_words, all_spellings_of_a_url_work)
+         a_reader_keeps_its_snapshot, writing_is_refused_with_words, all_spellings_of_a_url_work,
+         processes_share_one_cache, another_process_takes_over, a_server_that_comes_back_is_found,
+         what_is_here_can_be_read_offline, a_cache_that_is_damaged_is_made_anew,
+         a_cache_may_be_removed_under_its_users, the_past_can_be_read_from_afar, all_of_it_comes_if_asked,
+         a_forked_child_opens_anew, many_threads_and_processes_read_at_once)
 
 
 def main(names):
