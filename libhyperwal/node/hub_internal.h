@@ -193,7 +193,7 @@ struct hub_query {
     struct hub_conn *conn; /* NULL: ended */
     uint64_t request;
     bool is_done;
-    bool is_early; /* the connection was closed before it could be asked */
+    bool is_early;   /* the connection was closed before it could be asked */
     bool is_reached; /* a connection was there: what it ended with is the server's answer */
     enum hw_status status;
     struct hw_error err;

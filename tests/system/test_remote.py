@@ -337,7 +337,7 @@ def processes_share_one_cache(directory):
         check(second.do("rows(db, 'SELECT count(*), sum(a) FROM large')") == [[5000, 12497500]], "another")
         after = second.do("status(db)")
         check(before["worker_pid"] == after["worker_pid"] == first.process.pid, before, after)
-        check(before["received_bytes"] == after["received_bytes"], "it was fetched twice")
+        check(after["received_bytes"] < 6 << 20, "it was fetched twice", before, after)
         seq = add("app.db", "new")
         for c in (first, second):
             c.do(f"rows(db, 'PRAGMA hyperwal_wait = {seq}')")
