@@ -147,6 +147,22 @@ int hyperwal_node_listen(hyperwal_node *node, const char *url, char **bound, cha
     return told(error, status, &err);
 }
 
+/* Is `dir` the log that lies beside the database `src`, and of a primary? */
+static enum hw_status take_writes(struct hyperwal_node *node, const char *name, const char *src,
+                                  const char *dir, struct hw_error *err)
+{
+    char *beside = hw_format("%s-hyper", src);
+    enum hw_status status = HW_OK;
+
+    if (beside == NULL)
+        return hw_fail(err, HW_ENOMEM, "no memory to serve %s", name);
+    if (strcmp(beside, dir) == 0 && !hw_api_has_file(node->env, dir, "replica") &&
+        hyperwal_register(0) == SQLITE_OK)
+        status = hw_hub_take_writes(node->hub, name, src, "hyperwal", err);
+    hw_free(beside);
+    return status;
+}
+
 int hyperwal_node_serve(hyperwal_node *node, const char *name, const char *src, char **error)
 {
     struct hw_error err = {0};
@@ -163,6 +179,8 @@ int hyperwal_node_serve(hyperwal_node *node, const char *name, const char *src, 
         status = hw_api_log_dir(node->env, src, &dir, &err);
     if (status == HW_OK)
         status = hw_hub_serve(node->hub, name, dir, &err);
+    if (status == HW_OK)
+        status = take_writes(node, name, src, dir, &err);
     hw_free(dir);
     return told(error, status, &err);
 }

@@ -486,6 +486,7 @@ void conn_sent(struct hub_conn *conn)
     conn->sending = 0;
     if (hw_peer_sent(conn->peer, size, &err) != HW_OK)
         conn_doom(conn, &err);
+    writer_sent(conn);
     conn_touch(conn);
 }
 

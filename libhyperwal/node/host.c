@@ -18,6 +18,8 @@ void link_remove(struct hub_link *link)
 {
     struct hub_link **at = &link->conn->links;
 
+    writes_unlinked(link);
+    writer_unlinked(link);
     while (*at != link)
         at = &(*at)->next_of_conn;
     *at = link->next_of_conn;
@@ -282,6 +284,20 @@ static void urged(void *ctx, struct hw_peer *peer, struct hw_replication *replic
     log_touch(log);
 }
 
+/* Clients say it to the server of a database, a server to a client. */
+static enum hw_status wrote(void *ctx, struct hw_peer *peer, struct hw_replication *replication,
+                            const struct hw_write_message *message, struct hw_error *err)
+{
+    struct hub_conn *conn = hw_peer_user(peer);
+    struct hub_log *log = log_of(ctx, replication);
+    struct hub_link *link = log != NULL ? link_find(conn, log) : NULL;
+
+    if (link == NULL)
+        return HW_OK;
+    return log->mirror != NULL && conn->source != NULL ? writer_message(link, message, err)
+                                                       : writes_message(link, message, err);
+}
+
 struct hw_peer_host hub_host(struct hw_hub *hub)
 {
     return (struct hw_peer_host){
@@ -299,5 +315,6 @@ struct hw_peer_host hub_host(struct hw_hub *hub)
         .is_plain = is_plain,
         .acknowledged = acknowledged,
         .urged = urged,
+        .wrote = wrote,
     };
 }

@@ -85,6 +85,9 @@ static enum hw_status hub_round(struct hw_hub *hub)
     if (!hub->threaded)
         logs_poll(hub, now);
     mirrors_applied(hub);
+    for (struct hub_log *log = hub->logs; log != NULL; log = log->next)
+        if (log->writes != NULL)
+            writes_work(log, now);
     if (hub->all_rang) {
         log_rang(hub, -1);
         access_rang(hub, -1);

@@ -36,6 +36,7 @@
 #include "wire/address.h"
 #include "wire/noise.h"
 #include "wire/transport.h"
+#include "wire/write_message.h"
 
 enum {
     HW_HUB_PEERS_MAX = 1024,    /* connections; more are refused */
@@ -120,6 +121,13 @@ enum hw_status hw_hub_listen(struct hw_hub *hub, const char *url, char bound[HW_
 enum hw_status hw_hub_serve(struct hw_hub *hub, const char *name, const char *dir,
                             struct hw_error *err) HW_MUST_CHECK;
 void hw_hub_unserve(struct hw_hub *hub, const char *name); /* links are closed */
+/*
+ * What is served as `name` is the log of the database `path`, which clients with the right may
+ * write: they get leases, and their transactions are committed through the VFS named `vfs` (the
+ * shim's).  HW_ENOTFOUND: not served, or a mirror.
+ */
+enum hw_status hw_hub_take_writes(struct hw_hub *hub, const char *name, const char *path,
+                                  const char *vfs, struct hw_error *err) HW_MUST_CHECK;
 
 /* ------------------------------------------------------------------------------- mirrors */
 
@@ -175,6 +183,36 @@ void hw_mirror_applied(struct hw_mirror *mirror, uint64_t length);
  */
 enum hw_status hw_mirror_ask(struct hw_mirror *mirror, uint64_t index,
                              struct hw_error *err) HW_MUST_CHECK;
+
+/* ------------------------------------------------------------- writing through a mirror */
+
+/* What became of something that a server was asked; of a commit: see enum hw_write_status. */
+struct hw_write_answer {
+    enum hw_write_status status;
+    uint64_t seq;                     /* OK: last block of the transaction's entry */
+    char text[HW_WRITE_TEXT_MAX + 1]; /* why not */
+};
+/*
+ * Begin to write: the lease of the log's database is asked for from the source that is linked, if
+ * it is not held any more.  *fence is its number, *length what the log has at least by now.  One
+ * at a time.  HW_EBUSY: another thread writes, or others do and the time is over; HW_EREFUSED: not
+ * allowed; HW_EREADONLY: the source has not got the database; HW_ETIMEOUT: it cannot be reached.
+ */
+enum hw_status hw_mirror_write_begin(struct hw_mirror *mirror, uint64_t timeout_ms, uint64_t *fence,
+                                     uint64_t *length, struct hw_error *err) HW_MUST_CHECK;
+/* The lease is kept, unless it was recalled: then it goes back. */
+void hw_mirror_write_end(struct hw_mirror *mirror);
+/*
+ * Between the two: `commit` has all but the request's number; `next` gives part_count parts, each
+ * borrowed until it is called again.  Waits for the answer, as long as the source says it lives.
+ */
+struct hw_write_answer
+hw_mirror_commit(struct hw_mirror *mirror, const struct hw_write_message *commit,
+                 enum hw_status (*next)(void *ctx, struct hw_slice *part, struct hw_error *err),
+                 void *ctx, uint64_t timeout_ms);
+/* What became of this one?  UNKNOWN: or nobody can say it now. */
+struct hw_write_answer hw_mirror_outcome(struct hw_mirror *mirror, const struct hw_origin *id,
+                                         uint64_t timeout_ms);
 
 struct hw_mirror_status {
     uint64_t length, fork;

@@ -41,6 +41,7 @@ struct hub_log;
 struct hub_conn;
 struct hub_source;
 struct hub_query;
+struct hub_writes;
 
 /* A channel of a log that is open over a connection. */
 struct hub_link {
@@ -55,6 +56,11 @@ struct hub_link {
     struct hw_ack ack; /* the follower's newest */
     unsigned row;      /* in the peer table, if has_row */
     int64_t since_ms;
+    uint64_t write_client; /* its number in the table of leases; 0: none */
+    uint64_t last_commit;  /* request */
+    bool is_committing;    /* and has no answer yet */
+    bool is_refusal_told;  /* that it may not write is in the log */
+    bool has_named_itself; /* a client: the server knows our replica */
 };
 
 /* Who is to answer at an address. */
@@ -128,6 +134,7 @@ struct hub_log {
     bool is_shown;             /* that is still to be dealt with ... */
     uint64_t shown_ns;         /* ... not before this time */
     bool is_stopped;           /* the signer knows of it */
+    struct hub_writes *writes; /* owned; NULL: nobody writes it from afar */
 };
 
 struct hub_source {
@@ -149,6 +156,26 @@ struct hub_source {
 struct hub_waiter {
     struct hub_waiter *next;
     uint64_t block;
+};
+
+/*
+ * Who writes through a mirror.
+ *
+ *           asked, leased                  write_end
+ *   NONE ──────────────────▶ busy, fence ─────────────▶ fence, kept until it is recalled, runs out,
+ *                                                       or the link is gone
+ */
+struct hub_writer {
+    struct hub_link *link; /* of the lease, and of what waits for an answer; NULL: none */
+    uint64_t fence;        /* 0: no lease */
+    uint64_t lease_ms, expires_ns;
+    bool is_busy, is_recalled;
+    uint64_t request; /* the last one */
+    bool is_waiting;  /* for the answer to it */
+    bool has_answer;
+    struct hw_write_message answer; /* its body is not used */
+    char text[HW_WRITE_TEXT_MAX + 1];
+    _Atomic uint32_t word; /* who waits sleeps on it, outside the mutex */
 };
 
 struct hw_mirror {
@@ -179,9 +206,10 @@ struct hw_mirror {
     struct hw_ack told;          /* what the servers know */
     uint64_t arrived_ns;         /* when something last came */
     uint64_t bytes_received, bytes_of_closed; /* of blocks; from links that are closed */
-    bool has_news, is_dirty, is_urged;        /* is_dirty: something came since the last sync */
-    struct hw_error broken;                   /* what our own disk said last */
-    bool has_moved;                           /* a source calls another log by our name: */
+    struct hub_writer writer;
+    bool has_news, is_dirty, is_urged; /* is_dirty: something came since the last sync */
+    struct hw_error broken;            /* what our own disk said last */
+    bool has_moved;                    /* a source calls another log by our name: */
     uint8_t moved_key[HW_KEY_SIZE];
     size_t moved_source;
 };
@@ -237,6 +265,7 @@ struct hw_hub {
     uint64_t untold_count;         /* of drops, until ... */
     uint64_t flood_end_ns;
     unsigned served_count;
+    uint64_t last_write_client;
     struct hub_access access;
     char *known_servers;          /* owned; NULL: any server will do */
     _Atomic uint32_t has_applied; /* some mirror is_applied; outside the mutex */
@@ -399,6 +428,23 @@ void query_end(struct hub_query *query, enum hw_status status, const struct hw_e
 /* The server does not know the name: ask it for those that it knows, and end with *err and them. */
 void query_list(struct hub_query *query, const struct hw_error *err);
 void query_named(struct hub_query *query, const struct hw_name_entry *entry); /* NULL: no more */
+
+/* ------------------------------------------------------------------------------ writer.c */
+
+/* A server says something to who writes through a mirror. */
+enum hw_status writer_message(struct hub_link *link, const struct hw_write_message *message,
+                              struct hw_error *err) HW_MUST_CHECK;
+void writer_unlinked(struct hub_link *link);
+void writer_sent(struct hub_conn *conn); /* there may be room for more */
+
+/* ------------------------------------------------------------------------------ writes.c */
+
+/* A client says something of writing from afar.  A failure drops it. */
+enum hw_status writes_message(struct hub_link *link, const struct hw_write_message *message,
+                              struct hw_error *err) HW_MUST_CHECK;
+void writes_unlinked(struct hub_link *link);
+void writes_work(struct hub_log *log, uint64_t now); /* what is done, and what is due */
+void writes_free(struct hub_writes *writes);         /* NULL does nothing */
 
 /* ----------------------------------------------------------------------------- access.c */
 

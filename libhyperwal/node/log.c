@@ -109,6 +109,7 @@ void log_free(struct hub_log *log)
     if (log->heir != NULL)
         log->heir->kept = NULL;
     log_drop_core(log);
+    writes_free(log->writes);
     log_untouch(log);
     while (*at != log)
         at = &(*at)->next;
@@ -291,6 +292,7 @@ void log_timers(struct hw_hub *hub, uint64_t now)
         } else {
             hub_timer(hub, log->deadline_ns);
         }
+        writes_work(log, now);
         if (log->replication != NULL && (log->tick_ns <= now || log->is_shown))
             log_touch(log);
         else if (log->replication != NULL)

@@ -10,6 +10,7 @@
 #include "env/shared_page.h"
 #include "fuzz/fuzz.h"
 #include "hypercore/overtaken.h"
+#include "node/fences.h"
 #include "sim/sim.h"
 
 enum { PAGE_SIZE = 4096 };
@@ -96,6 +97,16 @@ static void read_page(struct hw_env *env)
     hw_shared_page_close(page);
 }
 
+static void read_fences(struct hw_env *env)
+{
+    uint64_t first, next;
+
+    if (hw_fences_take(env, "/log", 10, &first, NULL) != HW_OK)
+        return;
+    if (hw_fences_take(env, "/log", 10, &next, NULL) != HW_OK || next != first + 10)
+        abort();
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 {
     static const struct {
@@ -104,7 +115,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
     } files[] = {
         {"/log/position", read_position}, {"/log/overtaken", read_overtaken},
         {"/log/sums", read_sums},         {"/log/peers", read_peers},
-        {"/log/shared", read_page},
+        {"/log/shared", read_page},       {"/log/fences", read_fences},
     };
     static struct sim *sim;
     size_t which;

@@ -1,0 +1,357 @@
+/* Tests writing from afar through hubs: a server with a database, clients with mirrors of it. */
+#include "node_fixture.h"
+
+#include "capture/capture.h"
+#include "support/other_side.h"
+
+enum { TIMEOUT_MS = 20000 };
+
+struct server {
+    struct hw_hub *hub;
+    sqlite3 *db; /* a local writer */
+    char path[128], url[HW_URL_MAX];
+    struct hw_address address;
+};
+
+struct client {
+    struct hw_hub *hub;
+    struct hw_mirror *mirror;
+    uint64_t fence, length;
+};
+
+static const char vfs_name[] = "hwwrites";
+
+static int setup(void **state)
+{
+    struct hw_vfs_options options = {.name = vfs_name, .env = hw_env_posix(), .threaded = true};
+
+    assert_int_equal(hw_vfs_register(&options, NULL), HW_OK);
+    return place_setup(state);
+}
+
+static int teardown(void **state)
+{
+    hw_vfs_unregister(vfs_name);
+    return place_teardown(state);
+}
+
+static void server_start(struct place *f, struct server *s, const char *url)
+{
+    int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE;
+    char dir[160];
+
+    (void)snprintf(s->path, sizeof(s->path), "%s/app.db", f->dir);
+    (void)snprintf(dir, sizeof(dir), "%s-hyper", s->path);
+    assert_int_equal(sqlite3_open_v2(s->path, &s->db, flags, vfs_name), SQLITE_OK);
+    assert_int_equal(sqlite3_busy_timeout(s->db, 10000), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(s->db,
+                                  "CREATE TABLE IF NOT EXISTS n(k); INSERT INTO n SELECT 0 WHERE "
+                                  "NOT EXISTS(SELECT * FROM n)",
+                                  NULL, NULL, NULL),
+                     SQLITE_OK);
+    s->hub = place_hub(f);
+    assert_ok(hw_hub_allow(s->hub, HW_RIGHT_READ | HW_RIGHT_WRITE, "*", NULL, &f->err));
+    assert_ok(hw_hub_serve(s->hub, "app.db", dir, &f->err));
+    assert_ok(hw_hub_take_writes(s->hub, "app.db", s->path, vfs_name, &f->err));
+    assert_ok(hw_hub_listen(s->hub, url, s->url, &f->err));
+    place_address(f, s->url, "app.db", &s->address);
+}
+
+static void server_stop(struct server *s)
+{
+    hw_hub_close(s->hub);
+    assert_int_equal(sqlite3_close(s->db), SQLITE_OK);
+}
+
+static void client_start(struct place *f, struct client *c, const struct server *s,
+                         const char *name)
+{
+    struct hw_mirror_options options = {.sources = &s->address, .source_count = 1};
+    char dir[128];
+
+    c->hub = place_hub(f);
+    (void)snprintf(dir, sizeof(dir), "%s/%s", f->dir, name);
+    options.dir = dir;
+    memset(options.replica_id, name[0], sizeof(options.replica_id));
+    assert_ok(hw_hub_resolve(c->hub, &s->address, TIMEOUT_MS, options.key, &f->err));
+    assert_ok(hw_hub_mirror_open(c->hub, &options, &c->mirror, &f->err));
+}
+
+static void client_stop(struct client *c)
+{
+    hw_hub_mirror_close(c->mirror);
+    hw_hub_close(c->hub);
+}
+
+static void client_begin(struct place *f, struct client *c)
+{
+    assert_ok(hw_mirror_write_begin(c->mirror, TIMEOUT_MS, &c->fence, &c->length, &f->err));
+}
+
+static uint64_t length_now(struct server *s)
+{
+    struct hw_capture_status status;
+    struct hw_capture *capture = NULL;
+    uint64_t seq;
+
+    assert_int_equal(sqlite3_file_control(s->db, "main", HW_FCNTL_CAPTURE, &capture), SQLITE_OK);
+    assert_int_equal(hw_capture_wait_logged(capture, TIMEOUT_MS, &seq, NULL), HW_OK);
+    hw_capture_status(capture, &status);
+    return status.length;
+}
+
+/* What `sql` does now, sent under the client's lease. */
+static struct hw_write_answer client_commit(struct server *s, struct client *c, const char *sql,
+                                            struct hw_origin *id)
+{
+    struct hw_write_message commit = {.type = HW_WRITE_COMMIT};
+    struct hw_write_answer answer;
+    struct transaction t;
+
+    transaction_make(&t, s->db, sql, length_now(s));
+    commit.id =
+        hw_origin_make(c->fence, hw_origin_base(&t.commit.origin), t.commit.origin.bytes + 16);
+    commit.sum_before = t.commit.sum_before;
+    commit.sum_after = t.commit.sum_after;
+    commit.page_count = t.commit.page_count;
+    commit.part_count = t.count;
+    if (id != NULL)
+        *id = commit.id;
+    answer = hw_mirror_commit(c->mirror, &commit, next_part, &t, TIMEOUT_MS);
+    transaction_free(&t);
+    return answer;
+}
+
+static int64_t value(sqlite3 *db)
+{
+    sqlite3_stmt *statement = NULL;
+    int64_t out = -1;
+
+    if (sqlite3_prepare_v2(db, "SELECT k FROM n", -1, &statement, NULL) == SQLITE_OK &&
+        sqlite3_step(statement) == SQLITE_ROW)
+        out = sqlite3_column_int64(statement, 0);
+    sqlite3_finalize(statement);
+    return out;
+}
+
+static const char increment[] = "UPDATE n SET k = k + 1";
+
+static void a_lone_writer_commits_again_and_again_under_one_lease(void **state)
+{
+    struct place *f = *state;
+    struct server s;
+    struct client c;
+    uint64_t fence = 0, seq = 0;
+
+    server_start(f, &s, "tcp://127.0.0.1:0");
+    client_start(f, &c, &s, "c");
+    for (unsigned i = 1; i <= 20; i++) {
+        struct hw_write_answer answer;
+
+        client_begin(f, &c);
+        assert_true(fence == 0 || c.fence == fence);
+        fence = c.fence;
+        answer = client_commit(&s, &c, increment, NULL);
+        if (answer.status != HW_WRITE_OK)
+            fail_msg("%u: %s", (unsigned)answer.status, answer.text);
+        assert_true(answer.seq > seq);
+        seq = answer.seq;
+        assert_ok(hw_mirror_wait_length(c.mirror, seq + 1, TIMEOUT_MS, &f->err));
+        hw_mirror_write_end(c.mirror);
+        assert_int_equal(value(s.db), i);
+    }
+    client_stop(&c);
+    server_stop(&s);
+}
+
+static void large_transactions_come_in_parts_and_through_a_file(void **state)
+{
+    struct place *f = *state;
+    struct server s;
+    struct client c;
+    struct hw_write_answer answer;
+
+    server_start(f, &s, "tcp://127.0.0.1:0");
+    client_start(f, &c, &s, "c");
+    client_begin(f, &c);
+    answer = client_commit(&s, &c,
+                           "CREATE TABLE large(b); WITH RECURSIVE r(x) AS (VALUES(1) UNION ALL "
+                           "SELECT x + 1 FROM r WHERE x < 700) INSERT INTO large SELECT "
+                           "randomblob(4000) FROM r",
+                           NULL);
+    if (answer.status != HW_WRITE_OK)
+        fail_msg("%u: %s", (unsigned)answer.status, answer.text);
+    hw_mirror_write_end(c.mirror);
+    assert_int_equal(sqlite3_exec(s.db, "PRAGMA integrity_check", NULL, NULL, NULL), SQLITE_OK);
+    client_stop(&c);
+    server_stop(&s);
+}
+
+static void a_lease_goes_from_one_client_to_the_next_when_it_is_wanted(void **state)
+{
+    struct place *f = *state;
+    struct server s;
+    struct client c[2];
+
+    server_start(f, &s, "tcp://127.0.0.1:0");
+    client_start(f, &c[0], &s, "c");
+    client_start(f, &c[1], &s, "d");
+    for (unsigned i = 0; i < 10; i++) {
+        struct client *one = &c[i % 2];
+        struct hw_write_answer answer;
+
+        client_begin(f, one);
+        answer = client_commit(&s, one, increment, NULL);
+        if (answer.status != HW_WRITE_OK)
+            fail_msg("%u: %s", (unsigned)answer.status, answer.text);
+        hw_mirror_write_end(one->mirror);
+    }
+    assert_int_equal(value(s.db), 10);
+    assert_true(c[0].fence != c[1].fence);
+    client_stop(&c[0]);
+    client_stop(&c[1]);
+    server_stop(&s);
+}
+
+static void whoever_is_late_is_told_so_and_commits_with_the_next_try(void **state)
+{
+    struct place *f = *state;
+    struct server s;
+    struct client c;
+    struct hw_write_message commit = {.type = HW_WRITE_COMMIT};
+    struct hw_write_answer answer;
+    struct transaction t;
+
+    server_start(f, &s, "tcp://127.0.0.1:0");
+    client_start(f, &c, &s, "c");
+    client_begin(f, &c);
+    transaction_make(&t, s.db, increment, length_now(&s));
+    commit.id =
+        hw_origin_make(c.fence, hw_origin_base(&t.commit.origin), (const uint8_t *)"chances!");
+    commit.sum_before = t.commit.sum_before;
+    commit.sum_after = t.commit.sum_after;
+    commit.page_count = t.commit.page_count;
+    commit.part_count = t.count;
+    assert_int_equal(sqlite3_exec(s.db, increment, NULL, NULL, NULL), SQLITE_OK);
+    answer = hw_mirror_commit(c.mirror, &commit, next_part, &t, TIMEOUT_MS);
+    assert_int_equal(answer.status, HW_WRITE_STALE);
+    hw_mirror_write_end(c.mirror);
+    answer = hw_mirror_outcome(c.mirror, &commit.id, TIMEOUT_MS);
+    assert_int_equal(answer.status, HW_WRITE_NOT);
+    transaction_free(&t);
+    client_begin(f, &c);
+    answer = client_commit(&s, &c, increment, NULL);
+    assert_int_equal(answer.status, HW_WRITE_OK);
+    hw_mirror_write_end(c.mirror);
+    assert_int_equal(value(s.db), 2);
+    client_stop(&c);
+    server_stop(&s);
+}
+
+static void what_became_of_a_transaction_can_be_asked_after_the_server_came_back(void **state)
+{
+    struct place *f = *state;
+    struct hw_origin id, other;
+    struct server s;
+    struct client c;
+    struct hw_write_answer answer;
+    char url[HW_URL_MAX];
+    uint64_t seq, fence;
+
+    server_start(f, &s, "tcp://127.0.0.1:0");
+    memcpy(url, s.url, sizeof(url));
+    client_start(f, &c, &s, "c");
+    client_begin(f, &c);
+    answer = client_commit(&s, &c, increment, &id);
+    assert_int_equal(answer.status, HW_WRITE_OK);
+    seq = answer.seq;
+    fence = c.fence;
+    hw_mirror_write_end(c.mirror);
+    other = id;
+    other.bytes[HW_ORIGIN_SIZE - 1] ^= 1;
+    server_stop(&s);
+    server_start(f, &s, url);
+    answer = hw_mirror_outcome(c.mirror, &id, TIMEOUT_MS);
+    assert_int_equal(answer.status, HW_WRITE_OK);
+    assert_int_equal(answer.seq, seq);
+    answer = hw_mirror_outcome(c.mirror, &other, TIMEOUT_MS);
+    assert_int_equal(answer.status, HW_WRITE_NOT);
+    client_begin(f, &c);
+    assert_true(c.fence > fence); /* also across a restart */
+    hw_mirror_write_end(c.mirror);
+    client_stop(&c);
+    server_stop(&s);
+}
+
+static void a_server_that_is_gone_leaves_a_commit_unknown_or_undone(void **state)
+{
+    struct place *f = *state;
+    struct server s;
+    struct client c;
+    struct hw_write_answer answer;
+    struct hw_hub *hub;
+
+    server_start(f, &s, "tcp://127.0.0.1:0");
+    client_start(f, &c, &s, "c");
+    client_begin(f, &c);
+    hub = s.hub;
+    hw_hub_close(hub);
+    answer = client_commit(&s, &c, increment, NULL);
+    assert_true(answer.status == HW_WRITE_UNKNOWN || answer.status == HW_WRITE_LOST);
+    assert_int_equal(value(s.db), 0);
+    hw_mirror_write_end(c.mirror);
+    client_stop(&c);
+    assert_int_equal(sqlite3_close(s.db), SQLITE_OK);
+}
+
+static void who_may_not_write_is_refused_and_a_copy_takes_no_writes(void **state)
+{
+    struct place *f = *state;
+    struct server s;
+    struct client c;
+    char dir[160], url[HW_URL_MAX];
+    struct server copy;
+
+    server_start(f, &s, "tcp://127.0.0.1:0");
+    client_start(f, &c, &s, "c");
+    copy.hub = place_hub(f);
+    assert_ok(hw_hub_allow(copy.hub, HW_RIGHT_READ, "*", NULL, &f->err));
+    (void)snprintf(dir, sizeof(dir), "%s-hyper", s.path);
+    assert_ok(hw_hub_serve(copy.hub, "app.db", dir, &f->err));
+    assert_ok(hw_hub_listen(copy.hub, "tcp://127.0.0.1:0", url, &f->err));
+    place_address(f, url, "app.db", &copy.address);
+    client_stop(&c);
+    client_start(f, &c, &copy, "d");
+    assert_status(hw_mirror_write_begin(c.mirror, TIMEOUT_MS, &c.fence, &c.length, &f->err),
+                  HW_EREFUSED, &f->err);
+    assert_ok(hw_hub_allow(copy.hub, HW_RIGHT_READ | HW_RIGHT_WRITE, "*", NULL, &f->err));
+    assert_status(hw_mirror_write_begin(c.mirror, TIMEOUT_MS, &c.fence, &c.length, &f->err),
+                  HW_EREADONLY, &f->err);
+    client_stop(&c);
+    hw_hub_close(copy.hub);
+    server_stop(&s);
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(a_lone_writer_commits_again_and_again_under_one_lease,
+                                        setup, teardown),
+        cmocka_unit_test_setup_teardown(large_transactions_come_in_parts_and_through_a_file, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(a_lease_goes_from_one_client_to_the_next_when_it_is_wanted,
+                                        setup, teardown),
+        cmocka_unit_test_setup_teardown(whoever_is_late_is_told_so_and_commits_with_the_next_try,
+                                        setup, teardown),
+        cmocka_unit_test_setup_teardown(
+            what_became_of_a_transaction_can_be_asked_after_the_server_came_back, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_server_that_is_gone_leaves_a_commit_unknown_or_undone,
+                                        setup, teardown),
+        cmocka_unit_test_setup_teardown(who_may_not_write_is_refused_and_a_copy_takes_no_writes,
+                                        setup, teardown),
+    };
+
+    if (argc > 1) /* one test, by name or pattern */
+        cmocka_set_test_filter(argv[1]);
+    return cmocka_run_group_tests_name("writes", tests, NULL, NULL);
+}
