@@ -320,13 +320,14 @@ static void cache_free(struct hw_cache *cache)
     hw_free(cache->map_path);
     hw_free(cache->lock_path);
     hw_free(cache->url);
+    hw_free(cache->addresses);
     hw_free(cache);
 }
 
-/* `dir` is moved. */
-static enum hw_status cache_new(const struct hw_vfs_remote *remote,
-                                const struct hw_address *address, const uint8_t key[HW_KEY_SIZE],
-                                char *dir, struct hw_cache **out, struct hw_error *err)
+/* `dir` is moved, and so are the addresses of `place`. */
+static enum hw_status cache_new(const struct hw_vfs_remote *remote, struct hw_place *place,
+                                const uint8_t key[HW_KEY_SIZE], char *dir, struct hw_cache **out,
+                                struct hw_error *err)
 {
     struct hw_cache *cache = hw_zalloc(sizeof(*cache));
     enum hw_status status = HW_OK;
@@ -340,14 +341,19 @@ static enum hw_status cache_new(const struct hw_vfs_remote *remote,
     cache->base = remote->base;
     cache->vfs = remote->cache;
     cache->timeout_ms = remote->timeout_ms;
-    cache->address = *address;
+    cache->addresses = place->addresses;
+    cache->address_count = place->count;
+    cache->url = hw_strdup(place->urls[0]);
+    for (size_t i = 0; i < place->count; i++)
+        hw_free(place->urls[i]);
+    place->addresses = NULL;
+    place->count = 0;
     memcpy(cache->key, key, HW_KEY_SIZE);
     cache->dir = dir;
     cache->path = hw_format("%s/db", dir);
     cache->mirror_dir = hw_format("%s/db-hyper", dir);
     cache->map_path = hw_format("%s/present", dir);
     cache->lock_path = hw_format("%s/holder.lock", dir);
-    cache->url = hw_strdup(remote->name);
     if (cache->path == NULL || cache->mirror_dir == NULL || cache->map_path == NULL ||
         cache->lock_path == NULL || cache->url == NULL)
         status = hw_fail(err, HW_ENOMEM, "no memory to open a cache");
@@ -385,9 +391,9 @@ static enum hw_status full_path(sqlite3_vfs *base, char **dir, struct hw_error *
 }
 
 /* In the list, or made; with one reference more. */
-static enum hw_status cache_take(const struct hw_vfs_remote *remote,
-                                 const struct hw_address *address, const uint8_t key[HW_KEY_SIZE],
-                                 char *dir, struct hw_cache **out, struct hw_error *err)
+static enum hw_status cache_take(const struct hw_vfs_remote *remote, struct hw_place *place,
+                                 const uint8_t key[HW_KEY_SIZE], char *dir, struct hw_cache **out,
+                                 struct hw_error *err)
 {
     struct hw_cache *cache;
     enum hw_status status = HW_OK;
@@ -399,7 +405,7 @@ static enum hw_status cache_take(const struct hw_vfs_remote *remote,
     if (cache != NULL) {
         hw_free(dir);
     } else {
-        status = cache_new(remote, address, key, dir, &cache, err);
+        status = cache_new(remote, place, key, dir, &cache, err);
         if (status == HW_OK) {
             cache->next = caches;
             caches = cache;
@@ -479,30 +485,40 @@ static enum hw_status await(struct hw_cache *cache, bool past, uint64_t timeout_
     return status;
 }
 
-static enum hw_status cache_open(const struct hw_vfs_remote *remote, struct hw_cache **out,
+/* One reference of the cache of `place`, before it is known whether it can be used. */
+static enum hw_status cache_find(const struct hw_vfs_remote *remote, const char *root,
+                                 struct hw_place *place, struct hw_cache **out,
                                  struct hw_error *err)
 {
     struct hw_env *env = hw_env_posix();
-    struct hw_cache *cache = NULL;
-    struct hw_address address;
     uint8_t key[HW_KEY_SIZE];
-    char *root = NULL, *dir = NULL;
-    enum hw_status status = hw_address_parse(remote->name, &address, err);
+    char *dir = NULL;
+    enum hw_status status = cache_resolve(env, root, remote->name, place, key, err);
 
-    if (status == HW_OK)
-        status = cache_root(env, &root, err);
-    if (status == HW_OK)
-        status = cache_resolve(env, root, remote->name, &address, key, err);
     if (status == HW_OK)
         status = cache_dir_make(env, root, key, &dir, err);
     if (status == HW_OK)
         status = full_path(remote->base, &dir, err);
-    hw_free(root);
-    if (status != HW_OK) {
-        hw_free(dir);
-        return status;
+    if (status == HW_OK) {
+        status = cache_take(remote, place, key, dir, out, err);
+        dir = NULL;
     }
-    status = cache_take(remote, &address, key, dir, &cache, err);
+    hw_free(dir);
+    return status;
+}
+
+static enum hw_status open_once(const struct hw_vfs_remote *remote, const char *root,
+                                struct hw_cache **out, struct hw_error *err)
+{
+    struct hw_cache *cache = NULL;
+    struct hw_place place = {0};
+    enum hw_status status = hw_place_find(hw_env_posix(), remote->name, &place, err);
+
+    if (status == HW_OK && (!place.is_remote || place.count > HW_HUB_SOURCES_MAX))
+        status = hw_fail(err, HW_EMISUSE, "%s: no database elsewhere", remote->name);
+    if (status == HW_OK)
+        status = cache_find(remote, root, &place, &cache, err);
+    hw_place_release(&place);
     if (status != HW_OK)
         return status;
     if (!remote->past)
@@ -519,7 +535,48 @@ static enum hw_status cache_open(const struct hw_vfs_remote *remote, struct hw_c
     return HW_OK;
 }
 
+static enum hw_status cache_open(const struct hw_vfs_remote *remote, struct hw_cache **out,
+                                 struct hw_error *err)
+{
+    enum { TRIES = 3 };
+    char *root = NULL;
+    enum hw_status status = cache_root(hw_env_posix(), &root, err);
+
+    if (status != HW_OK)
+        return status;
+    status = HW_EBROKEN; /* somebody may remove it, for room, just when it is opened */
+    for (int i = 0; i < TRIES && status == HW_EBROKEN; i++)
+        status = open_once(remote, root, out, err);
+    if (status == HW_OK)
+        cache_bound(hw_env_posix(), root, remote->cache_max);
+    hw_free(root);
+    return status;
+}
+
 /* ----------------------------------------------------------------------------------- state */
+
+/* Names that begin so are none of a file's: xFullPathname has seen to that. */
+static bool is_remote(const char *name)
+{
+    return strncmp(name, "hyper:", 6) == 0 || hw_address_is_remote(name);
+}
+
+static enum hw_status locate(const char *name, char **path, struct hw_error *err)
+{
+    struct hw_place place = {0};
+    enum hw_status status;
+
+    *path = NULL;
+    if (hw_address_is_remote(name))
+        return HW_OK;
+    status = hw_place_find(hw_env_posix(), name, &place, err);
+    if (status != HW_OK)
+        return status;
+    *path = place.path;
+    place.path = NULL;
+    hw_place_release(&place);
+    return HW_OK;
+}
 
 static const char *cache_path(const struct hw_cache *cache)
 {
@@ -585,7 +642,8 @@ static void cache_forked(void)
 const struct hw_vfs_remotes *hw_cache_remotes(void)
 {
     static const struct hw_vfs_remotes remotes = {
-        .is_remote = hw_address_is_remote,
+        .is_remote = is_remote,
+        .locate = locate,
         .open = cache_open,
         .close = cache_close,
         .path = cache_path,

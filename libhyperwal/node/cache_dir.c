@@ -170,7 +170,8 @@ static void name_write(struct hw_env *env, const char *path, const char *url,
     hw_free(text);
 }
 
-static enum hw_status ask(const struct hw_address *address, uint64_t timeout_ms,
+/* The first that answers tells, whatever it says. */
+static enum hw_status ask(const struct hw_place *place, uint64_t timeout_ms,
                           uint8_t key[HW_KEY_SIZE], bool *reached, struct hw_error *err)
 {
     struct hw_hub *hub = NULL;
@@ -178,13 +179,15 @@ static enum hw_status ask(const struct hw_address *address, uint64_t timeout_ms,
 
     if (status != HW_OK)
         return status;
-    status = hw_hub_find_key(hub, address, timeout_ms, key, reached, err);
+    status = HW_ETIMEOUT;
+    for (size_t i = 0; i < place->count && status != HW_OK && !*reached; i++)
+        status = hw_hub_find_key(hub, &place->addresses[i], timeout_ms, key, reached, err);
     hw_hub_give_back(hub);
     return status;
 }
 
-enum hw_status cache_resolve(struct hw_env *env, const char *root, const char *url,
-                             const struct hw_address *address, uint8_t key[HW_KEY_SIZE],
+enum hw_status cache_resolve(struct hw_env *env, const char *root, const char *name,
+                             const struct hw_place *place, uint8_t key[HW_KEY_SIZE],
                              struct hw_error *err)
 {
     uint8_t known[HW_KEY_SIZE], asked[HW_KEY_SIZE];
@@ -192,19 +195,19 @@ enum hw_status cache_resolve(struct hw_env *env, const char *root, const char *u
     char *path;
     enum hw_status status;
 
-    if (address->has_key) {
-        memcpy(key, address->key, HW_KEY_SIZE);
+    if (place->has_key) {
+        memcpy(key, place->key, HW_KEY_SIZE);
         return HW_OK;
     }
-    path = name_path(env, root, url, err);
+    path = name_path(env, root, name, err);
     if (path == NULL)
         return err == NULL ? HW_EIO : err->status;
-    is_known = name_read(env, path, url, known);
-    status = ask(address, is_known ? KNOWN_MS : CACHE_CONNECT_MS, asked, &reached, err);
+    is_known = name_read(env, path, name, known);
+    status = ask(place, is_known ? KNOWN_MS : CACHE_CONNECT_MS, asked, &reached, err);
     if (status == HW_OK) {
         memcpy(key, asked, HW_KEY_SIZE);
         if (!is_known || memcmp(known, asked, HW_KEY_SIZE) != 0)
-            name_write(env, path, url, asked);
+            name_write(env, path, name, asked);
     } else if (is_known && !reached) {
         memcpy(key, known, HW_KEY_SIZE); /* out of reach: the log that it was */
         status = HW_OK;

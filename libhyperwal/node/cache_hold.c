@@ -80,8 +80,9 @@ static enum hw_status log_await(struct cache_hold *hold, struct hw_error *err)
 static enum hw_status log_open(struct cache_hold *hold, struct hw_error *err)
 {
     struct hw_cache *cache = hold->cache;
-    struct hw_mirror_options options = {
-        .dir = cache->mirror_dir, .sources = &cache->address, .source_count = 1};
+    struct hw_mirror_options options = {.dir = cache->mirror_dir,
+                                        .sources = cache->addresses,
+                                        .source_count = cache->address_count};
     struct hw_core_fetcher fetcher = {cache_fetch, &hold->reader};
     enum hw_status status = hw_hub_borrow(&hold->hub, err);
 
@@ -461,6 +462,12 @@ static enum hw_status tenure(struct hw_cache *cache, struct hw_error *err)
     return status == HW_AGAIN ? HW_OK : status;
 }
 
+/* The time of its last change tells when the cache was used last. */
+static void mark_used(struct hw_file *lock)
+{
+    (void)lock->env->ops->write_at(lock, 0, "used\n", 5, NULL); /* else it goes a little sooner */
+}
+
 void *cache_keep(void *ctx)
 {
     struct hw_cache *cache = ctx;
@@ -476,9 +483,12 @@ void *cache_keep(void *ctx)
         if (status == HW_OK)
             status = ops->lock(lock, true, &err);
         if (status == HW_OK && !is_named(cache, lock))
-            status = hw_fail(&err, HW_EIO, "%s: the cache was removed", cache->dir);
-        if (status == HW_OK && atomic_load(&cache->closing) == 0)
+            status = hw_fail(&err, HW_EBROKEN, "%s: the cache was removed", cache->dir);
+        if (status == HW_OK && atomic_load(&cache->closing) == 0) {
+            mark_used(lock);
             status = tenure(cache, &err);
+            mark_used(lock);
+        }
         ops->close(lock);
         if (status != HW_OK) {
             fail_all(cache, &err);

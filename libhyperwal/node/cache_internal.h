@@ -3,6 +3,7 @@
  *
  *   cache.c         the caches of this process: open, wait, read, close
  *   cache_dir.c     where they lie, and which log a URL means
+ *   cache_bound.c   those that were not used for longest are removed
  *   cache_page.c    what processes tell each other
  *   cache_hold.c    the thread that is the holder or waits to be: mirror, applier
  *   cache_write.c   connections that write: who has the role, the WRITE lock
@@ -23,6 +24,7 @@
 #include "env/thread.h"
 #include "node/cache.h"
 #include "node/cache_page.h"
+#include "node/place.h"
 #include "wire/address.h"
 
 enum {
@@ -60,8 +62,9 @@ struct hw_cache {
     sqlite3_vfs *base, *vfs; /* for files; the same with holes filled */
     char *dir;               /* owned, as all paths: KEY */
     char *path, *mirror_dir, *map_path, *lock_path;
-    char *url;
-    struct hw_address address;
+    char *url;                    /* where it is first looked for */
+    struct hw_address *addresses; /* owned */
+    size_t address_count;
     uint8_t key[HW_KEY_SIZE];
     uint64_t timeout_ms;
 
@@ -117,10 +120,15 @@ enum hw_status cache_root(struct hw_env *env, char **out, struct hw_error *err) 
 /* CACHE/KEY and what is in it, made if it is missing. */
 enum hw_status cache_dir_make(struct hw_env *env, const char *root, const uint8_t key[HW_KEY_SIZE],
                               char **out, struct hw_error *err) HW_MUST_CHECK;
-/* The log of the address: asked for, or remembered where nobody can be asked. */
-enum hw_status cache_resolve(struct hw_env *env, const char *root, const char *url,
-                             const struct hw_address *address, uint8_t key[HW_KEY_SIZE],
+/* The log that `name` means: asked for, or remembered where nobody can be asked. */
+enum hw_status cache_resolve(struct hw_env *env, const char *root, const char *name,
+                             const struct hw_place *place, uint8_t key[HW_KEY_SIZE],
                              struct hw_error *err) HW_MUST_CHECK;
+
+/* ------------------------------------------------------------------------ cache_bound.c */
+
+/* Until all caches take `max` bytes at the most (0: as the environment says, or the default). */
+void cache_bound(struct hw_env *env, const char *root, uint64_t max);
 
 /* ------------------------------------------------------------------------- cache_hold.c */
 

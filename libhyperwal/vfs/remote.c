@@ -210,6 +210,37 @@ void hw_shim_remote_close(struct hw_shim_file *file)
     file->cache = NULL;
 }
 
+/* A name of a database elsewhere is as full as it can be; of a file here it becomes the path. */
+int hw_shim_remote_full_pathname(struct hw_shim *shim, const char *name, int size, char *out)
+{
+    struct hw_error error = {0};
+    char *copy = hw_strdup(name), *path = NULL; /* owned */
+    char *parameters = copy == NULL ? NULL : strchr(copy, '?');
+    enum hw_status status = HW_OK;
+    int code = SQLITE_OK;
+
+    if (parameters != NULL)
+        *parameters = '\0';
+    if (copy == NULL)
+        status = hw_fail(&error, HW_ENOMEM, "no memory to open it");
+    else
+        status = shim->remotes->locate(copy, &path, &error);
+    if (status == HW_OK && path != NULL && parameters != NULL)
+        status = hw_fail(&error, HW_EMISUSE,
+                         "a database of this machine takes its parameters as in file:%s", name);
+    if (status != HW_OK)
+        code = hw_shim_open_failed(name, status, &error);
+    else if (path != NULL)
+        code = shim->base->xFullPathname(shim->base, path, size, out);
+    else if (strlen(name) >= (size_t)size)
+        code = SQLITE_CANTOPEN;
+    else
+        memcpy(out, name, strlen(name) + 1);
+    hw_free(copy);
+    hw_free(path);
+    return code;
+}
+
 /* ------------------------------------------------------------------------- its other files */
 
 int hw_shim_remote_open_wal(struct hw_shim *shim, struct hw_shim_file *file,

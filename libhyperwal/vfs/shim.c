@@ -281,12 +281,8 @@ static int shim_full_pathname(sqlite3_vfs *vfs, const char *name, int size, char
 {
     sqlite3_vfs *base = hw_shim(vfs)->base;
 
-    if (hw_shim_is_remote(hw_shim(vfs), name)) { /* as full as it can be */
-        if (strlen(name) >= (size_t)size)
-            return SQLITE_CANTOPEN;
-        memcpy(out, name, strlen(name) + 1);
-        return SQLITE_OK;
-    }
+    if (hw_shim_is_remote(hw_shim(vfs), name))
+        return hw_shim_remote_full_pathname(hw_shim(vfs), name, size, out);
     return base->xFullPathname(base, name, size, out);
 }
 

@@ -252,6 +252,8 @@ bool hw_shim_is_remote(const struct hw_shim *shim, const char *name);
  */
 int hw_shim_remote_open(struct hw_shim *shim, const char *name, struct hw_shim_file *file,
                         int flags, int *out_flags);
+/* xFullPathname of such a name. */
+int hw_shim_remote_full_pathname(struct hw_shim *shim, const char *name, int size, char *out);
 /* The WAL of such a connection. */
 int hw_shim_remote_open_wal(struct hw_shim *shim, struct hw_shim_file *file,
                             struct hw_shim_file *main, int flags, int *out_flags);

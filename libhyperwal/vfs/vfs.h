@@ -82,8 +82,13 @@ struct hw_cache_status {
  * is told in a child: everything belongs to the parent.
  */
 struct hw_vfs_remotes {
-    /* Is `name` one that open() takes, and no file of this machine? */
+    /* Is `name` one that open() takes?  After locate() it is, if it begins like one. */
     bool (*is_remote)(const char *name);
+    /*
+     * What hyper:NAME or hyper:PATH means: *path (hw_free()) if that is a file of this machine,
+     * NULL if it is elsewhere.
+     */
+    enum hw_status (*locate)(const char *name, char **path, struct hw_error *err);
     /*
      * Take part in the cache: its database can be opened when this returns.  HW_ENOTFOUND,
      * HW_EREFUSED, HW_ETIMEOUT, HW_EMISUSE: why not.

@@ -540,12 +540,59 @@ def many_threads_and_processes_read_at_once(directory):
             check(c.answer() == [], "wrong rows")
 
 
+def caches_that_nobody_uses_make_room(directory):
+    for name in ("one.db", "two.db", "three.db"):
+        make(name, mib=3)
+    with server("one.db", "two.db", "three.db") as primary, client() as c:
+        for name in ("one.db", "two.db", "three.db"):
+            c.do(f"{name[:-3]} = connect('{primary.urls[name]}', cache_max={12 << 20}, hydrate=1)")
+            check(c.do(f"rows({name[:-3]}, 'SELECT count(*) FROM large')") == [[3000]], name)
+            if name == "one.db":
+                c.do("one.close()")  # the others stay open
+        c.do(f"again = connect('{primary.urls['three.db']}', cache_max={12 << 20})")
+        left = [name for name in os.listdir("cache") if len(name) == 64]
+        check(len(left) == 2, left)
+        check(c.do("rows(two, 'SELECT count(*) FROM large')") == [[3000]], "what is open stays")
+        c.do(f"one = connect('{primary.urls['one.db']}')")
+        check(c.do("rows(one, 'SELECT count(*) FROM large')") == [[3000]], "what was removed comes again")
+
+
+def the_shell_opens_it(directory):
+    shell = shutil.which("sqlite3")
+    if shell is None:
+        raise Skip("no sqlite3 shell")
+    make("app.db")
+    with server("app.db") as primary:
+        done = subprocess.run([shell], capture_output=True, text=True, timeout=LONG, input="\n".join((
+            f".load {EXTENSION}", f".open file:{primary.urls['app.db']}?vfs=hyperwal",
+            "SELECT count(*) FROM t;", "PRAGMA hyperwal_seq;", "INSERT INTO t(b) VALUES(1);")))
+        check(done.stdout.split()[:1] == ["100"], done.stdout, done.stderr)
+        check("readonly" in done.stderr, done.stderr)
+
+
+def petnames_are_opened(directory):
+    make("app.db")
+    os.environ["XDG_CONFIG_HOME"] = os.path.join(directory, "config")
+    with server("app.db") as primary:
+        added = subprocess.run([PROGRAM, "name", "add", "orders", primary.urls["app.db"]], capture_output=True)
+        if added.returncode == 2:
+            raise Skip("this program has no petnames")
+        with client() as c:
+            c.do("db = connect('hyper:orders')")
+            check(c.do("rows(db, 'SELECT count(*) FROM t')") == [[100]], "a petname")
+            c.do("local = connect('hyper:app.db')")
+            check(c.do("status(local)")["role"] == "primary", "a path")
+            c.do(f"local = connect('hyper://{directory}/app.db')")
+            check(c.do("status(local)")["role"] == "primary", "a full path")
+
+
 TESTS = (a_point_query_fetches_little, a_scan_reads_ahead_and_finds_all, commits_arrive_as_they_are_made,
          a_reader_keeps_its_snapshot, writing_is_refused_with_words, all_spellings_of_a_url_work,
          processes_share_one_cache, another_process_takes_over, a_server_that_comes_back_is_found,
          what_is_here_can_be_read_offline, a_cache_that_is_damaged_is_made_anew,
          a_cache_may_be_removed_under_its_users, the_past_can_be_read_from_afar, all_of_it_comes_if_asked,
-         a_forked_child_opens_anew, many_threads_and_processes_read_at_once)
+         a_forked_child_opens_anew, many_threads_and_processes_read_at_once,
+         caches_that_nobody_uses_make_room, the_shell_opens_it, petnames_are_opened)
 
 
 def main(names):
