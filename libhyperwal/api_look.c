@@ -28,8 +28,12 @@ int hyperwal_hold(sqlite3 *db, const char *schema, int held)
     struct hw_capture *capture;
     int code = capture_of(db, schema, &capture);
 
-    if (code == SQLITE_OK && capture != NULL)
-        hw_capture_hold(capture, held != 0);
+    if (code != SQLITE_OK || capture == NULL)
+        return code;
+    if (held == HYPERWAL_HELD_SINCE)
+        hw_capture_held_since(capture);
+    else
+        hw_capture_hold(capture, held != HYPERWAL_NOT_HELD);
     return code;
 }
 

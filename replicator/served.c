@@ -2,6 +2,7 @@
 #include "served.h"
 
 #include <fcntl.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +14,10 @@
 
 enum { BUSY_MS = 2000 };       /* how long a program that is in a transaction is waited for */
 enum { LOOK_MS_LIMIT = 8192 }; /* the last look is twice that after a write without a commit */
+enum { JUDGE_MS = 250 };
+enum { SUSPECT_MS = 500 };   /* a commit through the VFS is counted by then */
+enum { FIRST_REST_MS = 30 }; /* after the start, if nobody wrote since */
+enum { RETRY_MS = 1000 };    /* after a database could not be put to rest, or be opened again */
 
 struct served *served_find(struct served_list *list, const char *path)
 {
@@ -91,6 +96,67 @@ static void print_line(const struct served_list *list, const struct served *serv
     sqlite3_free(url);
 }
 
+/* Changes when another connection has committed. */
+static int64_t data_version(sqlite3 *db)
+{
+    sqlite3_stmt *statement = NULL;
+    int64_t version = -1;
+
+    if (sqlite3_prepare_v2(db, "PRAGMA data_version", -1, &statement, NULL) == SQLITE_OK &&
+        sqlite3_step(statement) == SQLITE_ROW)
+        version = sqlite3_column_int64(statement, 0);
+    (void)sqlite3_finalize(statement); /* without a row: -1, which is as good as no change */
+    return version;
+}
+
+/* What the state of a database (hyperwal_status()) says. */
+struct facts {
+    uint64_t seq, commits, lag; /* of the log; through the VFS; frames not yet in the log */
+    bool is_elsewhere;          /* another process writes the log: so it has the VFS */
+    bool has_snapshot;
+};
+
+static uint64_t number_of(const char *json, const char *name)
+{
+    const char *field = strstr(json, name);
+
+    return field != NULL ? strtoull(field + strlen(name), NULL, 10) : 0;
+}
+
+static struct facts facts_of(sqlite3 *db)
+{
+    struct facts facts = {0};
+    char *json = NULL;
+
+    if (hyperwal_status(db, NULL, &json) == SQLITE_OK && json != NULL)
+        facts = (struct facts){
+            .seq = number_of(json, "\"seq\":"),
+            .commits = number_of(json, "\"commits\":"),
+            .lag = number_of(json, "\"lag\":"),
+            .is_elsewhere = strstr(json, "\"state\":\"standby\"") != NULL,
+            .has_snapshot = strstr(json, "\"snapshot_seq\":null") == NULL,
+        };
+    sqlite3_free(json);
+    return facts;
+}
+
+/*
+ * Somebody may have committed: through the VFS?  Its commits are counted, but a moment after they
+ * can be seen: so one that is not counted is a suspicion at first.
+ */
+static void commit_note(struct served *served, const struct facts *facts, bool has_committed)
+{
+    double now = seconds_now();
+
+    if (facts->commits != served->commits)
+        served->suspect_since = 0;
+    else if (served->suspect_since != 0 && now > served->suspect_since + SUSPECT_MS / 1000.0)
+        served->is_foreign = true;
+    else if (has_committed && served->suspect_since == 0)
+        served->suspect_since = now;
+    served->commits = facts->commits;
+}
+
 /* First look at the database: it becomes ready for capture, and this connection holds SHARED. */
 static int database_begin(sqlite3 *db)
 {
@@ -138,38 +204,82 @@ static bool is_again(int code)
     return (code & 0xff) == SQLITE_BUSY || (code & 0xff) == SQLITE_LOCKED;
 }
 
-/* The database, through the VFS: from now on its log grows. */
-static int database_serve(struct served *served, unsigned char key[32], char **error)
+/*
+ * Marks are for programs without the VFS: where none was ever seen to commit, and another process
+ * writes the log, they would only cost that one's WAL a frame now and then.
+ */
+static int marks_open(struct served *served, const struct facts *facts)
 {
-    int code = hyperwal_open(served->path, 0, &served->db, error);
+    int code;
 
-    if (code == SQLITE_OK) {
-        code = database_begin(served->db);
-        if (code == SQLITE_OK)
-            code = sidecar_open(&served->sidecar, served->path);
-        if (code != SQLITE_OK)
-            *error = sqlite3_mprintf("%s: %s", served->path, sqlite3_errmsg(served->db));
-    }
-    if (code == SQLITE_OK) {
-        uint64_t seq;
-
-        /* If the log is slow to start, the first mark is planted later. */
-        if (hyperwal_seq(served->db, NULL, &seq) == SQLITE_OK)
-            (void)sidecar_move(&served->sidecar, served->db);
-        code = log_key(served->path, key, error);
-    }
+    if (served->has_sidecar || (!served->is_foreign && facts->is_elsewhere))
+        return SQLITE_OK;
+    code = sidecar_open(&served->sidecar, served->path);
+    served->has_sidecar = code == SQLITE_OK;
     return code;
 }
 
+static bool is_same_file(const struct served *served)
+{
+    struct stat stat_;
+
+    return stat(served->path, &stat_) == 0 && stat_.st_dev == served->device &&
+           stat_.st_ino == served->inode;
+}
+
+/* The database, through the VFS: from now on its log grows. */
+static int served_connect(struct served *served, char **error)
+{
+    struct facts facts;
+    int code = hyperwal_open(served->path, 0, &served->db, error);
+
+    if (code != SQLITE_OK)
+        return code;
+    if (served->rest.db != NULL && is_same_file(served))
+        code = hyperwal_hold(served->db, NULL, HYPERWAL_HELD_SINCE);
+    if (code == SQLITE_OK)
+        code = database_begin(served->db);
+    if (code == SQLITE_OK) {
+        facts = facts_of(served->db);
+        served->version = data_version(served->db);
+        code = marks_open(served, &facts);
+    }
+    if (code != SQLITE_OK)
+        *error = sqlite3_mprintf("%s: %s", served->path, sqlite3_errmsg(served->db));
+    return code;
+}
+
+static void served_disconnect(struct served *served)
+{
+    if (served->has_sidecar)
+        sidecar_close(&served->sidecar);
+    served->has_sidecar = false;
+    sqlite3_close_v2(served->db);
+    served->db = NULL;
+}
+
+static int database_serve(struct served *served, unsigned char key[32], char **error)
+{
+    int code = served_connect(served, error);
+    uint64_t seq;
+
+    if (code != SQLITE_OK)
+        return code;
+    /* If the log is slow to start, the first mark is planted later. */
+    if (hyperwal_seq(served->db, NULL, &seq) == SQLITE_OK && served->has_sidecar)
+        (void)sidecar_move(&served->sidecar, served->db);
+    return log_key(served->path, key, error);
+}
+
 /* Open it and take the list's next place; *served has everything but that. */
-static enum served_result served_open(struct served_list *list, struct served *served,
-                                      bool is_replica, bool is_json, int *result)
+static enum served_result served_open(struct served_list *list, struct served *served, bool is_json,
+                                      int *result)
 {
     unsigned char key[32];
     char *error = NULL;
     struct served *grown;
-    int code = is_replica ? hyperwal_replica_info(served->path, 0, key, NULL, NULL, &error)
-                          : database_serve(served, key, &error);
+    int code = served->is_replica ? hyperwal_replica_info(served->path, 0, key, NULL, NULL, &error)
+                                  : database_serve(served, key, &error);
 
     if (code == SQLITE_OK && list->node != NULL)
         code = hyperwal_node_serve(list->node, served->name, served->path, &error);
@@ -181,6 +291,8 @@ static enum served_result served_open(struct served_list *list, struct served *s
             list->items = grown;
     }
     if (code == SQLITE_OK) {
+        served->is_fresh = true;
+        served->rest_after = seconds_now() + FIRST_REST_MS / 1000.0;
         list->items[list->count++] = *served;
         print_line(list, served, key, is_json);
     } else if (!is_again(code)) {
@@ -195,7 +307,6 @@ enum served_result served_add(struct served_list *list, const char *path, bool i
 {
     struct served served = {.sidecar = {.lock = -1}};
     enum served_result added = SERVED_FAILED;
-    bool is_replica;
     struct stat stat_;
 
     *result = FAILED;
@@ -212,25 +323,24 @@ enum served_result served_add(struct served_list *list, const char *path, bool i
         added = SERVED_IGNORE;
         goto done;
     }
-    is_replica = database_is_replica(served.path);
-    if (is_replica && list->node == NULL) {
+    served.is_replica = database_is_replica(served.path);
+    if (served.is_replica && list->node == NULL) {
         (void)failure(
             "%s: a replica; serve its primary's database, or --listen to serve its log to "
             "others",
             path);
         goto done;
     }
-    *result = is_replica ? DONE : database_check(served.path);
+    *result = served.is_replica ? DONE : database_check(served.path);
     if (*result != DONE || stat(served.path, &stat_) != 0)
         goto done;
     served.device = stat_.st_dev;
     served.inode = stat_.st_ino;
     name_make(list, served.path, served.name);
-    added = served_open(list, &served, is_replica, is_json, result);
+    added = served_open(list, &served, is_json, result);
 done:
     if (added != SERVED_ADDED) {
-        sidecar_close(&served.sidecar);
-        sqlite3_close_v2(served.db);
+        served_disconnect(&served);
         free(served.path);
     }
     return added;
@@ -238,56 +348,192 @@ done:
 
 /* --------------------------------------------------------------------------------- looks */
 
-/* Changes when another connection has committed. */
-static int64_t data_version(sqlite3 *db)
-{
-    sqlite3_stmt *statement = NULL;
-    int64_t version = -1;
-
-    if (sqlite3_prepare_v2(db, "PRAGMA data_version", -1, &statement, NULL) == SQLITE_OK &&
-        sqlite3_step(statement) == SQLITE_ROW)
-        version = sqlite3_column_int64(statement, 0);
-    (void)sqlite3_finalize(statement); /* without a row: -1, which is as good as no change */
-    return version;
-}
-
 static void look_later(struct served *served, int delay_ms)
 {
     served->delay_ms = delay_ms > LOOK_MS_LIMIT ? 0 : delay_ms;
     served->look_after = seconds_now() + delay_ms / 1000.0;
 }
 
+/* Who commits, and are marks needed?  Not asked for each commit. */
+static void judge(struct served *served, bool has_committed)
+{
+    double now = seconds_now();
+    struct facts facts;
+
+    served->is_unjudged |= has_committed;
+    if ((served->is_foreign && served->has_sidecar) || now < served->judge_after)
+        return;
+    facts = facts_of(served->db);
+    commit_note(served, &facts, served->is_unjudged);
+    (void)marks_open(served, &facts); /* tried again at the next look */
+    served->is_unjudged = false;
+    served->judge_after = now + JUDGE_MS / 1000.0;
+}
+
 static void look(struct served *served)
 {
     int64_t version = data_version(served->db);
+    bool has_committed = version != served->version, is_written = served->is_written;
 
     (void)hyperwal_look(served->db, NULL); /* only a hint */
-    if (served->is_written) {
-        served->is_written = false;
-        served->version = version;
+    judge(served, has_committed);
+    served->is_written = false;
+    served->version = version;
+    if (is_written || has_committed)
         sidecar_wake(&served->sidecar);
+    if (is_written)
         look_later(served, 1);
-    } else if (version != served->version) {
-        sidecar_wake(&served->sidecar);
-        served->delay_ms = 0;
-    } else {
+    else if (!has_committed)
         look_later(served, 2 * served->delay_ms);
+    else if (!served->is_foreign && (served->is_unjudged || served->suspect_since != 0))
+        look_later(served, SUSPECT_MS + 1);
+    else
+        served->delay_ms = 0;
+}
+
+/* ---------------------------------------------------------------------------------- rest */
+
+static bool is_idle(const struct served *served)
+{
+    return !served->is_written && served->delay_ms == 0 &&
+           (served->is_fresh || !served->has_sidecar || !served->sidecar.is_due);
+}
+
+/*
+ * The mark of the rest is taken before the others go, and stands if the log has reached it.  While
+ * a connection is open SQLite closes no descriptor of the file, so those of the others stay; if
+ * nobody but programs with the VFS was ever seen to write, all are closed, and a new connection
+ * takes the mark a moment later: rest_is_disturbed() then says whether anything came in between.
+ */
+static void rest_begin(const struct served_list *list, struct served *served)
+{
+    struct facts facts = facts_of(served->db);
+    bool is_kept = served->is_foreign || served->suspect_since != 0;
+    int code = SQLITE_BUSY;
+
+    if (facts.has_snapshot) /* it gets the first one awake: closing would wait for it */
+        code = rest_take(&served->rest, served->path);
+    if (code == SQLITE_OK)
+        code = hyperwal_wait(served->db, NULL, 0, 0);
+    if (code == SQLITE_OK) {
+        facts = facts_of(served->db);
+        commit_note(served, &facts, false);
+        served->rest_seq = facts.seq;
+        served_disconnect(served);
+        served->is_touched = false;
+        if (!is_kept && rest_renew(&served->rest, served->path) != SQLITE_OK)
+            served->is_touched = true; /* opened again, without a promise */
+    } else {
+        rest_leave(&served->rest);
+        served->rest_after = seconds_now() + (served->is_fresh ? list->rest_s : RETRY_MS / 1000.0);
     }
+    served->is_fresh = false;
+}
+
+/* Somebody wrote.  A failure is tried again; until then the rest keeps what is in the WAL. */
+static void rest_end(const struct served_list *list, struct served *served)
+{
+    struct facts facts;
+    char *error = NULL;
+    int code;
+
+    served->is_touched = false;
+    if (!rest_is_disturbed(&served->rest, served->path))
+        return;
+    code = served_connect(served, &error);
+    if (code == SQLITE_OK) {
+        facts = facts_of(served->db);
+        commit_note(served, &facts, facts.lag > 0 || facts.seq != served->rest_seq);
+        served->is_written = true;
+        if (!served->has_sidecar)
+            rest_leave(&served->rest);
+        served->rest_after = seconds_now() + list->rest_s;
+    } else {
+        served_disconnect(served);
+        if (!is_again(code))
+            (void)failure("%s; tried again", error != NULL ? error : sqlite3_errstr(code));
+        served->is_touched = true;
+        served->rest_after = seconds_now() + RETRY_MS / 1000.0;
+    }
+    sqlite3_free(error);
+}
+
+void served_touch(struct served *served, bool is_wal)
+{
+    served->is_fresh = false;
+    if (served->db == NULL)
+        served->is_touched = true;
+    else if (is_wal)
+        served->is_written = true;
+    else
+        sidecar_wake(&served->sidecar); /* a checkpoint, of who waits for our mark perhaps */
+}
+
+/* Marks of the sidecar are there again, or those of another server. */
+static void move(struct served *served)
+{
+    int code = sidecar_move(&served->sidecar, served->db); /* fails: the old mark stands */
+
+    if (served->rest.db != NULL && (code == SQLITE_OK || !served->sidecar.has_lock))
+        rest_leave(&served->rest);
+}
+
+static void work(const struct served_list *list, struct served *served)
+{
+    double now = seconds_now();
+
+    if (served->is_replica)
+        return;
+    if (served->db == NULL) {
+        if (served->is_touched && now >= served->rest_after)
+            rest_end(list, served);
+        return;
+    }
+    if (served->is_written || (served->delay_ms != 0 && now >= served->look_after)) {
+        if (served->is_written)
+            served->rest_after = now + list->rest_s;
+        look(served);
+    }
+    if (served->has_sidecar && served->sidecar.is_due && now >= served->sidecar.move_after)
+        move(served);
+    if (list->rest_s > 0 && served->rest.db == NULL && now >= served->rest_after && is_idle(served))
+        rest_begin(list, served);
 }
 
 void served_work(struct served_list *list)
 {
-    for (size_t i = 0; i < list->count; i++) {
-        struct served *served = &list->items[i];
-        double now = seconds_now();
+    bool has_rested = false;
 
-        if (served->db == NULL)
-            continue;
-        if (served->is_written || (served->delay_ms != 0 && now >= served->look_after))
-            look(served);
-        if (served->sidecar.is_due && now >= served->sidecar.move_after)
-            (void)sidecar_move(&served->sidecar, served->db); /* the old mark stands: again later */
+    for (size_t i = 0; i < list->count; i++) {
+        bool was_open = list->items[i].db != NULL;
+
+        work(list, &list->items[i]);
+        has_rested |= was_open && list->items[i].db == NULL;
     }
+    if (has_rested)
+        (void)malloc_trim(0); /* what a database had is half a megabyte */
+}
+
+/* Seconds, from `now`, until the database wants to be looked at; negative: never. */
+static double wait_of(const struct served_list *list, const struct served *served, double now)
+{
+    double least = -1, look_in = served->look_after - now;
+    double move_in = served->sidecar.move_after - now, rest_in = served->rest_after - now;
+
+    if (served->is_replica)
+        return -1;
+    if (served->db == NULL)
+        return !served->is_touched ? -1 : rest_in > 0 ? rest_in : 0;
+    if (served->is_written)
+        return 0;
+    if (served->delay_ms != 0)
+        least = look_in > 0 ? look_in : 0;
+    if (served->has_sidecar && served->sidecar.is_due && (least < 0 || move_in < least))
+        least = move_in > 0 ? move_in : 0;
+    if (list->rest_s > 0 && served->rest.db == NULL && is_idle(served) &&
+        (least < 0 || rest_in < least))
+        least = rest_in > 0 ? rest_in : 0;
+    return least;
 }
 
 int served_wait(const struct served_list *list)
@@ -295,22 +541,28 @@ int served_wait(const struct served_list *list)
     double now = seconds_now(), least = -1;
 
     for (size_t i = 0; i < list->count; i++) {
-        const struct served *served = &list->items[i];
-        double look_in = served->look_after - now, move_in = served->sidecar.move_after - now;
+        double wait = wait_of(list, &list->items[i], now);
 
-        if (served->db == NULL)
-            continue;
-        if (served->is_written)
-            return 0;
-        if (served->delay_ms != 0 && (least < 0 || look_in < least))
-            least = look_in > 0 ? look_in : 0;
-        if (served->sidecar.is_due && (least < 0 || move_in < least))
-            least = move_in > 0 ? move_in : 0;
+        if (wait >= 0 && (least < 0 || wait < least))
+            least = wait;
     }
     return least < 0 ? -1 : (int)(least * 1000) + 1;
 }
 
 /* ------------------------------------------------------------------------------- the end */
+
+/*
+ * What ends tidily leaves no WAL: that takes the last connection to be one through the VFS.  What
+ * cannot be opened now leaves its WAL to the next start.
+ */
+static void close_resting(struct served *served)
+{
+    char *error = NULL;
+
+    if (served_connect(served, &error) == SQLITE_OK)
+        (void)hyperwal_wait(served->db, NULL, 0, BUSY_MS); /* the next start goes on, too */
+    sqlite3_free(error);
+}
 
 void served_remove(struct served_list *list, struct served *served)
 {
@@ -318,8 +570,10 @@ void served_remove(struct served_list *list, struct served *served)
 
     if (list->node != NULL)
         hyperwal_node_unserve(list->node, served->name);
-    sidecar_close(&served->sidecar);
-    sqlite3_close_v2(served->db);
+    if (served->rest.db != NULL && served->db == NULL)
+        close_resting(served);
+    rest_leave(&served->rest);
+    served_disconnect(served);
     free(served->path);
     list->count--;
     memmove(served, served + 1, (list->count - at) * sizeof(*served));

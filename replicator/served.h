@@ -1,9 +1,15 @@
 /*
  * served.h - the databases that `hyperwal serve` keeps open
  *
- * Each is open through the VFS, so that this process is the worker of its log, or stands by for
- * one. The connection has read once: it holds SHARED, and no other program's last close deletes
- * the WAL.
+ *      AWAKE ──── nothing happened for rest_s, and all is in the log ───▶ RESTING
+ *        ▲                                                                   │
+ *        └─────────────── somebody wrote to the database or its WAL ─────────┘
+ *
+ * Awake: open through the VFS, so that this process is the worker of its log, or stands by for one.
+ * The connection has read once: it holds SHARED, and no other program's last close deletes the WAL.
+ * Marks for programs without the VFS (sidecar.h) are kept unless another process writes the log and
+ * no such program was seen to commit.  Resting: rest.h.  Going either way there is always a
+ * connection that holds a read mark.
  */
 #ifndef HYPERWAL_SERVED_H
 #define HYPERWAL_SERVED_H
@@ -14,13 +20,26 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "rest.h"
 #include "sidecar.h"
 
 struct served {
     char *path; /* full, owned */
     char name[64];
-    sqlite3 *db; /* owned; NULL: a replica, whose log is served to others */
+    bool is_replica;  /* its log is served to others: there is nothing to open */
+    sqlite3 *db;      /* owned; NULL: it is a replica, or rests */
+    bool has_sidecar; /* while awake: marks are kept for programs without the VFS */
     struct sidecar sidecar;
+    struct rest rest;     /* is left when the sidecar has a mark of its own again */
+    bool is_foreign;      /* a program without the VFS has committed */
+    bool is_unjudged;     /* there was a commit, and nobody looked whose it was */
+    double judge_after;   /* seconds_now(): not before */
+    double suspect_since; /* seconds_now() of a commit that may be one; 0: there is none */
+    uint64_t commits;     /* through the VFS, as of the last look */
+    uint64_t rest_seq;    /* of the log, when it began to rest */
+    bool is_touched;   /* somebody wrote to the database or the WAL: not looked at while it rests */
+    bool is_fresh;     /* nothing was written to it since it was opened at the start */
+    double rest_after; /* in seconds_now(): not to rest before */
     bool is_written;   /* somebody wrote to the WAL: not looked at yet */
     int64_t version;   /* data_version when we looked after the last write to the WAL */
     int delay_ms;      /* until the next look, doubled each time; 0: no more looks */
@@ -30,6 +49,7 @@ struct served {
 };
 
 struct served_list {
+    unsigned rest_s;      /* without events, until a database rests; 0: never */
     struct served *items; /* owned */
     size_t count;
     hyperwal_node *node; /* borrowed; serves them to others; NULL: no network */
@@ -57,6 +77,8 @@ enum served_result served_add(struct served_list *list, const char *path, bool i
  * due.
  */
 void served_work(struct served_list *list);
+/* A file of it was written: the database, or (is_wal) its WAL. */
+void served_touch(struct served *served, bool is_wal);
 /* Milliseconds until there is something to do; -1: nothing until the next write. */
 int served_wait(const struct served_list *list);
 /* The served database with this full path; NULL. */

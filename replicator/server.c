@@ -54,6 +54,7 @@ static void added_one(void *ctx)
 {
     struct server *server = ctx;
 
+    served_work(&server->served); /* the first ones may rest before the last ones are open */
     notify_starting(&server->notify, server->served.count);
 }
 
@@ -201,6 +202,7 @@ static void reload(struct server *server)
         result = config_merge(&fresh, server->options->given);
     if (result == DONE) {
         server->config = fresh;
+        server->served.rest_s = fresh.rest_s;
         reload_network(server, &old);
         reload_databases(server, &old);
         config_release(&old);
@@ -313,6 +315,8 @@ int server_run(const struct server_options *options, struct config *config)
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGHUP);
     sigprocmask(SIG_BLOCK, &set, NULL); /* before there are threads */
+    /* A page at a time: twenty at once, as is usual, are most of what a database at rest has. */
+    (void)sqlite3_config(SQLITE_CONFIG_PAGECACHE, NULL, 0, 0);
     notify_open(&server.notify);
     server.signals = signalfd(-1, &set, SFD_CLOEXEC);
     result = watch_open(&server.watch, &server.served, options->is_json);
@@ -320,6 +324,7 @@ int server_run(const struct server_options *options, struct config *config)
         result = failure("cannot wait for signals: %s", strerror(errno));
     if (result == DONE)
         result = open_network(&server);
+    server.served.rest_s = server.config.rest_s;
     if (result == DONE)
         result = add_all(&server);
     if (result == DONE) {

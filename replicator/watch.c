@@ -184,11 +184,11 @@ static void event(struct watch *watch, const struct watched *directory, const ch
         return;
     served = served_find(watch->served, path);
     if (served != NULL && is_wal)
-        served->is_written = true;
+        served_touch(served, true);
     else if (served != NULL && !is_journal && (mask & (IN_DELETE | IN_MOVED_FROM)) != 0)
         gone(watch, served);
     else if (served != NULL && !is_journal)
-        sidecar_wake(&served->sidecar); /* a checkpoint, of who waits for our mark perhaps */
+        served_touch(served, false);
     else if (served == NULL && directory->is_open_to_new && !is_wal)
         (void)guess(watch, directory, path + strlen(directory->path) + 1);
     free(path);
@@ -205,7 +205,7 @@ void watch_read(struct watch *watch)
         p += sizeof(*one) + one->len;
         if ((one->mask & IN_Q_OVERFLOW) != 0) { /* some were lost */
             for (size_t i = 0; i < watch->served->count; i++)
-                watch->served->items[i].is_written = true;
+                served_touch(&watch->served->items[i], true);
             watch_scan(watch, NULL, NULL);
             continue;
         }

@@ -394,6 +394,11 @@ void hw_capture_hold(struct hw_capture *capture, bool held)
     atomic_store(&capture->held, held);
 }
 
+void hw_capture_held_since(struct hw_capture *capture)
+{
+    atomic_store(&capture->held_since, true);
+}
+
 void hw_capture_wal_synced(struct hw_capture *capture, const uint8_t salts[8], uint64_t size)
 {
     hw_shared_set_wal_synced(capture->shared, salts, size);

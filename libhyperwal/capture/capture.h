@@ -78,6 +78,12 @@ void hw_capture_committed(struct hw_capture *capture);
  */
 void hw_capture_hold(struct hw_capture *capture, bool held);
 /*
+ * Before hw_capture_ready(): since before this capture was opened a read transaction has been open
+ * that began when all before it was in the log.  What was copied into the file since is in the log,
+ * and a round that was begun since is the next one.  The first comparison of the two is spared.
+ */
+void hw_capture_held_since(struct hw_capture *capture);
+/*
  * A connection that holds WRITE synced the WAL, whose last frame header it wrote has these salts
  * and ends `size` bytes into the file: the worker need not sync so far again.  Not to be called for
  * the syncs of a checkpoint.
@@ -210,6 +216,7 @@ struct hw_capture_status {
     uint64_t unconfirmed_count, unconfirmed_seq;
     int64_t unconfirmed_since_ms; /* 0: none */
     unsigned remote_waiters;      /* commits of this process that wait for followers now */
+    uint64_t commits;             /* through the VFS, of all processes, since the boot */
     uint32_t worker_pid;          /* 0: nobody */
     bool is_worker;               /* this process */
 };

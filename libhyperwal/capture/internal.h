@@ -206,7 +206,8 @@ struct hw_capture {
     atomic_bool settled;             /* the first writer need not wait (any more) */
     atomic_bool exclusive;           /* exclusive locking mode in this process */
     atomic_bool exclusive_has_shm;
-    atomic_bool held; /* hw_capture_hold() */
+    atomic_bool held;       /* hw_capture_hold() */
+    atomic_bool held_since; /* hw_capture_held_since(), until the worker relied on it once */
 
     struct hw_mutex step_mutex;
     struct hw_worker worker; /* step */

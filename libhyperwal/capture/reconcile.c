@@ -5,7 +5,8 @@
  * Evidence says at which place of the WAL, as it is now, the log ends: the frame that the log's
  * note names is there, or a round of the WAL began when all before it was in the log and in the
  * file.  If the database file is known as well (it is as it was at the last checkpoint or close
- * through us), nothing is read.  Else check.c computes the state sum of the database at that
+ * through us, or a reader that was there all the time kept foreign frames out of it), nothing is
+ * read.  Else check.c computes the state sum of the database at that
  * place, while commits go on in the WAL and the gate is shut.
  */
 #include <string.h>
@@ -119,7 +120,8 @@ static enum hw_status find_place(struct hw_capture *capture,
 {
     struct hw_worker *worker = &capture->worker;
     uint32_t backfilled = 0, attempted = 0;
-    bool clean, ours, surely = false, same_file = file_is_same(capture, &clean);
+    bool held = atomic_load(&capture->held_since);
+    bool clean, ours, surely = false, same_file = file_is_same(capture, &clean) || held;
     enum hw_status status = HW_OK;
 
     if (worker->private_index == NULL)
@@ -132,7 +134,9 @@ static enum hw_status find_place(struct hw_capture *capture,
         *trusted = *chain && surely && same_file;
         return HW_OK;
     }
-    if (header->max_frame == 0) /* logged frames may be gone: recovery refused the WAL */
+    if (held)
+        ours = true;
+    else if (header->max_frame == 0) /* logged frames may be gone: recovery refused the WAL */
         ours = clean || worker->note.at.frame == 0;
     else
         ours = clean ? hw_round_is_ours(capture, header->salts)
@@ -168,6 +172,7 @@ enum hw_status hw_reconcile_begin(struct hw_capture *capture, struct hw_error *e
     status = find_place(capture, &header, &chain, &trusted, err);
     if (status != HW_OK)
         return status;
+    atomic_store(&capture->held_since, false); /* of the time before: said once, true once */
     if (!trusted || worker->doubts ||
         !hw_sums_matches(worker->sums, worker->note.seq, worker->note.page_count, worker->note.sum,
                          hw_lock_page(page_size)))

@@ -97,7 +97,12 @@ HYPERWAL_API int hyperwal_look(sqlite3 *db, const char *schema);
  * at any time, and end none before the log has reached the beginning of the next one.  Then a round
  * of the WAL that a program without the VFS begins needs no check.  Say so when the log has reached
  * what was committed after the first transaction began, and take it back before the last one ends.
+ *
+ * HYPERWAL_HELD_SINCE, said before the first read of a connection that opened the database anew in
+ * this process, promises the same of the time before: a read transaction began when all before it
+ * was in the log, and is open still.  Then nothing need be compared with the log.
  */
+enum { HYPERWAL_NOT_HELD, HYPERWAL_HELD, HYPERWAL_HELD_SINCE };
 HYPERWAL_API int hyperwal_hold(sqlite3 *db, const char *schema, int held);
 
 /* Who writes the log of a database. */

@@ -177,6 +177,7 @@ static enum hw_status primary_status(struct hw_shim_file *file, char **text, str
     add_number(out, "log_bytes", now.log_bytes);
     add_number(out, "wal_bytes", now.wal_bytes);
     add_number(out, "lag", now.lag_frames);
+    add_number(out, "commits", now.commits);
     add_string(out, "durability", hw_durability_name(file->durability));
     add_number(out, "replicas", file->replicas);
     add_number(out, "waiters", now.remote_waiters);

@@ -148,6 +148,78 @@ static void a_foreign_restart_during_the_check_is_no_gap(void **state)
     check_agreement();
 }
 
+/* Is the database compared with its log, page by page, before the worker goes on? */
+static bool is_checked(sqlite3 *db, bool is_held)
+{
+    struct hw_capture_status now = {0};
+    struct hw_capture *capture = NULL;
+    uint64_t deadline;
+    bool checked = false;
+
+    assert_int_equal(sqlite3_file_control(db, "main", HW_FCNTL_CAPTURE, &capture), SQLITE_OK);
+    if (is_held)
+        hw_capture_held_since(capture);
+    assert_true(execute(db, "SELECT count(*) FROM t"));
+    for (int i = 0; i < 50 && strcmp(now.state, "running") != 0; i++) {
+        assert_true(hw_capture_step(capture, &deadline, NULL) >= 0);
+        hw_capture_status(capture, &now);
+        checked |= strcmp(now.state, "checking") == 0;
+    }
+    assert_string_equal(now.state, "running");
+    return checked;
+}
+
+/*
+ * A reader of ours stays while the database is not open through the VFS, and others write: with all
+ * of the WAL in the file when it came (it is at READ(0), and a new round begins), or not.
+ */
+static void foreign_commits_beside_a_reader(bool is_copied, bool is_held)
+{
+    sqlite3 *db = open_database(), *reader, *stock;
+    uint64_t seq;
+
+    assert_true(execute(db, "PRAGMA wal_autocheckpoint=0") &&
+                execute(db, "CREATE TABLE t(a INTEGER PRIMARY KEY, b)") &&
+                execute(db, "INSERT INTO t VALUES(1, randomblob(12000000))") &&
+                wait_logged(db, &seq));
+    assert_true(!is_copied || execute(db, "PRAGMA wal_checkpoint(PASSIVE)"));
+    reader = open_stock();
+    assert_true(execute(reader, "BEGIN; SELECT count(*) FROM t"));
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+    sim_set_process(sim, 1);
+    stock = open_stock();
+    assert_true(execute(stock, "INSERT INTO t VALUES(2, 'foreign')") &&
+                execute(stock, "PRAGMA wal_checkpoint(PASSIVE)") &&
+                execute(stock, "INSERT INTO t VALUES(3, 'and more')"));
+    assert_int_equal(sqlite3_close(stock), SQLITE_OK);
+    sim_set_process(sim, 0);
+    db = open_database();
+    assert_int_equal(is_checked(db, is_held), !is_held);
+    assert_true(wait_logged(db, &seq));
+    assert_int_equal(number_of(db, "SELECT count(*) FROM t"), 3);
+    assert_int_equal(sqlite3_close(reader), SQLITE_OK);
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+    check_agreement();
+}
+
+static void a_reader_that_stayed_spares_the_check(void **state)
+{
+    (void)state;
+    foreign_commits_beside_a_reader(false, true);
+}
+
+static void a_reader_that_stayed_lets_a_new_round_begin(void **state)
+{
+    (void)state;
+    foreign_commits_beside_a_reader(true, true);
+}
+
+static void without_the_word_of_a_reader_all_is_checked(void **state)
+{
+    (void)state;
+    foreign_commits_beside_a_reader(true, false);
+}
+
 /* It is not taken for an empty database, of which there is nothing to log. */
 static void a_header_that_cannot_be_read_is_an_error(void **state)
 {
@@ -173,6 +245,9 @@ int main(int argc, char **argv)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
         TEST(a_foreign_restart_during_the_check_is_no_gap),
+        TEST(a_reader_that_stayed_spares_the_check),
+        TEST(a_reader_that_stayed_lets_a_new_round_begin),
+        TEST(without_the_word_of_a_reader_all_is_checked),
         TEST(a_header_that_cannot_be_read_is_an_error),
     };
 

@@ -156,7 +156,7 @@ def settings_of_file_and_command_line_are_joined(dir):
     shown = run("serve", "--config", conf, "--check-config", "--listen", "tcp://localhost:0",
                 "--identity", f"{dir}/other", dir).stdout
     check(shown == f"directory = {dir}\ndirectory = {dir}\nlisten = tcp://127.0.0.1:0\n"
-                   f"listen = tcp://localhost:0\nidentity = {dir}/other\nstop-timeout = 7\n", shown)
+                   f"listen = tcp://localhost:0\nidentity = {dir}/other\nrest-after = 30\nstop-timeout = 7\n", shown)
     check(not os.path.exists(f"{dir}/other"), "a check made the identity")
 
 
@@ -238,6 +238,172 @@ def a_listener_and_a_key_come_with_a_reload(dir):
         write(conf, start + f"listen = ipc://{dir}/second\nallow = {key}\n")
         server.signal(signal.SIGHUP)
         wait_until(lambda: "need a restart" in server.said(), "it says what it cannot do")
+
+
+# --------------------------------------------------------------------------- many databases
+
+
+def descriptors(server):
+    return len(os.listdir(f"/proc/{server.process.pid}/fd"))
+
+
+def threads(server):
+    return len(os.listdir(f"/proc/{server.process.pid}/task"))
+
+
+def switches(server):
+    """How often its threads were woken so far."""
+    count = 0
+    for task in os.listdir(f"/proc/{server.process.pid}/task"):
+        with open(f"/proc/{server.process.pid}/task/{task}/status", encoding="ascii") as file:
+            count += sum(int(line.split()[1]) for line in file if "ctxt_switches" in line)
+    return count
+
+
+def anonymous(server):
+    """Bytes of memory that are its own."""
+    with open(f"/proc/{server.process.pid}/smaps_rollup", encoding="ascii") as file:
+        return sum(int(line.split()[1]) << 10 for line in file if line.startswith("Anonymous:"))
+
+
+def rested(server, most):
+    wait_until(lambda: descriptors(server) <= most, f"at most {most} descriptors are left", server)
+
+
+def gaps(path):
+    return [line for line in run("log", path).stdout.splitlines() if " gap " in line]
+
+
+def rows(path):
+    with contextlib.closing(stock(path)) as db:
+        return db.execute("SELECT count(*) FROM t").fetchone()[0]
+
+
+def check_logged(dir, path, count):
+    """The log has all rows, and nothing but commits."""
+    wait_until(lambda: restored(dir, path) == count, f"{count} rows of {path} are logged")
+    check(not gaps(path), gaps(path))
+    run("verify", path, "--deep")
+
+
+def restored(dir, path):
+    run("restore", path, f"{dir}/restored.db", "--force")
+    with contextlib.closing(stock(f"{dir}/restored.db")) as db:
+        return db.execute("SELECT count(*) FROM t").fetchone()[0]
+
+
+def two_hundred_databases_that_nobody_writes_cost_nearly_nothing(dir):
+    for i in range(200):
+        make(f"{dir}/{i}.db", 1)
+    with Server("--config", setting(dir, "rest-after = 1"), dir) as server:
+        check(len(server.lines) == 200, len(server.lines))
+        rested(server, 3 * 200 + 8)
+        check(threads(server) == 1, threads(server))
+        check(anonymous(server) < 200 * 100 * 1024, anonymous(server))
+        before = switches(server)
+        with contextlib.closing(stock(f"{dir}/77.db")) as db:
+            db.execute("INSERT INTO t(b) VALUES('news')")
+        check_logged(dir, f"{dir}/77.db", 2)
+        check(switches(server) - before < 2000, switches(server) - before, "woken")
+        check(descriptors(server) < 3 * 200 + 40, descriptors(server))
+
+
+def setting(dir, *lines):
+    """A configuration outside of `dir`."""
+    path = f"{dir}/../serve.conf"
+    write(path, "".join(line + "\n" for line in lines))
+    return os.path.abspath(path)
+
+
+ONCE = """
+import sqlite3, sys
+db = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=20)
+for sql in sys.argv[2:]:
+    db.execute(sql).fetchall()
+db.close()
+"""
+
+
+def program(path, *statements):
+    """A program that opens the database, does this and closes it again."""
+    subprocess.run([sys.executable, "-c", ONCE, path, *statements], check=True, timeout=LONG)
+
+
+def programs_that_come_while_a_database_rests_are_logged(dir):
+    """They open, commit, checkpoint or begin the WAL anew, and close: all before anybody can wake."""
+    path, count = f"{dir}/a.db", 3
+    make(path)
+    insert = "INSERT INTO t(b) VALUES('news')"
+    with Server("--config", setting(dir, "rest-after = 1"), path) as server:
+        for statements in ((insert,), (insert, "PRAGMA wal_checkpoint(TRUNCATE)"),
+                           (insert, "PRAGMA wal_checkpoint(RESTART)", insert),
+                           ("PRAGMA wal_checkpoint(TRUNCATE)", insert, insert),
+                           ("PRAGMA wal_autocheckpoint=1", *[insert] * 20),
+                           (insert, "VACUUM", insert)):
+            rested(server, 20)
+            program(path, *statements)
+            count += statements.count(insert)
+            check(rows(path) == count, rows(path))
+            check_logged(dir, path, count)
+
+
+def a_database_that_foreign_programs_write_rests_too(dir):
+    path = f"{dir}/a.db"
+    make(path)
+    with Server("--config", setting(dir, "rest-after = 1"), path) as server:
+        nobody = descriptors(server)
+        with contextlib.closing(stock(path)) as db:
+            for _ in range(50):
+                db.execute("INSERT INTO t(b) VALUES('news')")
+            wait_until(lambda: descriptors(server) > 12, "it is awake", server)
+            check_logged(dir, path, 53)
+            rested(server, 9 + 6)
+            db.execute("INSERT INTO t(b) VALUES('once more')")
+            check_logged(dir, path, 54)
+        del nobody
+
+
+def a_server_killed_while_databases_rest_has_missed_nothing(dir):
+    path = f"{dir}/a.db"
+    make(path)
+    conf = setting(dir, "rest-after = 1")
+    server = Server("--config", conf, path)
+    rested(server, 10)
+    with contextlib.closing(stock(path)) as db:
+        db.execute("SELECT * FROM t").fetchall()
+        server.process.kill()
+        server.process.communicate()
+        db.execute("INSERT INTO t(b) VALUES('while nobody looks')")
+        with Server("--config", conf, path):
+            check_logged(dir, path, 4)
+
+
+def a_program_with_the_vfs_shares_its_log_with_nobody(dir):
+    """The server keeps no marks for it, and writes no frame of its own."""
+    path = f"{dir}/a.db"
+    make(path)
+    with Server("--config", setting(dir, "rest-after = 1"), path) as server:
+        rested(server, 10)
+        for i in range(3):
+            subprocess.run([sys.executable, "-c", VFS_ONCE, f"{BUILD}/hyperwal.so", path, "5"],
+                           check=True, timeout=LONG)
+            check_logged(dir, path, 3 + 5 * (i + 1))
+            rested(server, 10)
+    lines = [line for line in run("log", path).stdout.splitlines() if " transaction " in line]
+    check(len(lines) == 15, lines)
+
+
+VFS_ONCE = """
+import sqlite3, sys
+memory = sqlite3.connect(":memory:")
+memory.enable_load_extension(True)
+memory.load_extension(sys.argv[1])
+db = sqlite3.connect(f"file:{sys.argv[2]}?vfs=hyperwal", uri=True, isolation_level=None, timeout=20)
+for _ in range(int(sys.argv[3])):
+    db.execute("INSERT INTO t(b) VALUES('through the VFS')")
+db.execute("PRAGMA hyperwal_seq").fetchall()
+db.close()
+"""
 
 
 # -------------------------------------------------------------------- the service manager
