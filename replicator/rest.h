@@ -10,8 +10,8 @@
  *   WAL  ────────────────────┤ the mark; nobody copies what comes after it, nobody closes last
  *
  * If all of the WAL is in the database, the mark is READ(0): then a new round may be begun, of
- * which nobody copies a frame.  So whatever others do, what the log does not have stays in the WAL until
- * inotify has told us and the database is opened again, with HYPERWAL_HELD_SINCE.
+ * which nobody copies a frame.  So whatever others do, what the log does not have stays in the WAL
+ * until inotify has told us and the database is opened again, with HYPERWAL_HELD_SINCE.
  *
  * Events of our own last moves come after the rest began.  Stamps of the two files tell them from
  * those of others; one so young that a later write could have the same time is not believed.

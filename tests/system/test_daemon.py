@@ -287,8 +287,8 @@ def check_logged(dir, path, count):
 
 
 def restored(dir, path):
-    run("restore", path, f"{dir}/restored.db", "--force")
-    with contextlib.closing(stock(f"{dir}/restored.db")) as db:
+    run("restore", path, f"{dir}/../restored.db", "--force")
+    with contextlib.closing(stock(f"{dir}/../restored.db")) as db:
         return db.execute("SELECT count(*) FROM t").fetchone()[0]
 
 
