@@ -11,6 +11,7 @@
 #include "api_follow.h"
 #include "base/alloc.h"
 #include "hypercore/keep.h"
+#include "node/place.h"
 
 enum {
     READERS_WAIT_NS = 2000000,   /* until old readers are asked again to leave the WAL */
@@ -369,7 +370,10 @@ static enum hw_status open_mirror(struct hyperwal_follower *follower, struct hw_
         memcpy(key, follower->heir_key, HW_KEY_SIZE);
         has_key = true;
     }
-    options.key = has_key ? key : NULL;
+    if (has_key)
+        options.key = key;
+    else if (follower->has_name_key)
+        options.key = follower->name_key;
     options.replica_id = id;
     if (status == HW_OK)
         status = hw_api_remote_open(&options, &remote, err);
@@ -390,14 +394,8 @@ static enum hw_status open_remote(struct hyperwal_follower *follower, const char
                                   unsigned count, struct hw_error *err)
 {
     char *full = NULL;
-    enum hw_status status = HW_OK;
+    enum hw_status status = full_path(follower->path, &full, err);
 
-    for (unsigned i = 0; i < count && status == HW_OK; i++)
-        if (!hw_address_is_remote(sources[i]))
-            status =
-                hw_fail(err, HW_EMISUSE, "%s: of several sources each has to be a URL", sources[i]);
-    if (status == HW_OK)
-        status = full_path(follower->path, &full, err);
     if (status != HW_OK)
         return status;
     follower->source = sources_join(sources, count);
@@ -415,6 +413,59 @@ static enum hw_status open_remote(struct hyperwal_follower *follower, const char
     if (status == HW_END)
         status = open_mirror(follower, err);
     hw_free(full);
+    return status;
+}
+
+/* All addresses of what was named, at most as many as a mirror has sources. */
+struct sources {
+    struct hw_place places[HW_HUB_SOURCES_MAX]; /* owned */
+    unsigned place_count;
+    const char *urls[HW_HUB_SOURCES_MAX]; /* borrowed from the places */
+    unsigned count;
+};
+
+static enum hw_status sources_add(struct hyperwal_follower *follower, struct sources *sources,
+                                  const char *name, unsigned count, struct hw_error *err)
+{
+    struct hw_place *place = &sources->places[sources->place_count];
+    enum hw_status status = HW_OK;
+
+    if (sources->place_count == HW_HUB_SOURCES_MAX)
+        return hw_fail(err, HW_EMISUSE, "%u sources, and %d are the most", count,
+                       (int)HW_HUB_SOURCES_MAX);
+    status = hw_place_find(hw_env_posix(), name, place, err);
+    if (status != HW_OK)
+        return status;
+    sources->place_count++;
+    if (!place->is_remote && count > 1)
+        return hw_fail(err, HW_EMISUSE, "%s: of several sources each has to be a URL, or a petname",
+                       name);
+    for (size_t i = 0; i < place->count && sources->count < HW_HUB_SOURCES_MAX; i++)
+        sources->urls[sources->count++] = place->urls[i];
+    if (place->has_key && place->petname != NULL && !follower->has_name_key) {
+        follower->has_name_key = true;
+        memcpy(follower->name_key, place->key, HW_KEY_SIZE);
+    }
+    return HW_OK;
+}
+
+static enum hw_status open_sources(struct hyperwal_follower *follower, const char *const *names,
+                                   unsigned count, struct hw_error *err)
+{
+    struct sources *sources = hw_zalloc(sizeof(*sources));
+    enum hw_status status = HW_OK;
+
+    if (sources == NULL)
+        return hw_fail(err, HW_ENOMEM, "no memory to follow a log");
+    for (unsigned i = 0; i < count && status == HW_OK; i++)
+        status = sources_add(follower, sources, names[i], count, err);
+    if (status == HW_OK && !sources->places[0].is_remote)
+        status = open_local(follower, names[0], err);
+    else if (status == HW_OK)
+        status = open_remote(follower, sources->urls, sources->count, err);
+    for (unsigned i = 0; i < sources->place_count; i++)
+        hw_place_release(&sources->places[i]);
+    hw_free(sources);
     return status;
 }
 
@@ -453,10 +504,7 @@ int hyperwal_follow_sources(hyperwal_node *node, const char *const *sources, uns
         status = hw_fail(&err, HW_ENOMEM, "no memory to follow a log");
         goto fail;
     }
-    if (source_count == 1 && !hw_address_is_remote(sources[0]))
-        status = open_local(follower, sources[0], &err);
-    else
-        status = open_remote(follower, sources, source_count, &err);
+    status = open_sources(follower, sources, source_count, &err);
     if (status == HW_OK)
         status = begin(follower, &err);
     if (status != HW_OK && status != HW_END)

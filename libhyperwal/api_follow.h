@@ -25,6 +25,8 @@ struct hyperwal_follower {
     char *source;               /* owned: what the replica is to remember */
     const char *sources[HW_HUB_SOURCES_MAX]; /* owned; URLs */
     unsigned source_count;
+    bool has_name_key; /* a petname says which log a new replica is to be of: */
+    uint8_t name_key[HW_KEY_SIZE];
     struct hw_mirror *mirror; /* borrowed from the log; NULL: a log of this machine */
     hyperwal_progress progress;
     void *progress_ctx;

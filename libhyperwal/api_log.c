@@ -7,6 +7,7 @@
 #include "api_remote.h"
 #include "base/alloc.h"
 #include "entry/entry.h"
+#include "node/place.h"
 
 /* ------------------------------------------------------------------------------- errors */
 
@@ -97,15 +98,6 @@ static bool has_log(struct hw_env *env, const char *dir)
     return hw_api_has_file(env, dir, "log") || hw_api_has_file(env, dir, "mirror");
 }
 
-/* The path that a local SRC names, borrowed from it. */
-static const char *source_path(const char *src)
-{
-    if (strncmp(src, "hyper:", 6) != 0)
-        return src;
-    src += 6;
-    return strncmp(src, "//", 2) == 0 ? src + 2 : src;
-}
-
 /*
  * The log of a replica: what it mirrors, or where it was fed from if that is on this machine and
  * still there.  `beside` is its directory.
@@ -131,9 +123,10 @@ static enum hw_status replica_source(struct hw_env *env, const char *path, const
     return *dir != NULL ? HW_OK : hw_fail(err, HW_ENOMEM, "no memory to open a log");
 }
 
-enum hw_status hw_api_log_dir(struct hw_env *env, const char *src, char **out, struct hw_error *err)
+/* The log of what is at `path`; `hint` follows the error that there is nothing. */
+static enum hw_status log_dir_of(struct hw_env *env, const char *path, const char *hint, char **out,
+                                 struct hw_error *err)
 {
-    const char *path = source_path(src);
     char *beside = NULL; /* the log's directory beside a database, owned */
     size_t size;
     enum hw_status status = HW_OK;
@@ -150,7 +143,7 @@ enum hw_status hw_api_log_dir(struct hw_env *env, const char *src, char **out, s
     beside = hw_format("%s-hyper", path);
     if (beside == NULL)
         return hw_fail(err, HW_ENOMEM, "no memory to open a log");
-    if (hw_api_has_file(env, beside, "replica")) { /* a log beside it has given its place away */
+    if (!hw_api_has_file(env, beside, "log") && hw_api_has_file(env, beside, "replica")) {
         status = replica_source(env, path, beside, out, err);
     } else if (has_log(env, beside)) {
         *out = beside;
@@ -158,10 +151,25 @@ enum hw_status hw_api_log_dir(struct hw_env *env, const char *src, char **out, s
     } else {
         status = hw_fail(err, HW_EIO,
                          "%s: no log here: neither this nor %s is a log directory; `hyperwal init` "
-                         "makes one",
-                         path, beside);
+                         "makes one%s",
+                         path, beside, hint);
     }
     hw_free(beside);
+    return status;
+}
+
+enum hw_status hw_api_log_dir(struct hw_env *env, const char *src, char **out, struct hw_error *err)
+{
+    struct hw_place place = {0};
+    enum hw_status status = hw_place_find(env, src, &place, err);
+
+    if (status != HW_OK)
+        return status;
+    if (place.is_remote)
+        status = hw_fail(err, HW_EMISUSE, "%s: served elsewhere; name a log of this machine", src);
+    else
+        status = log_dir_of(env, place.path, place.hint, out, err);
+    hw_place_release(&place);
     return status;
 }
 
@@ -242,9 +250,12 @@ enum hw_status hw_api_log_attach(char *dir, struct hw_api_remote *remote, struct
 }
 
 /* A log that is served elsewhere, through a temporary mirror. */
-static enum hw_status open_remote(const char *src, struct hyperwal_log **out, struct hw_error *err)
+static enum hw_status open_remote(const struct hw_place *place, struct hyperwal_log **out,
+                                  struct hw_error *err)
 {
-    struct hw_api_remote_options options = {.sources = &src, .source_count = 1};
+    struct hw_api_remote_options options = {.sources = (const char *const *)place->urls,
+                                            .source_count = place->count,
+                                            .key = place->has_key ? place->key : NULL};
     struct hw_api_remote *remote = NULL;
     char *dir;
     enum hw_status status = hw_api_remote_open(&options, &remote, err);
@@ -259,23 +270,36 @@ static enum hw_status open_remote(const char *src, struct hyperwal_log **out, st
     return hw_api_log_attach(dir, remote, out, err);
 }
 
+static enum hw_status open_source(const char *src, struct hyperwal_log **out, struct hw_error *err)
+{
+    struct hw_env *env = hw_env_posix();
+    struct hw_place place = {0};
+    char *dir = NULL;
+    enum hw_status status = hw_place_find(env, src, &place, err);
+
+    if (status != HW_OK)
+        return status;
+    if (place.is_remote) {
+        status = open_remote(&place, out, err);
+    } else {
+        status = log_dir_of(env, place.path, place.hint, &dir, err);
+        if (status == HW_OK)
+            status = hw_api_log_attach(dir, NULL, out, err);
+    }
+    hw_place_release(&place);
+    return status;
+}
+
 int hyperwal_log_open(const char *src, hyperwal_log **out, char **error)
 {
     struct hw_error err = {0};
-    char *dir = NULL;
     enum hw_status status;
 
     if (error != NULL)
         *error = NULL;
     if (src == NULL || out == NULL)
         return SQLITE_MISUSE;
-    if (hw_address_is_remote(src)) {
-        status = open_remote(src, out, &err);
-    } else {
-        status = hw_api_log_dir(hw_env_posix(), src, &dir, &err);
-        if (status == HW_OK)
-            status = hw_api_log_attach(dir, NULL, out, &err);
-    }
+    status = open_source(src, out, &err);
     if (status == HW_OK)
         return SQLITE_OK;
     hw_api_tell(error, &err);

@@ -5,10 +5,11 @@
 #include "api_remote.h"
 #include "base/alloc.h"
 #include "hypercore/manifest.h"
+#include "node/place.h"
 
 enum { ASK_MS = 10000 };
 
-static int told(char **error, enum hw_status status, const struct hw_error *err)
+int hw_api_told(char **error, enum hw_status status, const struct hw_error *err)
 {
     if (status == HW_OK)
         return SQLITE_OK;
@@ -45,7 +46,7 @@ int hyperwal_node_open(const char *identity_file, hyperwal_node **node, char **e
         *error = NULL;
     if (node == NULL)
         return SQLITE_MISUSE;
-    return told(error, hw_api_node_open(identity_file, node, &err), &err);
+    return hw_api_told(error, hw_api_node_open(identity_file, node, &err), &err);
 }
 
 void hyperwal_node_close(hyperwal_node *node)
@@ -85,7 +86,7 @@ int hyperwal_node_grant(hyperwal_node *node, const char *who, unsigned rights, c
         *error = NULL;
     if (node == NULL || who == NULL || names == NULL || (rights & ~(unsigned)HW_RIGHTS_ALL) != 0)
         return SQLITE_MISUSE;
-    return told(error, allow(node, who, rights, names, &err), &err);
+    return hw_api_told(error, allow(node, who, rights, names, &err), &err);
 }
 
 int hyperwal_node_set_rules(hyperwal_node *node, const char *rules, char **error)
@@ -97,7 +98,7 @@ int hyperwal_node_set_rules(hyperwal_node *node, const char *rules, char **error
         *error = NULL;
     if (node == NULL || rules == NULL)
         return SQLITE_MISUSE;
-    return told(error, hw_hub_set_rules(node->hub, text, &err), &err);
+    return hw_api_told(error, hw_hub_set_rules(node->hub, text, &err), &err);
 }
 
 int hyperwal_node_authorize(hyperwal_node *node, const char *path, char **error)
@@ -108,7 +109,7 @@ int hyperwal_node_authorize(hyperwal_node *node, const char *path, char **error)
         *error = NULL;
     if (node == NULL)
         return SQLITE_MISUSE;
-    return told(error, hw_hub_authorize(node->hub, path, &err), &err);
+    return hw_api_told(error, hw_hub_authorize(node->hub, path, &err), &err);
 }
 
 int hyperwal_node_reload(hyperwal_node *node, char **error)
@@ -119,7 +120,7 @@ int hyperwal_node_reload(hyperwal_node *node, char **error)
         *error = NULL;
     if (node == NULL)
         return SQLITE_MISUSE;
-    return told(error, hw_hub_reload_access(node->hub, &err), &err);
+    return hw_api_told(error, hw_hub_reload_access(node->hub, &err), &err);
 }
 
 int hyperwal_node_listen(hyperwal_node *node, const char *url, char **bound, char **error)
@@ -144,7 +145,7 @@ int hyperwal_node_listen(hyperwal_node *node, const char *url, char **bound, cha
         if (*bound == NULL)
             status = hw_fail(&err, HW_ENOMEM, "no memory for a URL");
     }
-    return told(error, status, &err);
+    return hw_api_told(error, status, &err);
 }
 
 /* Is `dir` the log that lies beside the database `src`, and of a primary? */
@@ -182,7 +183,7 @@ int hyperwal_node_serve(hyperwal_node *node, const char *name, const char *src, 
     if (status == HW_OK)
         status = take_writes(node, name, src, dir, &err);
     hw_free(dir);
-    return told(error, status, &err);
+    return hw_api_told(error, status, &err);
 }
 
 char *hyperwal_node_url(hyperwal_node *node, const char *name)
@@ -211,15 +212,30 @@ int hyperwal_identity(const char *identity_file, unsigned char key[32], char **e
         memcpy(key, identity.public_key, 32);
         memset(&identity, 0, sizeof(identity));
     }
-    return told(error, status, &err);
+    return hw_api_told(error, status, &err);
+}
+
+/* Of several addresses the first that answers. */
+static enum hw_status ask(const struct hw_place *place, struct hw_buffer *text,
+                          struct hw_error *err)
+{
+    struct hyperwal_node *node = NULL;
+    enum hw_status status = hw_api_node_open(NULL, &node, err);
+
+    if (status != HW_OK)
+        return status;
+    status = HW_ENOTFOUND;
+    for (size_t i = 0; i < place->count && status != HW_OK; i++)
+        status = hw_hub_ask(node->hub, &place->addresses[i], ASK_MS, text, err);
+    hyperwal_node_close(node);
+    return status;
 }
 
 int hyperwal_remote_status(const char *url, char **json, char **error)
 {
     struct hw_error err = {0};
     struct hw_buffer text = {0};
-    struct hyperwal_node *node = NULL;
-    struct hw_address address;
+    struct hw_place place = {0};
     enum hw_status status;
 
     if (error != NULL)
@@ -227,17 +243,18 @@ int hyperwal_remote_status(const char *url, char **json, char **error)
     if (url == NULL || json == NULL)
         return SQLITE_MISUSE;
     *json = NULL;
-    status = hw_address_parse(url, &address, &err);
+    status = hw_place_find(hw_env_posix(), url, &place, &err);
+    if (status == HW_OK && !place.is_remote)
+        status = hw_fail(&err, HW_EMISUSE, "%s: not an address, and no petname with one%s", url,
+                         place.hint);
     if (status == HW_OK)
-        status = hw_api_node_open(NULL, &node, &err);
-    if (status == HW_OK)
-        status = hw_hub_ask(node->hub, &address, ASK_MS, &text, &err);
+        status = ask(&place, &text, &err);
     if (status == HW_OK) {
         *json = sqlite3_mprintf("%.*s", (int)text.size, (const char *)text.bytes);
         if (*json == NULL)
             status = hw_fail(&err, HW_ENOMEM, "no memory for a status");
     }
+    hw_place_release(&place);
     hw_buffer_release(&text);
-    hyperwal_node_close(node);
-    return told(error, status, &err);
+    return hw_api_told(error, status, &err);
 }

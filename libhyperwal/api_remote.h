@@ -19,6 +19,9 @@ struct hyperwal_node {
     char bound[HW_URL_MAX]; /* where it listens first; "" */
 };
 
+/* The code of a call about nodes, servers and names, and its words in *error, which may be NULL. */
+int hw_api_told(char **error, enum hw_status status, const struct hw_error *err);
+
 /* A node for one's own use, with the user's identity. */
 enum hw_status hw_api_node_open(const char *identity_file, struct hyperwal_node **out,
                                 struct hw_error *err) HW_MUST_CHECK;

@@ -16,8 +16,9 @@
  * threads.
  *
  * SRC, where a log is read, is the path of a database, of its log directory, hyper:PATH or
- * hyper:///full/path, or the URL of a log that somebody serves: hyper://HOST[:PORT]/NAME, where
- * NAME is what the server calls it or the log's key; ws://HOST:PORT/PATH/NAME; ipc://SOCKET/NAME.
+ * hyper:///full/path; a petname, or hyper:PETNAME; or the URL of a log that somebody serves:
+ * hyper://HOST[:PORT]/NAME, where NAME is what the server calls it or the log's key;
+ * ws://HOST:PORT/PATH/NAME; ipc://SOCKET/NAME.
  */
 #ifndef HYPERWAL_H
 #define HYPERWAL_H
@@ -344,8 +345,50 @@ HYPERWAL_API char *hyperwal_node_url(hyperwal_node *node, const char *name);
 
 /* The public key of an identity file (NULL: the user's), made if it is missing. */
 HYPERWAL_API int hyperwal_identity(const char *identity_file, unsigned char key[32], char **error);
-/* What a server says of one of its databases, as JSON; free with sqlite3_free(). */
+/*
+ * What a server says of one of its databases, at a URL or a petname, as JSON; sqlite3_free() it.
+ */
 HYPERWAL_API int hyperwal_remote_status(const char *url, char **json, char **error);
+
+/* -------------------------------------------------------------------------------- names */
+
+/*
+ * A petname: this user's own name for a log.  Wherever there is SRC, hyper:NAME and, if there is no
+ * file NAME, also NAME stand for it.
+ */
+typedef struct hyperwal_name {
+    const char *name;
+    int has_key; /* `key` says which log it is */
+    unsigned char key[32];
+    const char *path;        /* full, of a database of this machine; NULL: none */
+    const char *const *urls; /* where it is served, at most 16, in the order to try them */
+    unsigned url_count;
+} hyperwal_name;
+/* SQLITE_CONSTRAINT: there is such a name, and not `replaces`.  SQLITE_MISUSE: malformed. */
+HYPERWAL_API int hyperwal_name_add(const hyperwal_name *name, int replaces, char **error);
+/* SQLITE_CANTOPEN: there is none; the message has those that are near. */
+HYPERWAL_API int hyperwal_name_remove(const char *name, char **error);
+/* All of them in order, borrowed for the call of `each`, which returns 0 to stop. */
+HYPERWAL_API int hyperwal_name_list(int (*each)(void *ctx, const hyperwal_name *name), void *ctx,
+                                    char **error);
+/*
+ * What a server (hyper://HOST[:PORT], ws://HOST:PORT/PATH, ipc://SOCKET) has for us, with the URL
+ * of each.  Names are the server's words: of any bytes.
+ */
+HYPERWAL_API int hyperwal_remote_names(const char *url,
+                                       int (*each)(void *ctx, const hyperwal_name *name), void *ctx,
+                                       char **error);
+/* Which log a server calls so. */
+HYPERWAL_API int hyperwal_remote_key(const char *url, unsigned char key[32], char **error);
+/* 64 hex digits or 52 characters of z-base-32; SQLITE_MISUSE: neither. */
+HYPERWAL_API int hyperwal_key_parse(const char *text, unsigned char key[32]);
+/* Forget the key by which a server is known again.  *count: entries that were there. */
+HYPERWAL_API int hyperwal_server_forget(const char *url, unsigned *count, char **error);
+/*
+ * What is SRC?  *where, for sqlite3_free(): a path of this machine, or the URL that is tried first;
+ * *is_remote tells which.  The path need not exist.
+ */
+HYPERWAL_API int hyperwal_find(const char *src, char **where, int *is_remote, char **error);
 
 #ifdef __cplusplus
 }

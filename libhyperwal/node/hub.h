@@ -155,6 +155,15 @@ enum hw_status hw_hub_ask(struct hw_hub *hub, const struct hw_address *address, 
                           struct hw_buffer *out, struct hw_error *err) HW_MUST_CHECK;
 
 /*
+ * All names of a server that we may read, and the keys of their logs; `each` is called in the
+ * calling thread, and false ends it.  Names are the server's words, of any bytes but zero.
+ */
+enum hw_status hw_hub_list(struct hw_hub *hub, const struct hw_address *server, uint64_t timeout_ms,
+                           bool (*each)(void *ctx, const char *name,
+                                        const uint8_t key[HW_KEY_SIZE]),
+                           void *ctx, struct hw_error *err) HW_MUST_CHECK;
+
+/*
  * Make or continue the mirror in a directory.  HW_EBUSY: another process writes it.  HW_EFORK: it
  * is a mirror of another log.  HW_EEXIST: a log of our own.
  */

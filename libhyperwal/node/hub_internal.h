@@ -218,6 +218,7 @@ struct hub_query {
     struct hw_hub *hub;
     const struct hw_address *address; /* borrowed from the caller that waits */
     bool is_ask;
+    bool is_names; /* all names of a server; to *out, each its key, and then text with a zero */
     struct hub_conn *conn; /* NULL: ended */
     uint64_t request;
     bool is_done;

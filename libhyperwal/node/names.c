@@ -280,7 +280,9 @@ static enum hw_status put_row(struct hw_names *names, const struct hw_name *name
         status = step(names, statement, err);
     }
     if (status < 0 && sqlite3_extended_errcode(names->db) == SQLITE_CONSTRAINT_PRIMARYKEY)
-        status = hw_fail(err, HW_EEXIST, "%s: there is such a name already", name->name);
+        status =
+            hw_fail(err, HW_EEXIST,
+                    "%s: there is such a name already, and it was not to be replaced", name->name);
     (void)sqlite3_finalize(statement);
     return status == HW_END ? HW_OK : status;
 }

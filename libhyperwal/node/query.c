@@ -51,12 +51,33 @@ static void make_harmless(char *text)
     }
 }
 
+/* One more of all; NULL: that was the last. */
+static void name_keep(struct hub_query *query, const struct hw_name_entry *entry)
+{
+    struct hw_error err = {0};
+
+    if (entry != NULL && memchr(entry->name.bytes, 0, entry->name.size) == NULL) {
+        hw_buffer_add(query->out, entry->key, HW_KEY_SIZE);
+        hw_buffer_add(query->out, entry->name.bytes, entry->name.size);
+        hw_buffer_add_u8(query->out, 0);
+    }
+    if (entry != NULL)
+        return;
+    if (query->out->failed)
+        hw_fail(&err, HW_ENOMEM, "no memory for the names of a server");
+    query_end(query, err.status, &err);
+}
+
 void query_named(struct hub_query *query, const struct hw_name_entry *entry)
 {
     char *message = query->err.message;
     size_t size = strlen(message), room = sizeof(query->err.message) - size;
     struct hw_error err;
 
+    if (query->is_names) {
+        name_keep(query, entry);
+        return;
+    }
     if (entry != NULL && query->name_count < NAMES_SHOWN) {
         bool is_last = query->name_count == NAMES_SHOWN - 1;
 
@@ -81,9 +102,13 @@ void query_ready(struct hub_query *query)
     enum hw_status status;
 
     query->is_reached = true;
-    status = query->is_ask ? hw_peer_ask(peer, query->address->name, &query->request, &err)
-                           : hw_peer_lookup(peer, query->address->name, &query->request, &err);
-
+    query->is_listing = query->is_names;
+    if (query->is_names)
+        status = hw_peer_list(peer, &query->request, &err);
+    else if (query->is_ask)
+        status = hw_peer_ask(peer, query->address->name, &query->request, &err);
+    else
+        status = hw_peer_lookup(peer, query->address->name, &query->request, &err);
     if (status != HW_OK)
         conn_doom(query->conn, &err);
 }
@@ -96,6 +121,8 @@ static enum hw_status query_once(struct hub_query *query, uint64_t deadline, uin
 
     query->is_done = query->is_early = query->is_listing = query->is_reached = false;
     query->name_count = 0;
+    if (query->out != NULL && query->is_names)
+        hw_buffer_clear(query->out);
     status = conn_dial(hub, query->address, &query->conn, err);
     if (status != HW_OK)
         return status;
@@ -186,4 +213,24 @@ enum hw_status hw_hub_ask(struct hw_hub *hub, const struct hw_address *address, 
         ask.address = &named;
     }
     return query(hub, &ask, timeout_ms, err);
+}
+
+enum hw_status hw_hub_list(struct hw_hub *hub, const struct hw_address *server, uint64_t timeout_ms,
+                           bool (*each)(void *ctx, const char *name,
+                                        const uint8_t key[HW_KEY_SIZE]),
+                           void *ctx, struct hw_error *err)
+{
+    struct hw_buffer found = {0};
+    struct hub_query list = {.address = server, .is_names = true, .out = &found};
+    enum hw_status status = query(hub, &list, timeout_ms, err);
+    bool goes_on = true;
+
+    for (size_t at = 0; status == HW_OK && goes_on && at < found.size;) {
+        const char *name = (const char *)found.bytes + at + HW_KEY_SIZE;
+
+        goes_on = each(ctx, name, found.bytes + at);
+        at += HW_KEY_SIZE + strlen(name) + 1;
+    }
+    hw_buffer_release(&found);
+    return status;
 }
