@@ -60,14 +60,25 @@ bool database_has_log(const char *path)
 
 bool source_is_remote(const char *src)
 {
-    static const char *const schemes[] = {"tcp://", "ws://", "ipc://"};
+    char *where = NULL;
+    int is_remote = 0;
 
-    if (strncmp(src, "hyper://", 8) == 0)
-        return src[8] != '/';
-    for (size_t i = 0; i < sizeof(schemes) / sizeof(schemes[0]); i++)
-        if (strncmp(src, schemes[i], strlen(schemes[i])) == 0)
-            return true;
-    return false;
+    if (hyperwal_find(src, &where, &is_remote, NULL) != SQLITE_OK)
+        return false; /* who opens it will say what is wrong */
+    sqlite3_free(where);
+    return is_remote != 0;
+}
+
+char *source_path(const char *src)
+{
+    char *where = NULL, *path;
+    int is_remote = 0;
+
+    if (hyperwal_find(src, &where, &is_remote, NULL) != SQLITE_OK)
+        return strdup(src);
+    path = strdup(is_remote ? src : where);
+    sqlite3_free(where);
+    return path;
 }
 
 bool database_is_replica(const char *path)

@@ -142,13 +142,14 @@ static void help(FILE *out)
           out);
     for (size_t i = 0; i < VERB_COUNT; i++)
         fprintf(out, "  %-9s %s\n", verbs[i]->name, verbs[i]->summary);
-    fputs(
-        "\n  hyperwal VERB --help   what a verb does\n"
-        "  hyperwal --version\n\n"
-        "SRC is the path of a database, of a log directory, hyper:PATH, or the URL of a log that\n"
-        "somebody serves: hyper://HOST[:PORT]/NAME, ws://HOST:PORT/PATH/NAME, ipc://SOCKET/NAME.\n"
-        "Exit codes: 0 done, 1 failed, 2 usage, 3 data corrupt, 4 no such seq, time or label.\n",
-        out);
+    fputs("\n  hyperwal VERB --help   what a verb does\n"
+          "  hyperwal --version\n\n"
+          "SRC is the path of a database, of a log directory, hyper:PATH, a name that `hyperwal "
+          "name'\n"
+          "knows, or the URL of a log that somebody serves: hyper://HOST[:PORT]/NAME,\n"
+          "ws://HOST:PORT/PATH/NAME, ipc://SOCKET/NAME.\n"
+          "Exit codes: 0 done, 1 failed, 2 usage, 3 data corrupt, 4 no such seq, time or label.\n",
+          out);
 }
 
 static const struct verb *verb_find(const char *name)

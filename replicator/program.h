@@ -69,6 +69,8 @@ int database_check(const char *path);
 bool database_has_log(const char *path);
 /* Does SRC name a log that is served, and not a path? */
 bool source_is_remote(const char *src);
+/* SRC without hyper: and petnames, if it is on this machine; from malloc(). */
+char *source_path(const char *src);
 /* Is `path` a replica? */
 bool database_is_replica(const char *path);
 /* Open a database that has a log, through the VFS.  Says why not; returns an exit code. */

@@ -96,6 +96,14 @@ void json_raw(struct json *json, const char *name, const char *value)
     fputs(value, stdout);
 }
 
+void json_item(struct json *json, const char *value)
+{
+    if (json->has_field)
+        putchar(',');
+    json->has_field = true;
+    json_string(value);
+}
+
 void json_close(struct json *json)
 {
     (void)json;

@@ -21,7 +21,8 @@ void json_time(struct json *json, const char *name, int64_t time_ms); /* 0: null
 void json_sum(struct json *json, const char *name, uint64_t sum);     /* 16 hex digits */
 void json_key(struct json *json, const char *name, const unsigned char key[32]);
 void json_raw(struct json *json, const char *name, const char *value);
-void json_close(struct json *json); /* of an object within another one */
+void json_item(struct json *json, const char *value); /* of an array, whose [ and ] are yours */
+void json_close(struct json *json);                   /* of an object within another one */
 void json_end(struct json *json);
 
 enum { TIME_TEXT = 32, SIZE_TEXT = 24, KEY_TEXT = 65 };

@@ -1,6 +1,7 @@
 /* hyperwal status: what a log, a database with a log, or a replica is and how far it is. */
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -283,6 +284,7 @@ static int run(int argc, char **argv)
 {
     bool is_json = false;
     struct facts facts;
+    char *src;
     int result, c;
 
     while ((c = option_next(&verb_status, argc, argv, options)) != -1) {
@@ -292,13 +294,17 @@ static int run(int argc, char **argv)
     }
     if (argc - optind != 1)
         return usage_error(&verb_status, "needs one SRC");
-    result = look(argv[optind], &facts);
+    src = source_path(argv[optind]);
+    if (src == NULL)
+        return failure("no memory");
+    result = look(src, &facts);
     if (result == DONE && is_json)
         print_json(&facts);
     else if (result == DONE)
         print_text(&facts);
     sqlite3_free(facts.remote);
     hyperwal_log_close(facts.log);
+    free(src);
     return result;
 }
 

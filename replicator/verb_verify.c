@@ -1,6 +1,7 @@
 /* hyperwal verify: is everything what was signed? */
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "program.h"
 #include "report.h"
@@ -112,7 +113,8 @@ static int verify(const char *src, bool is_deep, bool is_json)
 static int run(int argc, char **argv)
 {
     bool is_deep = false, is_json = false;
-    int c;
+    char *src;
+    int c, result;
 
     while ((c = option_next(&verb_verify, argc, argv, options)) != -1) {
         if (c == OPTION_HELP || c == OPTION_BAD)
@@ -124,8 +126,13 @@ static int run(int argc, char **argv)
     }
     if (argc - optind != 1)
         return usage_error(&verb_verify, "needs one SRC");
+    src = source_path(argv[optind]);
+    if (src == NULL)
+        return failure("no memory");
     stop_watch();
-    return verify(argv[optind], is_deep, is_json);
+    result = verify(src, is_deep, is_json);
+    free(src);
+    return result;
 }
 
 const struct verb verb_verify = {

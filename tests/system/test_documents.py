@@ -19,7 +19,7 @@ SOURCE = os.environ.get("HW_SOURCE", os.path.dirname(os.path.dirname(os.path.dir
 BUILD = os.path.abspath(os.environ.get("HW_BUILD", "build/dev"))
 PROGRAM = os.path.join(BUILD, "hyperwal")
 VERBS = ("init", "serve", "follow", "restore", "log", "status", "verify", "snapshot", "label",
-         "prune", "promote", "key")
+         "prune", "promote", "key", "name")
 PAGES = ("hyperwal.1", "hyperwal.3", "hyperwal-uri.7")
 
 

@@ -153,7 +153,6 @@ def wrong_usage_ends_with_2(dir):
 
 def what_this_version_has_not_says_so(dir):
     check("no status page" in run("serve", "--http", ":80", "x", code=2).stderr, "--http")
-    check("no petnames" in run("name", "list", code=2).stderr, "name")
 
 
 # ------------------------------------------------------------------------------- init
