@@ -383,7 +383,8 @@ static void settle(struct cache_hold *hold)
     if (cache->map == NULL)
         return;
     code = cache->guard->pMethods->xSync(cache->guard, SQLITE_SYNC_NORMAL);
-    if (code == SQLITE_OK && hw_lazy_map_end(cache->map, &err) == HW_OK)
+    if (code == SQLITE_OK && cache->env->ops->sync_dir(cache->env, cache->dir, &err) == HW_OK &&
+        hw_lazy_map_end(cache->map, &err) == HW_OK)
         return;
     hw_env_log(cache->env, HW_LOG_WARN, "event=cache_unsettled dir=%s reason=\"%s\"", cache->dir,
                code == SQLITE_OK ? err.message : sqlite3_errstr(code));
