@@ -20,8 +20,9 @@ enum { LENGTH_LIMIT = 8 << 20 }; /* bytes of frames: beyond, writers are kept ou
 enum { LENGTH_MOST = 3, LENGTH_LONG = 4 };
 enum { COPY_PART = 2, LAG_PART = 8 }; /* of it: worth a copy; more than can be logged in a hold */
 enum { HOLD_MS = 5, HOLD_LONG = 16 }; /* writers are kept out for so long, at most so many times */
-enum { PULSES = 8 };                  /* holds in a row */
-enum { STUCK_MS = 2000 };             /* a log that does not get on for so long is not waited for */
+enum { SAMPLE_PART = 4, SAMPLE_MS = 250 }; /* of it, and time: enough to judge writers by */
+enum { PULSES_MS = 400 };                  /* for holds in a row; then others have their turn */
+enum { STUCK_MS = 2000 }; /* a log that does not get on for so long is not waited for */
 /*
  * After a hold writers are left alone: for long while there is little beyond the limit, and always
  * for longer than SQLite's busy handler sleeps between the tries (1, 2 and 5 ms) that it makes
@@ -273,6 +274,42 @@ static bool is_far_behind(const struct sidecar *sidecar, const hyperwal_wal *wal
     return (double)(wal->frames - wal->logged_frames) * wal->page_size > sidecar->limit / LAG_PART;
 }
 
+/*
+ * Do writers write faster than the log?  They are slowed down only then: a log that catches up
+ * after something kept it from being written needs no help.  It counts as catching up if it will
+ * have done so before the WAL has grown by a quarter.  Once they do they do until a new round
+ * begins: slowed down they look as if they did not.
+ */
+static bool writers_outrun(struct sidecar *sidecar, const hyperwal_wal *wal)
+{
+    struct sidecar_sample *last = &sidecar->sample;
+    double now = seconds_now(), lag = (double)wal->frames - wal->logged_frames;
+    double written = (double)wal->frames - last->frames;
+    double gain = (double)wal->logged_frames - last->logged_frames - written;
+
+    if (written < 0 || last->time <= 0) { /* a new round, or the first look */
+        *last = (struct sidecar_sample){now, wal->frames, wal->logged_frames};
+        sidecar->is_outrun = false;
+        return false;
+    }
+    if (written * wal->page_size < sidecar->limit / SAMPLE_PART ||
+        now < last->time + SAMPLE_MS / 1000.0)
+        return sidecar->is_outrun; /* nothing to judge by */
+    if (gain <= 0 || written * lag / gain > wal->frames / 4.0)
+        sidecar->is_outrun = true;
+    *last = (struct sidecar_sample){now, wal->frames, wal->logged_frames};
+    return sidecar->is_outrun;
+}
+
+/* Is it worth while to keep writers out? */
+static bool is_worth_it(struct sidecar *sidecar, const hyperwal_wal *wal)
+{
+    bool gets_on = log_gets_on(sidecar, wal), outrun = writers_outrun(sidecar, wal);
+
+    return wal_excess(sidecar, wal) > sidecar->limit && gets_on &&
+           (outrun || !is_far_behind(sidecar, wal)) && seconds_now() >= sidecar->rest_until;
+}
+
 /* ------------------------------------------------------------- this process is the worker */
 
 static int hold_step(struct sidecar *sidecar, sqlite3 *db, unsigned wait_ms)
@@ -331,11 +368,12 @@ static int hold_restart(struct sidecar *sidecar, sqlite3 *db, double bytes, bool
  */
 static int wal_shorten(struct sidecar *sidecar, sqlite3 *db, double bytes)
 {
+    double until = seconds_now() + PULSES_MS / 1000.0;
     hyperwal_wal wal;
     bool is_done = false;
     int code = hyperwal_wal_look(db, NULL, &wal);
 
-    for (int i = 0; i < PULSES && code == SQLITE_OK && !is_done; i++) {
+    while (code == SQLITE_OK && !is_done && seconds_now() < until) {
         if (!is_far_behind(sidecar, &wal))
             code = most_copy(sidecar, db);
         if (code == SQLITE_OK || code == SQLITE_BUSY)
@@ -365,16 +403,14 @@ static int hold_copy(struct sidecar *sidecar, sqlite3 *db)
 
 static int hold_move(struct sidecar *sidecar, sqlite3 *db, const hyperwal_wal *wal)
 {
-    double bytes = wal_excess(sidecar, wal);
-    bool is_long = bytes > sidecar->limit && log_gets_on(sidecar, wal);
+    bool is_long = is_worth_it(sidecar, wal);
     int code = hold_step(sidecar, db, is_long ? REST_MS_LEAST : WAIT_MS);
 
     if (code == SQLITE_OK && (double)wal->frames * wal->page_size >= sidecar->limit / COPY_PART &&
         seconds_now() >= sidecar->copied + COPY_MS / 1000.0)
         code = hold_copy(sidecar, db);
-    if ((code == SQLITE_OK || code == SQLITE_BUSY) && is_long && sidecar->holds &&
-        seconds_now() >= sidecar->rest_until)
-        code = wal_shorten(sidecar, db, bytes);
+    if ((code == SQLITE_OK || code == SQLITE_BUSY) && is_long && sidecar->holds)
+        code = wal_shorten(sidecar, db, wal_excess(sidecar, wal));
     return code;
 }
 
@@ -481,7 +517,7 @@ static int wal_limit(struct sidecar *sidecar, sqlite3 *db, const hyperwal_wal *w
     struct hold hold;
     int all = -1, code;
 
-    if (bytes < sidecar->limit || !log_gets_on(sidecar, wal) || seconds_now() < sidecar->rest_until)
+    if (!is_worth_it(sidecar, wal))
         return SQLITE_OK;
     code = hold_begin(&hold, sidecar->writer, hold_limit(sidecar, bytes));
     if (code != SQLITE_OK)

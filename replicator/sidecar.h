@@ -36,6 +36,11 @@
 #include <hyperwal.h>
 #include <stdbool.h>
 
+struct sidecar_sample { /* of the WAL */
+    double time;
+    unsigned frames, logged_frames;
+};
+
 struct sidecar {
     sqlite3 *marks[2]; /* owned; marks[0] has the read transaction that counts */
     sqlite3 *copier;   /* owned; past the VFS: copies up to the mark; never has a transaction */
@@ -54,7 +59,9 @@ struct sidecar {
     int tried_frames;  /* length of the WAL when a restart was tried; 0: not in this round */
     unsigned logged_frames; /* when we last looked */
     double logged;          /* when that was seen to grow */
-    unsigned hold_count;    /* how often writers were kept out; then, in seconds: */
+    struct sidecar_sample sample;
+    bool is_outrun;      /* writers have written faster than the log since the round began */
+    unsigned hold_count; /* how often writers were kept out; then, in seconds: */
     double hold_longest, hold_total;
 };
 
