@@ -298,6 +298,10 @@ int sim_sync(struct sim_handle *handle)
     for (size_t i = 0; i < inode->pending_count; i++)
         pending_apply(&inode->durable, &inode->pending[i]);
     pending_release(inode);
+    if (inode->map_fd >= 0) { /* on Linux, what was written into mapped memory as well */
+        sim_map_pull(inode);
+        put(&inode->durable, 0, inode->now.bytes, inode->map_size);
+    }
     return 0;
 }
 
