@@ -442,14 +442,14 @@ void hw_capture_leave_exclusive(struct hw_capture *capture)
     hw_mutex_unlock(&capture->step_mutex);
 }
 
-void hw_capture_exclusive_committed(struct hw_capture *capture)
+void hw_capture_exclusive_committed(struct hw_capture *capture, uint64_t offset)
 {
     if (!atomic_load(&capture->exclusive_has_shm)) {
         struct hw_error err;
         enum hw_status status;
 
         hw_mutex_lock(&capture->step_mutex);
-        status = hw_exclusive_scan(capture, &err);
+        status = hw_exclusive_scan(capture, offset, &err);
         hw_mutex_unlock(&capture->step_mutex);
         if (status < 0)
             hw_env_log(capture->env, HW_LOG_ERROR, "event=wal_unreadable db=%s error=\"%s\"",

@@ -103,8 +103,11 @@ void hw_capture_new_round(struct hw_capture *capture, const uint8_t salts[8]);
 enum hw_status hw_capture_enter_exclusive(struct hw_capture *capture, bool has_shm,
                                           struct hw_error *err) HW_MUST_CHECK;
 void hw_capture_leave_exclusive(struct hw_capture *capture);
-/* In exclusive mode: a commit is done, the WAL is written (and synced, or not) up to its end. */
-void hw_capture_exclusive_committed(struct hw_capture *capture);
+/*
+ * In exclusive mode: a commit is done, the WAL is written (and synced, or not) up to its end.
+ * `offset`: where in the WAL the connection wrote the last commit frame.
+ */
+void hw_capture_exclusive_committed(struct hw_capture *capture, uint64_t offset);
 /* The last connection closes, EXCLUSIVE is held, the WAL will be deleted: note a clean close and
  * let go of the wal-index. */
 void hw_capture_wal_deleted(struct hw_capture *capture);

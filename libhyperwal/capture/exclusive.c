@@ -38,10 +38,35 @@ static enum hw_status follow_header(struct hw_capture *capture, struct hw_error 
     return hw_wal_index_publish(worker->private_index, mine, err);
 }
 
-enum hw_status hw_exclusive_scan(struct hw_capture *capture, struct hw_error *err)
+/*
+ * Is the frame in `worker->frames` the next one?  Then *sum has taken it in.  What this process
+ * committed is, whatever its checksum: SQLite before 3.50.2 leaves it out, or begins it from a
+ * wrong one, after it took back what it had spilled.
+ */
+static bool frame_continues(const struct hw_worker *worker, const struct hw_wal_frame *frame,
+                            bool is_committed, uint32_t sum[2])
+{
+    const struct hw_wal_index_header *mine = &worker->private_header;
+
+    if (frame->page_number == 0)
+        return false;
+    if (!frame->has_checksum)
+        return is_committed;
+    hw_wal_checksum(worker->wal_header.big_endian, worker->frames, 8, sum);
+    hw_wal_checksum(worker->wal_header.big_endian, worker->frames + HW_WAL_FRAME_HEADER_SIZE,
+                    mine->page_size, sum);
+    if (memcmp(frame->salts, mine->salts, sizeof(mine->salts)) != 0 ||
+        (!is_committed && memcmp(frame->checksum, sum, sizeof(frame->checksum)) != 0))
+        return false;
+    memcpy(sum, frame->checksum, sizeof(frame->checksum));
+    return true;
+}
+
+enum hw_status hw_exclusive_scan(struct hw_capture *capture, uint64_t offset, struct hw_error *err)
 {
     struct hw_worker *worker = &capture->worker;
     struct hw_wal_index_header next;
+    uint64_t committed;
     uint32_t sum[2];
     enum hw_status status = hw_gate_open(capture, false, err);
 
@@ -55,27 +80,30 @@ enum hw_status hw_exclusive_scan(struct hw_capture *capture, struct hw_error *er
     if (status == HW_OK)
         status = hw_wal_index_cleanup(worker->private_index, err);
     next = worker->private_header;
+    if (offset > 0) {
+        worker->private_commit = offset;
+        memcpy(worker->private_salts, next.salts, sizeof(next.salts));
+    }
+    committed = memcmp(worker->private_salts, next.salts, sizeof(next.salts)) == 0
+                    ? worker->private_commit
+                    : 0;
     memcpy(sum, next.frame_checksum, sizeof(sum));
     worker->frames_count = 0; /* the buffer is used here */
-    for (uint32_t frame = next.max_frame + 1; status == HW_OK; frame++) {
+    for (uint32_t number = next.max_frame + 1; status == HW_OK; number++) {
+        uint64_t at = hw_wal_frame_offset(next.page_size, number);
         size_t size = HW_WAL_FRAME_HEADER_SIZE + (size_t)next.page_size;
-        struct hw_wal_frame header;
+        struct hw_wal_frame frame;
 
-        status = capture->env->ops->read_at(worker->wal, hw_wal_frame_offset(next.page_size, frame),
-                                            worker->frames, size, err);
+        status = capture->env->ops->read_at(worker->wal, at, worker->frames, size, err);
         if (status != HW_OK)
             break;
-        header = hw_wal_frame_decode(worker->frames);
-        hw_wal_checksum(worker->wal_header.big_endian, worker->frames, 8, sum);
-        hw_wal_checksum(worker->wal_header.big_endian, worker->frames + HW_WAL_FRAME_HEADER_SIZE,
-                        next.page_size, sum);
-        if (header.page_number == 0 || memcmp(header.salts, next.salts, sizeof(next.salts)) != 0 ||
-            memcmp(header.checksum, sum, sizeof(sum)) != 0)
+        frame = hw_wal_frame_decode(worker->frames);
+        if (!frame_continues(worker, &frame, at <= committed, sum))
             break;
-        status = hw_wal_index_insert(worker->private_index, frame, header.page_number, err);
-        if (status == HW_OK && header.commit_size != 0) {
-            next.max_frame = frame;
-            next.page_count = header.commit_size;
+        status = hw_wal_index_insert(worker->private_index, number, frame.page_number, err);
+        if (status == HW_OK && frame.commit_size != 0) {
+            next.max_frame = number;
+            next.page_count = frame.commit_size;
             memcpy(next.frame_checksum, sum, sizeof(sum));
             status = hw_wal_index_publish(worker->private_index, &next, err);
             worker->private_header = next;

@@ -143,8 +143,10 @@ struct hw_worker {
     struct hw_wal_index *index;         /* owned: of the capture's database, or private */
     struct hw_wal_index *private_index; /* owned: exclusive mode without shm */
     struct hw_wal_index_header private_header;
-    struct hw_file *wal;          /* owned */
-    uint64_t named_inode;         /* of the WAL whose name is durable; 0: none */
+    uint64_t private_commit;  /* offset of the last commit frame that this process wrote alone, */
+    uint8_t private_salts[8]; /* in this round */
+    struct hw_file *wal;      /* owned */
+    uint64_t named_inode;     /* of the WAL whose name is durable; 0: none */
     struct hw_file_stat wal_stat; /* which file that is */
     struct hw_wal_header wal_header;
     struct hw_sums *sums;                   /* owned */
@@ -259,8 +261,12 @@ void hw_worker_publish(struct hw_capture *capture); /* durable length and positi
 void hw_worker_alarm(struct hw_capture *capture, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 void hw_worker_alarm_over(struct hw_capture *capture);
-/* Exclusive mode without shm: index what was committed since the last scan. */
-enum hw_status hw_exclusive_scan(struct hw_capture *capture, struct hw_error *err) HW_MUST_CHECK;
+/*
+ * Exclusive mode without shm: index what was committed since the last scan.  `offset`: of the frame
+ * that ends what this process committed, in the round that the WAL is in; 0: of none that is new.
+ */
+enum hw_status hw_exclusive_scan(struct hw_capture *capture, uint64_t offset,
+                                 struct hw_error *err) HW_MUST_CHECK;
 bool hw_header_same_round(const struct hw_wal_index_header *header, const uint8_t salts[8]);
 /* The clamped time of a new entry. */
 int64_t hw_worker_time(struct hw_capture *capture);

@@ -721,7 +721,7 @@ static enum hw_status step_idle(struct hw_capture *capture, struct hw_error *err
     if (!hw_capture_can_work(capture))
         return HW_END;
     if (atomic_load(&capture->exclusive) && !atomic_load(&capture->exclusive_has_shm))
-        status = hw_exclusive_scan(capture, err);
+        status = hw_exclusive_scan(capture, 0, err);
     else
         status = open_index(capture, err);
     return status == HW_OK ? hw_reconcile_begin(capture, err) : status;

@@ -47,7 +47,7 @@ static int committed(struct hw_shim_file *file)
     if (file->frames_alone) {
         file->frames_alone = false;
         hw_shim_checkpoint_end(file);
-        hw_capture_exclusive_committed(file->capture);
+        hw_capture_exclusive_committed(file->capture, file->commit_offset);
         file->target.is_known = false;
     }
     if (file->durability == HW_DURABILITY_ASYNC || wait_durable(file, &seq, &error) == HW_OK)

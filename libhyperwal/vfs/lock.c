@@ -152,6 +152,8 @@ int hw_shim_wal_write(struct hw_shim_file *wal, const uint8_t *bytes, int size, 
         if (memcmp(wal->wal_salts, bytes + 8, sizeof(wal->wal_salts)) != 0 || begin >= wal->wal_end)
             wal->wal_end = end; /* what others wrote in between are whole commits */
         memcpy(wal->wal_salts, bytes + 8, sizeof(wal->wal_salts));
+        if (hw_wal_frame_decode(bytes).commit_size != 0)
+            main->commit_offset = begin;
     } else if (begin == wal->wal_end) {
         wal->wal_end = end; /* the page after its header, or the rest of a split write */
     }

@@ -90,6 +90,7 @@ struct hw_shim_file {
     bool exclusive_wanted;     /* the last PRAGMA locking_mode said exclusive */
     bool just_committed;       /* nothing happened since its last commit */
     bool frames_alone;         /* WAL frames were written without shm locks since the last commit */
+    uint64_t commit_offset;    /* where in the WAL it wrote the last commit frame */
     bool checkpoint_wrote;     /* since the last hw_capture_checkpointed() */
     bool checkpoint_due;       /* commits were not confirmed, so SQLite's own did not run */
     bool wal_deleted;          /* capture was told, and no WAL was begun since */

@@ -407,16 +407,22 @@ static bool ends_without_checksum(uint32_t page_size)
     return answer;
 }
 
-/* A database whose newest commit is such a one; NULL: this SQLite does not do it. */
-static sqlite3 *open_with_commit_without_checksum(const char *mode)
+/*
+ * A database whose newest commit is such a one, after a PRAGMA of the connection that makes it;
+ * NULL: this SQLite does not do it.
+ */
+static sqlite3 *open_with_commit_without_checksum(const char *pragma)
 {
     sqlite3 *db = open_with("hwsim");
 
-    run_sql(db, "PRAGMA page_size=1024; PRAGMA cache_size=5; PRAGMA wal_autocheckpoint=0;"
-                "PRAGMA journal_mode=WAL; CREATE TABLE t(a INTEGER PRIMARY KEY, b);"
+    run_sql(db, "PRAGMA page_size=1024; PRAGMA journal_mode=WAL;"
+                "CREATE TABLE t(a INTEGER PRIMARY KEY, b);"
                 "WITH RECURSIVE n(i) AS (VALUES(1) UNION ALL SELECT i+1 FROM n WHERE i<10)"
                 "INSERT INTO t SELECT i, randomblob(600) FROM n");
-    run_sql(db, mode);
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+    db = open_with("hwsim");
+    run_sql(db, pragma);
+    run_sql(db, "PRAGMA cache_size=5; PRAGMA wal_autocheckpoint=0");
     run_sql(db, taken_back);
     if (ends_without_checksum(1024))
         return db;
@@ -428,7 +434,7 @@ static sqlite3 *open_with_commit_without_checksum(const char *mode)
 static void a_worker_finds_its_place_by_a_frame_without_checksum(void **state)
 {
     struct hw_vfs_options options = {.name = "hwsim2", .base = sim_vfs(sim), .env = sim_env(sim)};
-    sqlite3 *db = open_with_commit_without_checksum(""), *second;
+    sqlite3 *db = open_with_commit_without_checksum("SELECT 1"), *second;
     uint64_t seq, wanted;
 
     (void)state;
@@ -449,6 +455,31 @@ static void a_worker_finds_its_place_by_a_frame_without_checksum(void **state)
     sim_set_process(sim, 0);
     assert_int_equal(gaps(), 0);
     hw_vfs_unregister("hwsim2");
+    expect_restored(seq, wanted);
+}
+
+/* Where SQLite keeps the wal-index to itself ours is made from the WAL, and so of such frames. */
+static void a_commit_without_checksum_is_logged_in_exclusive_mode(void **state)
+{
+    sqlite3 *db = open_with_commit_without_checksum("PRAGMA locking_mode=exclusive");
+    uint64_t seq, wanted, first;
+
+    (void)state;
+    if (db == NULL)
+        skip();
+    wanted = fingerprint_of(db);
+    first = logged(db);
+    run_sql(db, "INSERT INTO t VALUES(50, 'in the WAL after it')");
+    run_sql(db, "PRAGMA wal_checkpoint(RESTART)");
+    run_sql(db, "INSERT INTO t VALUES(51, 'in the next round')");
+    seq = logged(db);
+    assert_true(seq >= first + 2);
+    assert_int_equal(gaps(), 0);
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+    expect_restored(first, wanted);
+    db = open_with(sim_vfs(sim)->zName);
+    wanted = fingerprint_of(db);
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
     expect_restored(seq, wanted);
 }
 
@@ -529,6 +560,7 @@ int main(int argc, char **argv)
         TEST(a_commit_that_went_into_a_gap_is_not_confirmed),
         TEST(a_last_close_that_waits_for_a_check_makes_no_gap),
         TEST(a_worker_finds_its_place_by_a_frame_without_checksum),
+        TEST(a_commit_without_checksum_is_logged_in_exclusive_mode),
         TEST(a_log_that_was_being_pruned_verifies_after_any_end),
     };
 
