@@ -269,6 +269,23 @@ def network(demo, db):
                shell("far.db", ".dump") == shell("app.db", ".dump"))
     told = demo.facts("status", "app.db")[0]["peers"]
     demo.check("the primary's status knows how far it is", any(p["durable_seq"] is not None for p in told))
+    return url
+
+
+def from_afar(demo, db, url):
+    """The same database by its URL, as if it were a local file: only what a query reads is fetched."""
+    step(f"8. No replica at all: sqlite3.connect('file:{url}?vfs=hyperwal', uri=True)")
+    started = time.monotonic()
+    with contextlib.closing(through_vfs(url)) as remote:
+        name = remote.execute("SELECT name FROM country WHERE alpha2 = 'IS'").fetchone()[0]
+        seconds = time.monotonic() - started
+        told = json.loads(remote.execute("PRAGMA hyperwal_status").fetchone()[0])
+        demo.check("a query", name == "Iceland", f"{name}, {seconds * 1000:.0f} ms after nothing was there; "
+                   f"{told['present_pages']} of {told['pages']} pages are here")
+        db.execute("UPDATE progress SET loaded = loaded + 1")
+        remote.execute(f"PRAGMA hyperwal_wait={seq_of(db)}").fetchone()
+        theirs, ours = (c.execute("SELECT loaded FROM progress").fetchone() for c in (remote, db))
+        demo.check("what is committed there is seen here", theirs == ours)
 
 
 def session(demo):
@@ -290,12 +307,13 @@ def session(demo):
         step("4. What does it cost?")
         figures(demo)
         accident(demo, db)
-        network(demo, db)
+        url = network(demo, db)
+        from_afar(demo, db, url)
         last = seq_of(db)
         with contextlib.closing(through_vfs("replica.db")) as replica:
             replica.execute(f"PRAGMA hyperwal_wait={last}").fetchone()
 
-    step("8. In the end")
+    step("9. In the end")
     ours, theirs = shell("app.db", ".dump"), shell("replica.db", ".dump")
     demo.check("primary and replica have the same content", ours == theirs, size(len(ours)))
     demo.stop()
@@ -317,6 +335,7 @@ def main():
     directory = tempfile.mkdtemp(prefix="hyperwal-demo-")
     os.chdir(directory)
     os.environ["HYPERWAL_IDENTITY"] = os.path.join(directory, "identity")
+    os.environ["HYPERWAL_CACHE"] = os.path.join(directory, "cache")
     started = time.monotonic()
     try:
         session(demo)
