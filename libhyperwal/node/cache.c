@@ -587,6 +587,7 @@ static void cache_status(struct hw_cache *cache, struct hw_cache_status *out)
 {
     struct cache_page *page = cache->page;
     struct hw_lazy_map *map = atomic_load(&cache->shown);
+    struct hw_replica_info info;
     char problem[HW_ERROR_SIZE];
 
     *out = (struct hw_cache_status){
@@ -601,12 +602,12 @@ static void cache_status(struct hw_cache *cache, struct hw_cache_status *out)
     cache_problem(cache, problem);
     if (!out->is_online)
         (void)snprintf(out->problem, sizeof(out->problem), "%.255s", problem);
-    if (map != NULL) {
-        struct hw_lazy_origin origin = hw_lazy_map_origin(map);
+    if (map != NULL && hw_replica_info(cache->env, cache->path, &info, NULL) == HW_OK) {
+        uint64_t absent = hw_lazy_absent(map); /* the last group has places beyond the database */
 
-        out->page_size = origin.page_size;
-        out->pages = (uint64_t)origin.group_count * HW_GROUP_PAGES;
-        out->pages_present = out->pages - hw_lazy_absent(map);
+        out->page_size = hw_lazy_map_origin(map).page_size;
+        out->pages = info.page_count;
+        out->pages_present = absent < out->pages ? out->pages - absent : 0;
     }
 }
 

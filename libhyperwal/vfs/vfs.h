@@ -66,15 +66,15 @@ struct hw_vfs_remote {   /* what is to be opened */
 
 struct hw_cache_status {
     uint8_t key[HW_KEY_SIZE];
-    char source[512];   /* its URL */
-    bool is_online;     /* a source is connected */
-    char problem[256];  /* why not; "" */
-    uint64_t length;    /* of the log as far as is known, blocks */
-    uint64_t seq, sum;  /* what readers see; seq UINT64_MAX: nothing */
-    uint32_t page_size; /* 0: not known yet */
-    uint64_t pages, pages_present;
-    uint64_t bytes_received; /* of blocks, since the present holder began */
-    uint32_t holder;         /* process id */
+    char source[512];              /* its URL */
+    bool is_online;                /* a source is connected */
+    char problem[256];             /* why not; "" */
+    uint64_t length;               /* of the log as far as is known, blocks */
+    uint64_t seq, sum;             /* what readers see; seq UINT64_MAX: nothing */
+    uint32_t page_size;            /* 0: not known yet */
+    uint64_t pages, pages_present; /* of the database as readers see it, and here; about now */
+    uint64_t bytes_received;       /* of blocks, since the present holder began */
+    uint32_t holder;               /* process id */
 };
 
 /*
