@@ -258,3 +258,58 @@ int hyperwal_remote_status(const char *url, char **json, char **error)
     hw_buffer_release(&text);
     return hw_api_told(error, status, &err);
 }
+
+/* ---------------------------------------------------------------------- new databases */
+
+int hyperwal_node_on_create(hyperwal_node *node, void (*asked)(void *ctx), void *ctx)
+{
+    if (node == NULL)
+        return SQLITE_MISUSE;
+    return hw_api_code(hw_hub_on_create(node->hub, asked, ctx, NULL));
+}
+
+int hyperwal_node_creation(hyperwal_node *node, hyperwal_creation *creation)
+{
+    struct hw_hub_creation wish;
+
+    if (node == NULL || creation == NULL)
+        return SQLITE_MISUSE;
+    if (hw_hub_creation_next(node->hub, &wish) != HW_OK)
+        return SQLITE_DONE;
+    *creation = (hyperwal_creation){.id = wish.id, .page_size = wish.page_size};
+    memcpy(creation->name, wish.name, sizeof(wish.name));
+    return SQLITE_OK;
+}
+
+void hyperwal_node_created(hyperwal_node *node, uint64_t id, const char *why)
+{
+    if (node != NULL)
+        hw_hub_creation_done(node->hub, id, why);
+}
+
+int hyperwal_remote_create(const char *url, unsigned page_size, unsigned char key[32], char **error)
+{
+    struct hyperwal_node *node = NULL;
+    struct hw_error err = {0};
+    struct hw_address address;
+    uint8_t made[HW_KEY_SIZE];
+    enum hw_status status;
+
+    if (error != NULL)
+        *error = NULL;
+    if (url == NULL)
+        return SQLITE_MISUSE;
+    status = hw_address_parse(url, &address, &err);
+    if (status == HW_OK)
+        status = hw_api_node_open(NULL, &node, &err);
+    if (status == HW_OK)
+        status = hw_hub_create(node->hub, &address, page_size, ASK_MS, made, &err);
+    hyperwal_node_close(node);
+    if (status == HW_OK && key != NULL)
+        memcpy(key, made, sizeof(made));
+    if (status == HW_EEXIST) {
+        hw_api_tell(error, &err);
+        return SQLITE_DONE;
+    }
+    return hw_api_told(error, status, &err);
+}

@@ -36,6 +36,7 @@ static const struct setting settings[] = {
     {"allow-write", LIST_TEXT, offsetof(struct config, allow_write), NETWORK_ALLOW_MAX, 0, 0},
     {"authorized-keys", ONE_PATH, offsetof(struct config, authorized_keys), 0, 0, 0},
     {"identity", ONE_PATH, offsetof(struct config, identity), 0, 0, 0},
+    {"create-limit", ONE_NUMBER, offsetof(struct config, create_most), 4096, 0, 1000},
     {"rest-after", ONE_NUMBER, offsetof(struct config, rest_s), 86400, 0, 30},
     {"stop-timeout", ONE_NUMBER, offsetof(struct config, stop_s), 3600, 1, 20},
 };

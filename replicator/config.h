@@ -31,9 +31,10 @@ struct config {
     struct config_list listen, allow, allow_write;
     char *identity; /* owned, like all below; NULL: not set */
     char *authorized_keys;
-    unsigned rest_s; /* without a write, until little is left open of a database; 0: never */
-    unsigned stop_s; /* for closing them all */
-    unsigned given;  /* bits of single settings that were set, by their place in the table */
+    unsigned create_most; /* databases: clients may have no more made when so many are served */
+    unsigned rest_s;      /* without a write, until little is left open of a database; 0: never */
+    unsigned stop_s;      /* for closing them all */
+    unsigned given;       /* bits of single settings that were set, by their place in the table */
 };
 
 void config_release(struct config *config);

@@ -54,22 +54,23 @@ static bool is_database(const char *path)
 }
 
 /* The file's name, one word, unlike any other. */
-static void name_make(const struct served_list *list, const char *path, char out[64])
+static void name_make(const struct served_list *list, const char *path,
+                      char out[SERVED_NAME_MAX + 8])
 {
     const char *slash = strrchr(path, '/');
     const char *file = slash != NULL ? slash + 1 : path;
-    char base[48];
+    char base[SERVED_NAME_MAX + 1];
     size_t size;
 
     snprintf(base, sizeof(base), "%s", file);
     for (size = 0; base[size] != '\0'; size++)
         if (base[size] == ' ' || (unsigned char)base[size] < 0x20)
             base[size] = '_';
-    snprintf(out, 64, "%s", base);
+    snprintf(out, sizeof(list->items->name), "%s", base);
     for (unsigned n = 2, i = 0; i < list->count; i++) {
         if (strcmp(list->items[i].name, out) != 0)
             continue;
-        snprintf(out, 64, "%s-%u", base, n++);
+        snprintf(out, sizeof(list->items->name), "%s-%u", base, n++);
         i = (unsigned)-1; /* and look at all of them again */
     }
 }

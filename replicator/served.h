@@ -23,9 +23,11 @@
 #include "rest.h"
 #include "sidecar.h"
 
+enum { SERVED_NAME_MAX = 120 }; /* bytes of a file's name that are part of what it is called */
+
 struct served {
     char *path; /* full, owned */
-    char name[64];
+    char name[SERVED_NAME_MAX + 8];
     bool is_replica;  /* its log is served to others: there is nothing to open */
     sqlite3 *db;      /* owned; NULL: it is a replica, or rests */
     bool has_sidecar; /* while awake: marks are kept for programs without the VFS */

@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "create.h"
 #include "network.h"
 #include "notify.h"
 #include "program.h"
@@ -27,6 +28,7 @@ struct server {
     struct served_list served;
     struct watch watch;
     struct notify notify;
+    struct creator creator;
     int signals;
 };
 
@@ -239,15 +241,26 @@ static int time_to_wait(struct server *server)
     return wait_ms;
 }
 
+static void create(struct server *server)
+{
+    const struct config *config = &server->config;
+
+    creator_work(&server->creator, &server->served,
+                 config->directories.count > 0 ? config->directories.items[0] : NULL,
+                 config->create_most, server->options->is_json);
+}
+
 static int serve_until_signal(struct server *server)
 {
-    struct pollfd fds[] = {{server->signals, POLLIN, 0}, {server->watch.inotify, POLLIN, 0}};
+    struct pollfd fds[] = {{server->signals, POLLIN, 0},
+                           {server->watch.inotify, POLLIN, 0},
+                           {server->creator.event, POLLIN, 0}};
     double scan_after = 0;
 
     for (;;) {
         size_t served_count = server->served.count;
         int wait_ms = time_to_wait(server);
-        int count = poll(fds, 2, fds[1].fd < 0 ? REST_MS : wait_ms);
+        int count = poll(fds, 3, fds[1].fd < 0 ? REST_MS : wait_ms);
 
         if (count < 0 && errno != EINTR)
             return failure("poll: %s", strerror(errno));
@@ -259,6 +272,8 @@ static int serve_until_signal(struct server *server)
         } else {
             fds[1].fd = server->watch.inotify;
         }
+        if (count > 0 && fds[2].revents != 0)
+            create(server);
         served_work(&server->served);
         if (server->watch.has_busy && seconds_now() >= scan_after) {
             watch_scan(&server->watch, NULL, NULL);
@@ -305,7 +320,8 @@ static bool close_all(struct server *server)
 
 int server_run(const struct server_options *options, struct config *config)
 {
-    struct server server = {.options = options, .config = *config, .signals = -1};
+    struct server server = {
+        .options = options, .config = *config, .creator = {.event = -1}, .signals = -1};
     sigset_t set;
     int result;
 
@@ -324,6 +340,8 @@ int server_run(const struct server_options *options, struct config *config)
         result = failure("cannot wait for signals: %s", strerror(errno));
     if (result == DONE)
         result = open_network(&server);
+    if (result == DONE)
+        result = creator_open(&server.creator, server.served.node);
     server.served.rest_s = server.config.rest_s;
     if (result == DONE)
         result = add_all(&server);
@@ -332,6 +350,7 @@ int server_run(const struct server_options *options, struct config *config)
         notify_ready(&server.notify, server.served.count);
         result = serve_until_signal(&server);
     }
+    creator_close(&server.creator);
     if (!close_all(&server))
         _exit(result); /* nothing of what is open is half done */
     served_release(&server.served);

@@ -96,6 +96,30 @@ static int init(const char *path, bool is_copy, bool is_json)
     return result;
 }
 
+/* DB is what a server is to call it. */
+static int create(const char *url, bool is_json)
+{
+    unsigned char key[32];
+    char text[KEY_TEXT];
+    char *error = NULL;
+    struct json json;
+    int code = hyperwal_remote_create(url, 0, key, &error);
+    int result = code == SQLITE_OK ? DONE : failure_code(code, error);
+
+    sqlite3_free(error);
+    if (result != DONE)
+        return result == USAGE ? FAILED : result;
+    if (!is_json) {
+        printf("key %s\n", key_text(key, text));
+        return DONE;
+    }
+    json_begin(&json);
+    json_text(&json, "path", url);
+    json_key(&json, "key", key);
+    json_end(&json);
+    return DONE;
+}
+
 static int run(int argc, char **argv)
 {
     bool is_json = false, is_copy = false;
@@ -112,6 +136,9 @@ static int run(int argc, char **argv)
     if (argc - optind != 1)
         return usage_error(&verb_init, "needs one DB");
     stop_watch();
+    if (source_is_remote(argv[optind]))
+        return is_copy ? usage_error(&verb_init, "--adopt is for a database of this machine")
+                       : create(argv[optind], is_json);
     return init(argv[optind], is_copy, is_json);
 }
 
@@ -126,6 +153,8 @@ const struct verb verb_init = {
         "mode.\n"
         "Prints the log's public key and the seq of the state.  From then on open the database\n"
         "with the VFS `hyperwal`, or run `hyperwal serve DB` beside the application.\n\n"
+        "If DB is a URL, the server there makes an empty database of that name, which takes the\n"
+        "right to create.\n\n"
         "  --json  one object: path, key, discovery_key, seq, snapshot_seq, page_size, pages, "
         "sum\n",
     .run = run,

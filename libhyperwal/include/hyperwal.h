@@ -345,6 +345,31 @@ HYPERWAL_API char *hyperwal_node_url(hyperwal_node *node, const char *name);
 
 /* The public key of an identity file (NULL: the user's), made if it is missing. */
 HYPERWAL_API int hyperwal_identity(const char *identity_file, unsigned char key[32], char **error);
+
+/*
+ * Databases that clients with the right to create (hyperwal_node_grant()) want made.  `asked` is
+ * called in the node's thread when there is one, and must only wake up who makes it: takes it with
+ * hyperwal_node_creation() (SQLITE_DONE: there is none), makes the database with its log, serves it
+ * under its name, and says so with hyperwal_node_created(); `why` not, NULL if it was made.  The
+ * name has been checked: it is a plain file name.
+ */
+typedef struct hyperwal_creation {
+    uint64_t id;
+    unsigned page_size; /* 0: as you like */
+    char name[129];
+} hyperwal_creation;
+HYPERWAL_API int hyperwal_node_on_create(hyperwal_node *node, void (*asked)(void *ctx), void *ctx);
+HYPERWAL_API int hyperwal_node_creation(hyperwal_node *node, hyperwal_creation *creation);
+HYPERWAL_API void hyperwal_node_created(hyperwal_node *node, uint64_t id, const char *why);
+/*
+ * Have the server of `url` (hyper://HOST/NAME and the like) make an empty database of that name, in
+ * WAL mode and with a log, with pages of page_size bytes (0: the server's default).  SQLITE_DONE:
+ * it is there already; SQLITE_PERM: you may not; SQLITE_CANTOPEN: the server could not.  `key` (may
+ * be NULL): of the log, if SQLITE_OK.
+ */
+HYPERWAL_API int hyperwal_remote_create(const char *url, unsigned page_size, unsigned char key[32],
+                                        char **error);
+
 /*
  * What a server says of one of its databases, at a URL or a petname, as JSON; sqlite3_free() it.
  */

@@ -266,6 +266,7 @@ void conn_drop(struct hub_conn *conn)
                 "%s: closed the connection: perhaps it does not let us in (`hyperwal key' prints "
                 "the key that its --allow wants)",
                 conn->address);
+    creations_forget(conn);
     conn->source = NULL;
     conn->query = NULL;
     if (source != NULL)

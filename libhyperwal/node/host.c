@@ -202,7 +202,8 @@ static void found(void *ctx, struct hw_peer *peer, const struct hw_hyperwal_foun
     (void)ctx;
     if (conn->source != NULL)
         source_found(conn->source, answer);
-    if (query == NULL || query->is_ask || query->is_listing || query->request != answer->request)
+    if (query == NULL || query->is_ask || query->is_create || query->is_listing ||
+        query->request != answer->request)
         return;
     status = lookup_status(answer->status, conn, query->address->name, &err);
     if (status == HW_OK)
@@ -298,6 +299,23 @@ static enum hw_status wrote(void *ctx, struct hw_peer *peer, struct hw_replicati
                                                        : writes_message(link, message, err);
 }
 
+static enum hw_status create(void *ctx, struct hw_peer *peer, const struct hw_hyperwal_create *wish,
+                             struct hw_error *err)
+{
+    (void)ctx;
+    return creation_asked(hw_peer_user(peer), wish, err);
+}
+
+static void created(void *ctx, struct hw_peer *peer, const struct hw_hyperwal_created *answer)
+{
+    struct hub_conn *conn = hw_peer_user(peer);
+    struct hub_query *query = conn->query;
+
+    (void)ctx;
+    if (query != NULL && query->is_create && query->request == answer->request)
+        creation_answered(query, answer);
+}
+
 struct hw_peer_host hub_host(struct hw_hub *hub)
 {
     return (struct hw_peer_host){
@@ -309,6 +327,8 @@ struct hw_peer_host hub_host(struct hw_hub *hub)
         .lookup = lookup,
         .list = list,
         .state = state,
+        .create = create,
+        .created = created,
         .found = found,
         .told = told,
         .named = named,

@@ -179,6 +179,7 @@ static void hub_free(struct hw_hub *hub)
     if (hub->transport != NULL)
         hub->transport->ops->free(hub->transport);
     conn_free_all(hub);
+    creations_release(hub);
     access_release(&hub->access);
     hw_free(hub->known_servers);
     hw_bell_close(hub->bell);

@@ -129,6 +129,34 @@ void hw_hub_unserve(struct hw_hub *hub, const char *name); /* links are closed *
 enum hw_status hw_hub_take_writes(struct hw_hub *hub, const char *name, const char *path,
                                   const char *vfs, struct hw_error *err) HW_MUST_CHECK;
 
+/* ------------------------------------------------------------------------------ creation */
+
+/* Is this a name, and a page size (0: any), for a new database?  HW_EMISUSE: why not. */
+enum hw_status hw_creation_check(const char *name, uint32_t page_size,
+                                 struct hw_error *err) HW_MUST_CHECK;
+/*
+ * From now on clients with the right to create may have databases made.  `asked` is called in the
+ * hub's thread, with locks held, and only wakes somebody up, who then takes each wish, makes the
+ * database, serves it under its name, and tells.  NULL: no more.
+ */
+enum hw_status hw_hub_on_create(struct hw_hub *hub, void (*asked)(void *ctx), void *ctx,
+                                struct hw_error *err) HW_MUST_CHECK;
+struct hw_hub_creation {
+    uint64_t id;
+    uint32_t page_size; /* 0: any */
+    char name[HW_NAME_MAX + 1];
+};
+enum hw_status hw_hub_creation_next(struct hw_hub *hub, struct hw_hub_creation *out); /* HW_END */
+/* `why` it could not be made; NULL: it was. */
+void hw_hub_creation_done(struct hw_hub *hub, uint64_t id, const char *why);
+/*
+ * Have a server make an empty database under the name of `address`; *key is that of its log.
+ * HW_EEXIST, HW_EREFUSED, HW_EMISUSE (the name, the page size), HW_EIO (the server failed).
+ */
+enum hw_status hw_hub_create(struct hw_hub *hub, const struct hw_address *address,
+                             uint32_t page_size, uint64_t timeout_ms, uint8_t key[HW_KEY_SIZE],
+                             struct hw_error *err) HW_MUST_CHECK;
+
 /* ------------------------------------------------------------------------------- mirrors */
 
 struct hw_mirror;

@@ -37,6 +37,7 @@ enum {
     HUB_ROOM_SMALL = 64 << 10,    /* ... fewer wait for each */
 };
 
+struct hub_creation;
 struct hub_log;
 struct hub_conn;
 struct hub_source;
@@ -217,8 +218,9 @@ struct hw_mirror {
 struct hub_query {
     struct hw_hub *hub;
     const struct hw_address *address; /* borrowed from the caller that waits */
-    bool is_ask;
+    bool is_ask, is_create;
     bool is_names; /* all names of a server; to *out, each its key, and then text with a zero */
+    uint32_t page_size;    /* of what is to be made */
     struct hub_conn *conn; /* NULL: ended */
     uint64_t request;
     bool is_done;
@@ -266,6 +268,10 @@ struct hw_hub {
     uint64_t untold_count;         /* of drops, until ... */
     uint64_t flood_end_ns;
     unsigned served_count;
+    struct hub_creation *creations; /* owned: wanted by clients, the first one first */
+    uint64_t last_creation;
+    void (*on_create)(void *ctx); /* NULL: nobody makes any */
+    void *on_create_ctx;
     uint64_t last_write_client;
     struct hub_access access;
     char *known_servers;          /* owned; NULL: any server will do */
@@ -446,6 +452,15 @@ enum hw_status writes_message(struct hub_link *link, const struct hw_write_messa
 void writes_unlinked(struct hub_link *link);
 void writes_work(struct hub_log *log, uint64_t now); /* what is done, and what is due */
 void writes_free(struct hub_writes *writes);         /* NULL does nothing */
+
+/* ----------------------------------------------------------------------------- create.c */
+
+/* A client wants a database: answered now, or when it was made. */
+enum hw_status creation_asked(struct hub_conn *conn, const struct hw_hyperwal_create *create,
+                              struct hw_error *err) HW_MUST_CHECK;
+void creation_answered(struct hub_query *query, const struct hw_hyperwal_created *created);
+void creations_forget(struct hub_conn *conn); /* it is gone */
+void creations_release(struct hw_hub *hub);
 
 /* ----------------------------------------------------------------------------- access.c */
 

@@ -105,6 +105,9 @@ void query_ready(struct hub_query *query)
     query->is_listing = query->is_names;
     if (query->is_names)
         status = hw_peer_list(peer, &query->request, &err);
+    else if (query->is_create)
+        status =
+            hw_peer_create(peer, query->address->name, query->page_size, &query->request, &err);
     else if (query->is_ask)
         status = hw_peer_ask(peer, query->address->name, &query->request, &err);
     else
@@ -232,5 +235,22 @@ enum hw_status hw_hub_list(struct hw_hub *hub, const struct hw_address *server, 
         at += HW_KEY_SIZE + strlen(name) + 1;
     }
     hw_buffer_release(&found);
+    return status;
+}
+
+enum hw_status hw_hub_create(struct hw_hub *hub, const struct hw_address *address,
+                             uint32_t page_size, uint64_t timeout_ms, uint8_t key[HW_KEY_SIZE],
+                             struct hw_error *err)
+{
+    struct hub_query create = {.address = address, .is_create = true, .page_size = page_size};
+    enum hw_status status;
+
+    if (address->has_key)
+        return hw_fail(err, HW_EMISUSE, "a new database needs a name; its key is made with it");
+    status = hw_creation_check(address->name, page_size, err);
+    if (status == HW_OK)
+        status = query(hub, &create, timeout_ms, err);
+    if (status == HW_OK)
+        memcpy(key, create.key, HW_KEY_SIZE);
     return status;
 }

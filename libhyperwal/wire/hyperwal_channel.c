@@ -84,6 +84,27 @@ void hw_hyperwal_state_encode(const struct hw_hyperwal_state *state, struct hw_b
         add_string(out, state->json);
 }
 
+void hw_hyperwal_create_encode(const struct hw_hyperwal_create *create, struct hw_buffer *out)
+{
+    hw_buffer_add_uint(out, create->request);
+    add_string(out, create->name);
+    hw_buffer_add_uint(out, create->page_size);
+}
+
+void hw_hyperwal_created_encode(const struct hw_hyperwal_created *created, struct hw_buffer *out)
+{
+    struct hw_slice why = created->why;
+
+    if (why.size > HW_CREATE_WHY_MAX)
+        why.size = HW_CREATE_WHY_MAX;
+    hw_buffer_add_uint(out, created->request);
+    hw_buffer_add_uint(out, created->status);
+    if (created->status == HW_CREATE_MADE)
+        hw_buffer_add(out, created->key, sizeof(created->key));
+    else
+        add_string(out, why);
+}
+
 void hw_hyperwal_names_begin(uint64_t request, size_t count, struct hw_buffer *out)
 {
     hw_buffer_add_uint(out, request);
@@ -172,6 +193,45 @@ enum hw_status hw_hyperwal_state_decode(struct hw_slice payload, struct hw_hyper
     if (cursor.failed || (state.status == HW_LOOKUP_FOUND && !hw_json_is_object(state.json)))
         return malformed(err, "state");
     *out = state;
+    return HW_OK;
+}
+
+enum hw_status hw_hyperwal_create_decode(struct hw_slice payload, struct hw_hyperwal_create *out,
+                                         struct hw_error *err)
+{
+    struct hw_cursor cursor = hw_cursor(payload.bytes, payload.size);
+    struct hw_hyperwal_create create = {0};
+    uint64_t page_size;
+
+    create.request = hw_cursor_uint(&cursor);
+    create.name = read_string(&cursor, HW_NAME_MAX);
+    page_size = hw_cursor_uint(&cursor);
+    if (cursor.failed || page_size > UINT32_MAX)
+        return malformed(err, "wish for a database");
+    create.page_size = (uint32_t)page_size;
+    *out = create;
+    return HW_OK;
+}
+
+enum hw_status hw_hyperwal_created_decode(struct hw_slice payload, struct hw_hyperwal_created *out,
+                                          struct hw_error *err)
+{
+    struct hw_cursor cursor = hw_cursor(payload.bytes, payload.size);
+    struct hw_hyperwal_created created = {0};
+    uint64_t status;
+
+    created.request = hw_cursor_uint(&cursor);
+    status = hw_cursor_uint(&cursor);
+    if (status > HW_CREATE_FAILED)
+        cursor.failed = true;
+    else if (status == HW_CREATE_MADE)
+        read_key(&cursor, created.key, sizeof(created.key));
+    else
+        created.why = read_string(&cursor, HW_CREATE_WHY_MAX);
+    if (cursor.failed)
+        return malformed(err, "answer about a new database");
+    created.status = (enum hw_create_status)status;
+    *out = created;
     return HW_OK;
 }
 

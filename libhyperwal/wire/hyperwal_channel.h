@@ -15,6 +15,8 @@
  *               3 names    request uint | count uint | (name string | key 32)...
  *               4 ask      request uint | name string
  *               5 state    request uint | status uint | JSON object, a string, if 0
+ *               6 create   request uint | name string | page size uint, 0: as the server likes
+ *               7 created  request uint | status uint | key 32 if 0, else why string
  *   log         0 ack      received uint | durable uint | applied uint       lengths: seq + 1
  *               1 urge     flags uint: 1 durability is waited for: sync what comes at once
  *
@@ -30,6 +32,7 @@
 #define HW_HYPERWAL_PROTOCOL "hyperwal/1"
 
 enum { HW_REPLICA_ID_SIZE = 16, HW_NAMES_MAX = 4096, HW_STATE_TEXT_MAX = 512 << 10 };
+enum { HW_CREATE_WHY_MAX = 200 }; /* bytes */
 
 enum hw_hyperwal_type {
     HW_HYPERWAL_LOOKUP,
@@ -38,6 +41,8 @@ enum hw_hyperwal_type {
     HW_HYPERWAL_NAMES,
     HW_HYPERWAL_ASK,
     HW_HYPERWAL_STATE,
+    HW_HYPERWAL_CREATE,
+    HW_HYPERWAL_CREATED,
 };
 enum hw_hyperwal_log_type { HW_HYPERWAL_ACK, HW_HYPERWAL_URGE };
 
@@ -61,6 +66,24 @@ struct hw_hyperwal_state {
     enum hw_lookup_status status;
     struct hw_slice json; /* borrowed from the payload */
 };
+struct hw_hyperwal_create {
+    uint64_t request;
+    struct hw_slice name; /* borrowed from the payload */
+    uint32_t page_size;   /* bytes; 0: as the server likes */
+};
+enum hw_create_status {
+    HW_CREATE_MADE,
+    HW_CREATE_EXISTS,  /* a database has that name */
+    HW_CREATE_REFUSED, /* no right, or the server makes none for anybody */
+    HW_CREATE_BAD,     /* no name or page size for a database */
+    HW_CREATE_FAILED,  /* disk, limits */
+};
+struct hw_hyperwal_created {
+    uint64_t request;
+    enum hw_create_status status;
+    uint8_t key[HW_KEY_SIZE];
+    struct hw_slice why; /* borrowed from the payload; unless it was made */
+};
 struct hw_ack { /* blocks: a length covers all seqs below it */
     uint64_t received, durable, applied;
 };
@@ -75,6 +98,9 @@ void hw_hyperwal_query_encode(const struct hw_hyperwal_query *query, bool has_na
                               struct hw_buffer *out);
 void hw_hyperwal_found_encode(const struct hw_hyperwal_found *found, struct hw_buffer *out);
 void hw_hyperwal_state_encode(const struct hw_hyperwal_state *state, struct hw_buffer *out);
+void hw_hyperwal_create_encode(const struct hw_hyperwal_create *create, struct hw_buffer *out);
+/* A reason that is too long is cut. */
+void hw_hyperwal_created_encode(const struct hw_hyperwal_created *created, struct hw_buffer *out);
 void hw_hyperwal_names_begin(uint64_t request, size_t count, struct hw_buffer *out);
 void hw_hyperwal_names_add(const struct hw_name_entry *entry, struct hw_buffer *out);
 void hw_ack_encode(const struct hw_ack *ack, struct hw_buffer *out);
@@ -91,6 +117,10 @@ enum hw_status hw_hyperwal_found_decode(struct hw_slice payload, struct hw_hyper
                                         struct hw_error *err) HW_MUST_CHECK;
 enum hw_status hw_hyperwal_state_decode(struct hw_slice payload, struct hw_hyperwal_state *out,
                                         struct hw_error *err) HW_MUST_CHECK;
+enum hw_status hw_hyperwal_create_decode(struct hw_slice payload, struct hw_hyperwal_create *out,
+                                         struct hw_error *err) HW_MUST_CHECK;
+enum hw_status hw_hyperwal_created_decode(struct hw_slice payload, struct hw_hyperwal_created *out,
+                                          struct hw_error *err) HW_MUST_CHECK;
 enum hw_status hw_hyperwal_names_decode(struct hw_slice payload, uint64_t *request, size_t *count,
                                         struct hw_cursor *entries,
                                         struct hw_error *err) HW_MUST_CHECK;

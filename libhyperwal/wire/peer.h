@@ -61,6 +61,13 @@ struct hw_peer_host {
     /* JSON of one database, added to *out. */
     enum hw_lookup_status (*state)(void *ctx, struct hw_peer *peer, struct hw_slice name,
                                    struct hw_buffer *out);
+    /*
+     * The remote wants a new database; hw_peer_created() answers, now or later.  A failure drops
+     * the peer.
+     */
+    enum hw_status (*create)(void *ctx, struct hw_peer *peer,
+                             const struct hw_hyperwal_create *create, struct hw_error *err);
+    void (*created)(void *ctx, struct hw_peer *peer, const struct hw_hyperwal_created *created);
     /* Answers to what we asked; `request` is what hw_peer_lookup() gave. */
     void (*found)(void *ctx, struct hw_peer *peer, const struct hw_hyperwal_found *found);
     void (*told)(void *ctx, struct hw_peer *peer, const struct hw_hyperwal_state *state);
@@ -137,6 +144,12 @@ enum hw_status hw_peer_ask(struct hw_peer *peer, const char *name, uint64_t *req
                            struct hw_error *err) HW_MUST_CHECK;
 enum hw_status hw_peer_list(struct hw_peer *peer, uint64_t *request,
                             struct hw_error *err) HW_MUST_CHECK;
+/* Ask for a new database; created() has the same request. */
+enum hw_status hw_peer_create(struct hw_peer *peer, const char *name, uint32_t page_size,
+                              uint64_t *request, struct hw_error *err) HW_MUST_CHECK;
+/* Answer create(); nothing happens if the channel is closed by now. */
+enum hw_status hw_peer_created(struct hw_peer *peer, const struct hw_hyperwal_created *created,
+                               struct hw_error *err) HW_MUST_CHECK;
 /*
  * Tell the server of this log how far we are; nothing happens if it does not speak hyperwal/1.  The
  * first one opens the log's hyperwal channel, over which it can urge us.  HW_ENOTFOUND: not linked.

@@ -60,17 +60,28 @@ static void become_plain(struct hw_peer *peer)
 
 /* -------------------------------------------------------------------------- we ask */
 
+static void question_encode(enum hw_hyperwal_type type, uint64_t request, struct hw_slice name,
+                            uint32_t page_size, struct hw_buffer *out)
+{
+    const struct hw_hyperwal_query query = {request, name};
+    const struct hw_hyperwal_create create = {request, name, page_size};
+
+    if (type == HW_HYPERWAL_CREATE)
+        hw_hyperwal_create_encode(&create, out);
+    else
+        hw_hyperwal_query_encode(&query, type != HW_HYPERWAL_LIST, out);
+}
+
 static enum hw_status question_new(enum hw_hyperwal_type type, uint64_t request, const char *name,
-                                   struct peer_question **out, struct hw_error *err)
+                                   uint32_t page_size, struct peer_question **out,
+                                   struct hw_error *err)
 {
     struct peer_question *question = hw_zalloc(sizeof(*question));
-    struct hw_hyperwal_query query = {.request = request};
+    struct hw_slice text = {(const uint8_t *)name, name != NULL ? strlen(name) : 0};
 
     if (question != NULL) {
         question->type = type;
-        if (name != NULL)
-            query.name = (struct hw_slice){(const uint8_t *)name, strlen(name)};
-        hw_hyperwal_query_encode(&query, name != NULL, &question->payload);
+        question_encode(type, request, text, page_size, &question->payload);
     }
     if (question == NULL || question->payload.failed) {
         if (question != NULL)
@@ -121,7 +132,7 @@ enum hw_status peer_base_ready(struct hw_peer *peer, struct hw_error *err)
 }
 
 static enum hw_status ask(struct hw_peer *peer, enum hw_hyperwal_type type, const char *name,
-                          uint64_t *request, struct hw_error *err)
+                          uint32_t page_size, uint64_t *request, struct hw_error *err)
 {
     struct peer_question *question = NULL, **last = &peer->questions;
     enum hw_status status;
@@ -132,7 +143,7 @@ static enum hw_status ask(struct hw_peer *peer, enum hw_hyperwal_type type, cons
         return hw_fail(err, HW_ELIMIT, "peer: a name of more than %d bytes", HW_NAME_MAX);
     if (peer->question_count == PEER_QUESTIONS_MAX)
         return hw_fail(err, HW_ELIMIT, "peer: %d questions wait already", PEER_QUESTIONS_MAX);
-    status = question_new(type, peer->last_request + 1, name, &question, err);
+    status = question_new(type, peer->last_request + 1, name, page_size, &question, err);
     if (status != HW_OK)
         return status;
     *request = ++peer->last_request;
@@ -146,18 +157,24 @@ static enum hw_status ask(struct hw_peer *peer, enum hw_hyperwal_type type, cons
 enum hw_status hw_peer_lookup(struct hw_peer *peer, const char *name, uint64_t *request,
                               struct hw_error *err)
 {
-    return ask(peer, HW_HYPERWAL_LOOKUP, name, request, err);
+    return ask(peer, HW_HYPERWAL_LOOKUP, name, 0, request, err);
 }
 
 enum hw_status hw_peer_ask(struct hw_peer *peer, const char *name, uint64_t *request,
                            struct hw_error *err)
 {
-    return ask(peer, HW_HYPERWAL_ASK, name, request, err);
+    return ask(peer, HW_HYPERWAL_ASK, name, 0, request, err);
 }
 
 enum hw_status hw_peer_list(struct hw_peer *peer, uint64_t *request, struct hw_error *err)
 {
-    return ask(peer, HW_HYPERWAL_LIST, NULL, request, err);
+    return ask(peer, HW_HYPERWAL_LIST, NULL, 0, request, err);
+}
+
+enum hw_status hw_peer_create(struct hw_peer *peer, const char *name, uint32_t page_size,
+                              uint64_t *request, struct hw_error *err)
+{
+    return ask(peer, HW_HYPERWAL_CREATE, name, page_size, request, err);
 }
 
 /* ---------------------------------------------------------------------- we are asked */
@@ -270,6 +287,31 @@ enum hw_status peer_base_drained(struct hw_peer *peer, struct hw_error *err)
     return status;
 }
 
+static enum hw_status receive_create(struct hw_peer *peer, struct hw_slice payload,
+                                     struct hw_error *err)
+{
+    struct hw_hyperwal_create create;
+    enum hw_status status = hw_hyperwal_create_decode(payload, &create, err);
+    struct hw_hyperwal_created no = {.status = HW_CREATE_REFUSED};
+
+    if (status != HW_OK || peer->base == NULL)
+        return status;
+    if (peer->host.create != NULL)
+        return peer->host.create(peer->host.ctx, peer, &create, err);
+    no.request = create.request;
+    return hw_peer_created(peer, &no, err);
+}
+
+enum hw_status hw_peer_created(struct hw_peer *peer, const struct hw_hyperwal_created *created,
+                               struct hw_error *err)
+{
+    if (peer->base == NULL || !hw_channel_is_open(peer->base))
+        return HW_OK;
+    hw_buffer_clear(&peer->scratch);
+    hw_hyperwal_created_encode(created, &peer->scratch);
+    return peer_send_scratch(peer, peer->base, HW_HYPERWAL_CREATED, err);
+}
+
 /* ------------------------------------------------------------------- base: life, messages */
 
 enum hw_status peer_base_opened(struct hw_peer *peer, struct hw_slice handshake,
@@ -352,6 +394,17 @@ static enum hw_status receive_names(struct hw_peer *peer, struct hw_slice payloa
     return status;
 }
 
+static enum hw_status receive_created(struct hw_peer *peer, struct hw_slice payload,
+                                      struct hw_error *err)
+{
+    struct hw_hyperwal_created created;
+    enum hw_status status = hw_hyperwal_created_decode(payload, &created, err);
+
+    if (status == HW_OK && is_ours(peer, created.request) && peer->host.created != NULL)
+        peer->host.created(peer->host.ctx, peer, &created);
+    return status;
+}
+
 enum hw_status peer_base_message(struct hw_peer *peer, uint64_t type, struct hw_slice payload,
                                  struct hw_error *err)
 {
@@ -360,6 +413,10 @@ enum hw_status peer_base_message(struct hw_peer *peer, uint64_t type, struct hw_
     case HW_HYPERWAL_LIST:
     case HW_HYPERWAL_ASK:
         return asked(peer, (enum hw_hyperwal_type)type, payload, err);
+    case HW_HYPERWAL_CREATE:
+        return receive_create(peer, payload, err);
+    case HW_HYPERWAL_CREATED:
+        return receive_created(peer, payload, err);
     case HW_HYPERWAL_FOUND:
         return receive_found(peer, payload, err);
     case HW_HYPERWAL_NAMES:

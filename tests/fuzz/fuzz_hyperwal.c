@@ -79,6 +79,29 @@ static void feed_answers(struct hw_slice bytes)
     hw_buffer_release(&encoded);
 }
 
+static void feed_creations(struct hw_slice bytes)
+{
+    struct hw_hyperwal_create create, create_again;
+    struct hw_hyperwal_created created, created_again;
+    struct hw_buffer encoded = {0};
+
+    if (hw_hyperwal_create_decode(bytes, &create, NULL) == HW_OK) {
+        hw_hyperwal_create_encode(&create, &encoded);
+        check(hw_hyperwal_create_decode(content(&encoded), &create_again, NULL) == HW_OK);
+        check(create.request == create_again.request && same(create.name, create_again.name) &&
+              create.page_size == create_again.page_size);
+    }
+    hw_buffer_clear(&encoded);
+    if (hw_hyperwal_created_decode(bytes, &created, NULL) == HW_OK) {
+        hw_hyperwal_created_encode(&created, &encoded);
+        check(hw_hyperwal_created_decode(content(&encoded), &created_again, NULL) == HW_OK);
+        check(created.request == created_again.request && created.status == created_again.status &&
+              same(created.why, created_again.why) &&
+              memcmp(created.key, created_again.key, sizeof(created.key)) == 0);
+    }
+    hw_buffer_release(&encoded);
+}
+
 static void feed_log(struct hw_slice bytes)
 {
     struct hw_buffer encoded = {0};
@@ -121,6 +144,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
     struct hw_slice input = {bytes, size};
 
     feed_questions(input);
+    feed_creations((struct hw_slice){bytes, size});
     feed_answers(input);
     feed_names(input);
     feed_log(input);

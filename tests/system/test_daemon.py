@@ -156,7 +156,7 @@ def settings_of_file_and_command_line_are_joined(dir):
     shown = run("serve", "--config", conf, "--check-config", "--listen", "tcp://localhost:0",
                 "--identity", f"{dir}/other", dir).stdout
     check(shown == f"directory = {dir}\ndirectory = {dir}\nlisten = tcp://127.0.0.1:0\n"
-                   f"listen = tcp://localhost:0\nidentity = {dir}/other\nrest-after = 30\nstop-timeout = 7\n", shown)
+                   f"listen = tcp://localhost:0\nidentity = {dir}/other\ncreate-limit = 1000\nrest-after = 30\nstop-timeout = 7\n", shown)
     check(not os.path.exists(f"{dir}/other"), "a check made the identity")
 
 
@@ -289,6 +289,8 @@ def check_logged(dir, path, count):
 def restored(dir, path):
     run("restore", path, f"{dir}/../restored.db", "--force")
     with contextlib.closing(stock(f"{dir}/../restored.db")) as db:
+        if not db.execute("SELECT * FROM sqlite_schema").fetchall():
+            return -1  # the table is not logged yet
         return db.execute("SELECT count(*) FROM t").fetchone()[0]
 
 
@@ -404,6 +406,88 @@ for _ in range(int(sys.argv[3])):
 db.execute("PRAGMA hyperwal_seq").fetchall()
 db.close()
 """
+
+
+# ------------------------------------------------------------------ databases for clients
+
+
+def somebody(dir, name):
+    """The environment of another user, and the key of their identity."""
+    env = {"HYPERWAL_IDENTITY": f"{dir}/../{name}"}
+    return env, run("key", env=env).stdout.split()[0]
+
+
+def maker(dir, *lines):
+    """A server that makes databases for `maker` in dir/first; its arguments, and the environments."""
+    os.makedirs(f"{dir}/first", exist_ok=True)
+    os.makedirs(f"{dir}/second", exist_ok=True)
+    one, one_key = somebody(dir, "maker")
+    two, two_key = somebody(dir, "reader")
+    write(f"{dir}/keys", f"create new-* {one_key}\nread * {two_key}\n")
+    os.chmod(f"{dir}/keys", 0o600)
+    conf = setting(dir, f"directory = {dir}/first", f"directory = {dir}/second",
+                   f"listen = ipc://{dir}/socket", f"authorized-keys = {dir}/keys",
+                   f"identity = {dir}/../server", *lines)
+    return ("--config", conf), one, two
+
+
+def a_client_with_the_right_has_a_database_made(dir):
+    args, one, two = maker(dir)
+    url = f"ipc://{dir}/socket/"
+    with Server(*args) as server:
+        key = run("init", url + "new-app.db", env=one).stdout.split()[1]
+        check(server.line("new-app.db ").split()[1] == key, "key")
+        path = f"{dir}/first/new-app.db"
+        with contextlib.closing(stock(path)) as db:
+            check(db.execute("PRAGMA journal_mode").fetchone() == ("wal",), "mode")
+            db.execute("CREATE TABLE t(a INTEGER PRIMARY KEY, b TEXT)")
+            db.execute("INSERT INTO t(b) VALUES('first')")
+        check_logged(dir, path, 1)
+        check(key in run("key", url + "new-app.db", env=two).stdout, "read by others")
+        said = run("init", url + "new-app.db", env=one, code=1).stderr
+        check("there is a database of this name" in said, said)
+        said = run("init", url + "other.db", env=one, code=1).stderr
+        check("right" in said, said)
+        said = run("init", url + "new-two.db", env=two, code=1).stderr
+        check("right" in said, said)
+        check(server.said().count("event=access_refused") == 2, server.said())
+    check(sorted(os.listdir(f"{dir}/first")) == ["new-app.db", "new-app.db-hyper"],
+          os.listdir(f"{dir}/first"))
+    with Server(*args) as server:
+        check(names(server) == ["new-app.db"], server.lines)
+
+
+def names_of_new_databases_lead_nowhere_else(dir):
+    args, one, _ = maker(dir)
+    write(f"{dir}/keys", f"create * {somebody(dir, 'maker')[1]}\n")
+    before = sorted(os.listdir(dir))
+    with Server(*args):
+        for name in ("../escape.db", "a/b.db", ".hidden", "-dash", "x-wal", "x-shm", "x-journal",
+                     "x-hyper", "x.tmp", "..", "a b", "a%00b", "%2e%2e%2fescape", "a%0ab", "\u00e9.db",
+                     "0" * 64, "n" * 121):
+            done = subprocess.run([PROGRAM, "init", f"ipc://{dir}/socket/{name}"], text=True,
+                                  capture_output=True, timeout=LONG, check=False,
+                                  env={**os.environ, **one})
+            check(done.returncode in (1, 2) and done.stderr, name, done.returncode, done.stderr)
+        os.symlink(f"{dir}/outside", f"{dir}/first/link.db")
+        run("init", f"ipc://{dir}/socket/link.db", env=one, code=1)
+        os.mkdir(f"{dir}/first/old.db-hyper")
+        said = run("init", f"ipc://{dir}/socket/old.db", env=one, code=1).stderr
+        check("older database" in said, said)
+        check(not os.path.exists(f"{dir}/outside"), "through a link")
+    check(sorted(os.listdir(f"{dir}/first")) == ["link.db", "old.db-hyper"],
+          os.listdir(f"{dir}/first"))
+    check(sorted(os.listdir(dir)) == before, os.listdir(dir))
+
+
+def a_server_makes_no_more_databases_than_it_may(dir):
+    args, one, _ = maker(dir, "create-limit = 2")
+    with Server(*args):
+        for name in ("new-1.db", "new-2.db"):
+            run("init", f"ipc://{dir}/socket/{name}", env=one)
+        said = run("init", f"ipc://{dir}/socket/new-3.db", env=one, code=1).stderr
+        check("create-limit" in said, said)
+    check(not os.path.exists(f"{dir}/first/new-3.db"), "made")
 
 
 # -------------------------------------------------------------------- the service manager

@@ -123,6 +123,53 @@ static void answers_to_lookups_come_back(void **state)
     hw_buffer_release(&buffer);
 }
 
+static void wishes_for_databases_come_back(void **state)
+{
+    struct hw_hyperwal_create create = {.request = 300, .name = slice("new.db"), .page_size = 512},
+                              out;
+    struct hw_buffer buffer = {0};
+    struct hw_error err;
+
+    (void)state;
+    hw_hyperwal_create_encode(&create, &buffer);
+    assert_int_equal(hw_hyperwal_create_decode(content(&buffer), &out, &err), HW_OK);
+    assert_int_equal(out.request, 300);
+    assert_int_equal(out.page_size, 512);
+    assert_int_equal(out.name.size, 6);
+    assert_memory_equal(out.name.bytes, "new.db", 6);
+    check_prefixes(&buffer, hw_hyperwal_create_decode(bytes, &out, &err));
+    hw_buffer_release(&buffer);
+}
+
+static void answers_to_wishes_come_back(void **state)
+{
+    struct hw_hyperwal_created created = {.request = 5, .status = HW_CREATE_MADE}, out;
+    struct hw_buffer buffer = {0};
+    struct hw_error err;
+    char why[HW_CREATE_WHY_MAX + 1];
+
+    (void)state;
+    memset(created.key, 3, sizeof(created.key));
+    hw_hyperwal_created_encode(&created, &buffer);
+    assert_int_equal(hw_hyperwal_created_decode(content(&buffer), &out, &err), HW_OK);
+    assert_int_equal(out.status, HW_CREATE_MADE);
+    assert_memory_equal(out.key, created.key, HW_KEY_SIZE);
+    check_prefixes(&buffer, hw_hyperwal_created_decode(bytes, &out, &err));
+
+    hw_buffer_clear(&buffer);
+    memset(why, 'y', sizeof(why)); /* one byte is cut off */
+    created.status = HW_CREATE_FAILED;
+    created.why = (struct hw_slice){(const uint8_t *)why, sizeof(why)};
+    hw_hyperwal_created_encode(&created, &buffer);
+    assert_int_equal(hw_hyperwal_created_decode(content(&buffer), &out, &err), HW_OK);
+    assert_int_equal(out.status, HW_CREATE_FAILED);
+    assert_int_equal(out.why.size, HW_CREATE_WHY_MAX);
+    buffer.bytes[1] = HW_CREATE_FAILED + 1;
+    assert_int_equal(hw_hyperwal_created_decode(content(&buffer), &out, &err), HW_EPROTOCOL);
+    buffer.bytes[1] = HW_CREATE_FAILED;
+    check_prefixes(&buffer, hw_hyperwal_created_decode(bytes, &out, &err));
+}
+
 static void states_come_back(void **state)
 {
     struct hw_hyperwal_state told = {.request = 5, .json = slice("{}")}, out;
@@ -216,6 +263,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(queries_come_back_with_and_without_a_name),
         cmocka_unit_test(long_names_are_refused),
         cmocka_unit_test(answers_to_lookups_come_back),
+        cmocka_unit_test(wishes_for_databases_come_back),
+        cmocka_unit_test(answers_to_wishes_come_back),
         cmocka_unit_test(states_come_back),
         cmocka_unit_test(names_come_back_and_false_counts_do_not),
         cmocka_unit_test(acknowledgements_and_urges_come_back),
