@@ -372,6 +372,36 @@ static void a_last_close_that_waits_for_a_check_makes_no_gap(void **state)
     assert_int_equal(gaps(), 0);
 }
 
+/* So it was under load: the worker is killed, its successor checks, and the application ends. */
+static void a_last_close_while_a_successor_checks_makes_no_gap(void **state)
+{
+    struct hw_vfs_options options = {.name = "hwsim2", .base = sim_vfs(sim), .env = sim_env(sim)};
+    struct sim_fault death = {.kind = SIM_KILL, .at = 1};
+    sqlite3 *db, *worker;
+
+    (void)state;
+    assert_int_equal(hw_vfs_register(&options, NULL), HW_OK);
+    sim_set_process(sim, 2);
+    worker = open_with("hwsim2");
+    run_sql(worker, "PRAGMA journal_mode=WAL; CREATE TABLE t(a INTEGER PRIMARY KEY, b)");
+    (void)logged(worker);
+    sim_set_process(sim, 0);
+    db = open_with("hwsim");
+    run_sql(db, "BEGIN IMMEDIATE; ROLLBACK"); /* as a writer it has not to wait any more */
+    sim_set_process(sim, 2);
+    sim_set_fault(sim, &death);
+    (void)sqlite3_close(worker); /* of one who is dead */
+    sim_set_fault(sim, NULL);
+    sim_kill(sim, 2);
+    sim_set_process(sim, 0);
+    sim_file_remove(sim, "/app.db-hyper/position"); /* it was about to be written */
+    step(capture_of(db));                           /* the check begins */
+    run_sql(db, "INSERT INTO t VALUES(1, 'meanwhile')");
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+    hw_vfs_unregister("hwsim2");
+    assert_int_equal(gaps(), 0);
+}
+
 /*
  * New pages go into the WAL, the last of them once more, and all are taken back: SQLite before
  * 3.50.2 then writes the frames of the transaction without checksums.
@@ -561,6 +591,7 @@ int main(int argc, char **argv)
         TEST(a_last_close_that_waits_for_a_check_makes_no_gap),
         TEST(a_worker_finds_its_place_by_a_frame_without_checksum),
         TEST(a_commit_without_checksum_is_logged_in_exclusive_mode),
+        TEST(a_last_close_while_a_successor_checks_makes_no_gap),
         TEST(a_log_that_was_being_pruned_verifies_after_any_end),
     };
 
