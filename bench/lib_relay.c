@@ -5,17 +5,32 @@
 #include <errno.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { PAIRS_MAX = 8, CHUNK = 64 << 10 };
+enum { PAIRS_MAX = 8, CHUNK = 64 << 10, WAITING_MAX = 64 << 20 };
+
+struct piece { /* what is under way */
+    struct piece *next;
+    uint64_t due_ns;
+    size_t size;
+    char bytes[];
+};
+
+struct way { /* towards one end */
+    struct piece *first, **last;
+    size_t size;
+};
 
 struct relay {
     int listener, in, out;
     unsigned port;
-    int ends[2 * PAIRS_MAX]; /* 2i the one who came, 2i + 1 the one we dialed; -1: free */
-    uint64_t bytes[2];       /* up, down */
+    uint64_t delay_ns;
+    int ends[2 * PAIRS_MAX];        /* 2i the one who came, 2i + 1 the one we dialed; -1: free */
+    struct way ways[2 * PAIRS_MAX]; /* to that end */
+    uint64_t bytes[2];              /* up, down */
 };
 
 static struct sockaddr_in loopback(unsigned port)
@@ -46,11 +61,54 @@ static void pair_accept(struct relay *relay)
     close(to);
 }
 
+static void way_clear(struct way *way)
+{
+    while (way->first != NULL) {
+        struct piece *next = way->first->next;
+
+        free(way->first);
+        way->first = next;
+    }
+    *way = (struct way){0};
+}
+
 static void pair_close(struct relay *relay, unsigned end)
 {
     close(relay->ends[end]);
     close(relay->ends[end ^ 1]);
     relay->ends[end] = relay->ends[end ^ 1] = -1;
+    way_clear(&relay->ways[end]);
+    way_clear(&relay->ways[end ^ 1]);
+}
+
+static bool write_all(int to, const char *bytes, size_t size)
+{
+    for (size_t done = 0; done < size;) {
+        ssize_t wrote = write(to, bytes + done, size - done);
+
+        if (wrote <= 0)
+            return false;
+        done += (size_t)wrote;
+    }
+    return true;
+}
+
+static void keep_back(struct relay *relay, unsigned to, const char *bytes, size_t size)
+{
+    struct way *way = &relay->ways[to];
+    struct piece *piece = malloc(sizeof(*piece) + size);
+
+    if (piece == NULL)
+        bench_die("relay: no memory");
+    piece->next = NULL;
+    piece->due_ns = bench_now_ns() + relay->delay_ns;
+    piece->size = size;
+    memcpy(piece->bytes, bytes, size);
+    if (way->first == NULL)
+        way->last = &way->first;
+    *way->last = piece;
+    way->last = &piece->next;
+    way->size += size;
 }
 
 static void pass_on(struct relay *relay, unsigned end)
@@ -58,20 +116,40 @@ static void pass_on(struct relay *relay, unsigned end)
     static char bytes[CHUNK];
     ssize_t size = read(relay->ends[end], bytes, sizeof(bytes));
 
-    for (ssize_t done = 0; done < size;) {
-        ssize_t wrote = write(relay->ends[end ^ 1], bytes + done, (size_t)(size - done));
-
-        if (wrote <= 0) {
-            size = -1;
-            break;
-        }
-        done += wrote;
-    }
+    if (size > 0 && relay->delay_ns > 0)
+        keep_back(relay, end ^ 1, bytes, (size_t)size);
+    else if (size > 0 && !write_all(relay->ends[end ^ 1], bytes, (size_t)size))
+        size = -1;
     if (size <= 0) {
         pair_close(relay, end);
         return;
     }
     relay->bytes[end & 1] += (uint64_t)size;
+}
+
+/* What is due goes out; milliseconds until something else is, -1: nothing is under way. */
+static int deliver(struct relay *relay)
+{
+    uint64_t now = bench_now_ns(), next = UINT64_MAX;
+
+    for (unsigned i = 0; i < 2 * PAIRS_MAX; i++) {
+        struct way *way = &relay->ways[i];
+
+        while (way->first != NULL && way->first->due_ns <= now) {
+            struct piece *piece = way->first;
+
+            if (!write_all(relay->ends[i], piece->bytes, piece->size)) {
+                pair_close(relay, i);
+                break;
+            }
+            way->first = piece->next;
+            way->size -= piece->size;
+            free(piece);
+        }
+        if (way->first != NULL && way->first->due_ns < next)
+            next = way->first->due_ns;
+    }
+    return next == UINT64_MAX ? -1 : (int)((next - now) / 1000000) + 1;
 }
 
 static void body(void *ctx, int in, int out)
@@ -83,8 +161,9 @@ static void body(void *ctx, int in, int out)
         struct pollfd fds[2 + 2 * PAIRS_MAX] = {{in, POLLIN, 0}, {relay->listener, POLLIN, 0}};
 
         for (unsigned i = 0; i < 2 * PAIRS_MAX; i++)
-            fds[2 + i] = (struct pollfd){relay->ends[i], POLLIN, 0};
-        if (poll(fds, 2 + 2 * PAIRS_MAX, -1) < 0 && errno != EINTR)
+            fds[2 + i] = (struct pollfd){
+                relay->ways[i ^ 1].size < WAITING_MAX ? relay->ends[i] : -1, POLLIN, 0};
+        if (poll(fds, 2 + 2 * PAIRS_MAX, deliver(relay)) < 0 && errno != EINTR)
             bench_die("poll: %s", strerror(errno));
         if (fds[0].revents != 0) {
             uint64_t ask;
@@ -105,7 +184,12 @@ static void body(void *ctx, int in, int out)
 
 void bench_relay_prepare(struct bench_relay *relay)
 {
-    struct relay own = {0};
+    bench_relay_prepare_far(relay, 0);
+}
+
+void bench_relay_prepare_far(struct bench_relay *relay, unsigned one_way_ms)
+{
+    struct relay own = {.delay_ns = one_way_ms * UINT64_C(1000000)};
     struct sockaddr_in address = loopback(0);
     socklen_t size = sizeof(address);
 

@@ -1,5 +1,5 @@
 /*
- * bench/lib_relay.h - a relay on loopback that counts the bytes of both directions
+ * bench/lib_relay.h - a relay on loopback that counts the bytes of both directions, and may be slow
  */
 #ifndef HW_BENCH_LIB_RELAY_H
 #define HW_BENCH_LIB_RELAY_H
@@ -13,6 +13,8 @@ struct bench_relay {
 
 /* Listen, in a process made by fork: before a database is open here. */
 void bench_relay_prepare(struct bench_relay *relay);
+/* The same, with everything delayed by so much each way, and nothing lost or reordered. */
+void bench_relay_prepare_far(struct bench_relay *relay, unsigned one_way_ms);
 /* From now on every connection is passed on to 127.0.0.1:`port`. */
 void bench_relay_connect(struct bench_relay *relay, unsigned port);
 /* Bytes since the last call: towards `port`, and back. */
