@@ -516,6 +516,10 @@ static enum hw_status open_once(const struct hw_vfs_remote *remote, const char *
 
     if (status == HW_OK && (!place.is_remote || place.count > HW_HUB_SOURCES_MAX))
         status = hw_fail(err, HW_EMISUSE, "%s: no database elsewhere", remote->name);
+    for (size_t i = 0; status == HW_OK && remote->server != NULL && i < place.count; i++) {
+        place.addresses[i].has_server = true;
+        memcpy(place.addresses[i].server, remote->server, HW_KEY_SIZE);
+    }
     if (status == HW_OK)
         status = cache_find(remote, root, &place, &cache, err);
     hw_place_release(&place);

@@ -154,7 +154,8 @@ static enum hw_status open_cache(struct hw_shim_file *file, const char *url,
                                    .timeout_ms = uri->timeout_ms,
                                    .cache_max = uri->cache_max,
                                    .hydrate = uri->hydrate,
-                                   .past = uri->past};
+                                   .past = uri->past,
+                                   .server = uri->has_server ? uri->server : NULL};
     enum hw_status status = check(shim, uri, flags, err);
 
     return status == HW_OK ? shim->remotes->open(&remote, &file->cache, err) : status;

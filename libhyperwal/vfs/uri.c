@@ -5,6 +5,7 @@
 
 #include "base/sqlite.h"
 #include "env/peer_table.h"
+#include "hypercore/manifest.h"
 
 enum { TIMEOUT_DEFAULT_MS = 10000, REPLICAS_DEFAULT = 1, REPLICAS_MAX = HW_PEER_ROWS };
 
@@ -155,8 +156,15 @@ static enum hw_status parse_remote(const char *name, struct hw_uri *uri, struct 
 {
     static const char *const local[] = {"log",      "storage",    "listen",    "durability",
                                         "replicas", "on_timeout", "immutable", "nolock"};
+    const char *server = sqlite3_uri_parameter(name, "server");
     enum hw_status status = number(name, "cache_max", INT64_MAX, &uri->cache_max, err);
 
+    uri->has_server = server != NULL;
+    if (uri->has_server && !hw_key_parse(server, uri->server))
+        return hw_fail(err, HW_EMISUSE,
+                       "URI parameter server: '%.80s' is no key, which has 64 hex digits or 52 "
+                       "characters of z-base-32",
+                       server);
     if (status >= 0)
         status = choose(name, "hydrate", "0", "1", &uri->hydrate, err);
     for (size_t i = 0; i < sizeof(local) / sizeof(local[0]) && uri->refused == NULL; i++) {

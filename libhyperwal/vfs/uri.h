@@ -26,9 +26,11 @@ struct hw_uri {
     bool continue_on_timeout;
     bool past; /* seq, time or label is given: `target` says which state */
     struct hw_target target;
-    bool pass_through;   /* immutable or nolock: nothing to capture */
-    bool hydrate;        /* a remote database: fetch all of it in the background */
-    uint64_t cache_max;  /* bytes of all caches; 0: not given */
+    bool pass_through;  /* immutable or nolock: nothing to capture */
+    bool hydrate;       /* a remote database: fetch all of it in the background */
+    uint64_t cache_max; /* bytes of all caches; 0: not given */
+    bool has_server;    /* a remote database: from the server with this identity key alone */
+    uint8_t server[32];
     const char *refused; /* the first parameter given that a remote database has not; or NULL */
 };
 

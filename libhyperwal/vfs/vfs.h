@@ -54,14 +54,15 @@ void hw_vfs_lazy_detach(struct hw_vfs_lazy *lazy); /* no file of it is open */
 
 struct hw_cache; /* the cache of a remote database in this process: node/cache.h */
 
-struct hw_vfs_remote {   /* what is to be opened */
-    const char *name;    /* the URL, or another name that stands for one */
-    sqlite3_vfs *base;   /* for its files, borrowed for ever */
-    sqlite3_vfs *cache;  /* the same, with holes filled: "hyperwal-cache" */
-    uint64_t timeout_ms; /* without anything coming */
-    uint64_t cache_max;  /* of all caches; 0: as the environment says, or the default */
-    bool hydrate;        /* fetch all of it in the background */
-    bool past;           /* only its log is wanted */
+struct hw_vfs_remote {     /* what is to be opened */
+    const char *name;      /* the URL, or another name that stands for one */
+    sqlite3_vfs *base;     /* for its files, borrowed for ever */
+    sqlite3_vfs *cache;    /* the same, with holes filled: "hyperwal-cache" */
+    uint64_t timeout_ms;   /* without anything coming */
+    uint64_t cache_max;    /* of all caches; 0: as the environment says, or the default */
+    bool hydrate;          /* fetch all of it in the background */
+    bool past;             /* only its log is wanted */
+    const uint8_t *server; /* identity key of the one that is to answer; NULL: the known one */
 };
 
 struct hw_cache_status {

@@ -15,7 +15,8 @@ import tempfile
 import time
 import traceback
 
-from test_network import LONG, Skip, background, check, follower, make, run, server
+from test_network import (LONG, Skip, background, check, follower, load_extension, make, run,
+                          server)
 
 
 def wait_until(condition, what, process=None):
@@ -260,6 +261,50 @@ def server_with_another_key_is_not_spoken_to(dir):
         check(new_key in open(known, encoding="utf-8").read(), "not written again")
 
 
+def open_through_the_vfs(url, environment, **parameters):
+    """How many rows there are, in a process of its own; None: it cannot be opened."""
+    parent, child = os.pipe()
+    process = os.fork()
+    if process == 0:
+        os.environ.update(environment)
+        rows = b""
+        try:
+            keep = load_extension()
+            extra = "".join(f"&{name}={value}" for name, value in parameters.items())
+            db = sqlite3.connect(f"file:{url}?vfs=hyperwal&timeout=20000{extra}", uri=True)
+            rows = b"%d" % db.execute("SELECT count(*) FROM t").fetchone()[0]
+            db.close()
+            keep.close()
+        except sqlite3.Error:
+            pass
+        os.write(child, rows)
+        os._exit(0)
+    os.close(child)
+    with os.fdopen(parent, "rb") as file:
+        text = file.read()
+    os.waitpid(process, 0)
+    return int(text) if text else None
+
+
+def remote_database_is_opened_from_the_server_that_is_known(dir):
+    make("app.db")
+    client, _ = someone(dir, "client")
+    client["HYPERWAL_CACHE"] = os.path.join(dir, "cache")
+    old, old_key = someone(dir, "old")
+    new, new_key = someone(dir, "new")
+    with server("app.db", environment=old) as primary:
+        url = primary.urls["app.db"]
+        check(open_through_the_vfs(url, client) == 100, "the known one")
+        check(open_through_the_vfs(url, client, server=old_key) == 100, "the one that is named")
+        check(open_through_the_vfs(url, client, server=new_key) is None, "another one is named")
+        check(open_through_the_vfs(url, client, server="nonsense") is None, "no key")
+    listen = re.sub(r"^hyper(://[^/]+)/.*", r"tcp\1", url)
+    check(open_through_the_vfs(url, client) == 100, "out of reach")
+    with server("app.db", listen=listen, environment=new):
+        check(open_through_the_vfs(url, client) is None, "another one than the known one")
+        check(open_through_the_vfs(url, client, server=new_key) == 100, "it is named")
+
+
 def sockets_of_this_machine_are_not_written_down(dir):
     make("app.db")
     client, _ = someone(dir, "client")
@@ -291,7 +336,8 @@ TESTS = (rights_depend_on_key_and_name, without_rules_this_machine_reads_and_no_
          users_own_file_is_found_without_an_option, who_follows_is_told_to_those_who_may_write,
          file_that_is_wrong_is_refused, right_that_is_taken_back_ends_what_used_it,
          reload_takes_the_keys_of_the_configuration_and_of_the_file,
-         server_with_another_key_is_not_spoken_to, sockets_of_this_machine_are_not_written_down,
+         server_with_another_key_is_not_spoken_to,
+         remote_database_is_opened_from_the_server_that_is_known, sockets_of_this_machine_are_not_written_down,
          known_servers_that_cannot_be_believed_stop_everybody)
 
 
