@@ -136,6 +136,23 @@ static void unlink_log(struct hub_link *link)
     conn_touch(conn);
 }
 
+static bool may_write(const struct hub_link *link)
+{
+    const uint8_t *key = hw_peer_remote_key(link->conn->peer);
+
+    return (access_rights_to_log(link->log, key) & HW_RIGHT_WRITE) != 0;
+}
+
+/* It may still read; the lease that it has is for others now. */
+static void end_writes(struct hub_link *link)
+{
+    const struct hub_log *log = link->log;
+
+    conn_tell_refusal(link->conn, slice_of(log->names != NULL ? log->names->name : ""), "write",
+                      "the right to write it was taken back");
+    writes_unlinked(link);
+}
+
 /* There are new rules: who is here against them goes. */
 static void apply(struct hw_hub *hub)
 {
@@ -156,6 +173,8 @@ static void apply(struct hw_hub *hub)
             next = link->next_of_conn;
             if (!may_link(conn, link->log))
                 unlink_log(link);
+            else if (link->write_client != 0 && !may_write(link))
+                end_writes(link);
         }
     }
 }

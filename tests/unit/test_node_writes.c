@@ -332,6 +332,38 @@ static void who_may_not_write_is_refused_and_a_copy_takes_no_writes(void **state
     server_stop(&s);
 }
 
+static void who_loses_the_right_to_write_loses_the_lease_at_once(void **state)
+{
+    enum { SOON_MS = 5000 }; /* before the lease is over of itself */
+    struct place *f = *state;
+    struct server s;
+    struct client c[2];
+    struct hw_write_answer answer;
+    struct hw_slice rules;
+    char text[256], key[2 * HW_KEY_SIZE + 1];
+
+    server_start(f, &s, "tcp://127.0.0.1:0");
+    client_start(f, &c[0], &s, "c");
+    client_start(f, &c[1], &s, "d");
+    client_begin(f, &c[0]); /* and it does not end */
+    hw_key_format(hw_hub_identity(c[1].hub), key);
+    (void)snprintf(text, sizeof(text), "read * any\nwrite app.db %s\n", key);
+    rules = (struct hw_slice){(const uint8_t *)text, strlen(text)};
+    assert_ok(hw_hub_set_rules(s.hub, rules, &f->err));
+    assert_ok(hw_mirror_write_begin(c[1].mirror, SOON_MS, &c[1].fence, &c[1].length, &f->err));
+    answer = client_commit(&s, &c[0], increment, NULL);
+    assert_int_equal(answer.status, HW_WRITE_REFUSED);
+    answer = client_commit(&s, &c[1], increment, NULL);
+    if (answer.status != HW_WRITE_OK)
+        fail_msg("%u: %s", (unsigned)answer.status, answer.text);
+    hw_mirror_write_end(c[0].mirror);
+    hw_mirror_write_end(c[1].mirror);
+    assert_int_equal(value(s.db), 1);
+    client_stop(&c[0]);
+    client_stop(&c[1]);
+    server_stop(&s);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -349,6 +381,8 @@ int main(int argc, char **argv)
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(who_may_not_write_is_refused_and_a_copy_takes_no_writes,
                                         setup, teardown),
+        cmocka_unit_test_setup_teardown(who_loses_the_right_to_write_loses_the_lease_at_once, setup,
+                                        teardown),
     };
 
     if (argc > 1) /* one test, by name or pattern */
