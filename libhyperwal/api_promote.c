@@ -244,6 +244,8 @@ static enum hw_status promote(struct hw_promotion *p, hyperwal_promotion *out, s
     if (hw_api_has_file(p->env, p->dir, "replica")) {
         if (!hw_promotion_is_decided(p))
             status = hw_promotion_catch_up(p, err);
+        if (status == HW_OK && p->from != NULL && !hw_promotion_is_decided(p))
+            status = hw_promotion_hand_over(p, err);
         if (status == HW_OK)
             status = hw_replica_lock(p->env, p->path, &lock, err);
         if (status == HW_OK)
@@ -276,6 +278,15 @@ static enum hw_status peers_take(struct hw_promotion *p, const char *const *peer
         }
     }
     p->source_count = p->peer_count;
+    if (p->from != NULL && hw_address_is_remote(p->from) &&
+        (p->peer_count == 0 || hw_address_is_remote(p->peers[0]))) {
+        bool is_known = false;
+
+        for (unsigned i = 0; i < p->peer_count; i++)
+            is_known = is_known || strcmp(p->peers[i], p->from) == 0;
+        if (!is_known)
+            p->peers[p->peer_count++] = p->from;
+    }
     for (unsigned i = 0; i < count; i++) {
         if (p->peer_count == HW_PROMOTION_PEERS_MAX)
             return hw_fail(err, HW_EMISUSE, "more than %d peers", HW_PROMOTION_PEERS_MAX);

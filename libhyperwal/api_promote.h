@@ -42,6 +42,13 @@ struct hw_promotion {
  */
 enum hw_status hw_promotion_catch_up(struct hw_promotion *promotion,
                                      struct hw_error *err) HW_MUST_CHECK;
+/*
+ * The primary `from` ends its log in favour of the one in `next`, and all of it is applied.  A
+ * failure: it stays the primary, or it ended its log and the next call goes on from there; the
+ * message says which.
+ */
+enum hw_status hw_promotion_hand_over(struct hw_promotion *promotion,
+                                      struct hw_error *err) HW_MUST_CHECK;
 /* The key of the log in `next`, made if there is none. */
 enum hw_status hw_promotion_prepare(struct hw_promotion *promotion, uint8_t key[HW_KEY_SIZE],
                                     struct hw_error *err) HW_MUST_CHECK;

@@ -7,7 +7,8 @@
 #include "base/alloc.h"
 
 enum {
-    ASK_MS = 4000, /* a peer that does not answer by then is not reachable */
+    HAND_OVER_MS = 5000, /* for writers to end their transactions */
+    ASK_MS = 4000,       /* a peer that does not answer by then is not reachable */
     STEP_MS = 200,
     PATIENCE_MS = 15000, /* without a block that came */
     ALONE_MS = 1000,     /* the same, if nobody is there who could send one */
@@ -214,4 +215,76 @@ enum hw_status hw_promotion_catch_up(struct hw_promotion *p, struct hw_error *er
                    "them",
                    p->path, (unsigned long long)lag,
                    who != NULL ? who : "nobody answers who has them");
+}
+
+/* ----------------------------------------------------------------------------- handing over */
+
+/* A database of this machine: whoever writes it does it; if nobody has it open, we do. */
+static enum hw_status hand_over_local(struct hw_promotion *p, const uint8_t key[HW_KEY_SIZE],
+                                      uint64_t *seq, struct hw_error *err)
+{
+    char *dir = NULL, *error = NULL;
+    sqlite3 *db = NULL;
+    enum hw_status status = hw_api_log_dir(p->env, p->from, &dir, err);
+
+    if (status == HW_OK && !is_written(p->env, dir)) {
+        int code = hyperwal_open(p->from, SQLITE_OPEN_READWRITE, &db, &error);
+
+        if (code == SQLITE_OK)
+            code = sqlite3_exec(db, "SELECT count(*) FROM sqlite_schema", NULL, NULL, NULL);
+        if (code != SQLITE_OK)
+            status =
+                hw_fail(err, HW_EIO, "%s: %s", p->from, error != NULL ? error : sqlite3_errmsg(db));
+        sqlite3_free(error);
+    }
+    if (status == HW_OK)
+        status = hw_capture_hand_over(p->env, dir, key, HAND_OVER_MS, seq, err);
+    (void)sqlite3_close(db); /* nothing was prepared on it */
+    hw_free(dir);
+    return status;
+}
+
+static enum hw_status hand_over(struct hw_promotion *p, const uint8_t key[HW_KEY_SIZE],
+                                uint64_t *seq, struct hw_error *err)
+{
+    struct hw_address address;
+    enum hw_status status;
+
+    if (!hw_address_is_remote(p->from))
+        return hand_over_local(p, key, seq, err);
+    status = hw_address_parse(p->from, &address, err);
+    if (status == HW_OK && p->node == NULL)
+        status = hw_api_node_open(NULL, &p->node, err);
+    if (status == HW_OK)
+        status =
+            hw_hub_hand_over(p->node->hub, &address, key, 2 * (uint64_t)HAND_OVER_MS, seq, err);
+    return status;
+}
+
+enum hw_status hw_promotion_hand_over(struct hw_promotion *p, struct hw_error *err)
+{
+    hyperwal_follower *follower = NULL;
+    uint8_t key[HW_KEY_SIZE];
+    uint64_t seq = 0;
+    enum hw_status status = hw_promotion_prepare(p, key, err);
+
+    if (status == HW_OK)
+        status = hand_over(p, key, &seq, err);
+    if (status != HW_OK)
+        return status;
+    /* From here on the old primary has ended: what is missing is asked for until it is here. */
+    status = follow_open(p, &follower, err);
+    if (status == HW_OK) {
+        status = follow(p, follower, seq + 1, err);
+        hyperwal_follow_close(follower);
+    }
+    if (status == HW_END)
+        status =
+            hw_fail(err, HW_ETIMEOUT, "blocks up to seq %llu do not come", (unsigned long long)seq);
+    if (status != HW_OK)
+        return hw_prefix(err, status,
+                         "%s has ended its log, and waits for %s to go on: call this again when it "
+                         "can be reached",
+                         p->from, p->path);
+    return HW_OK;
 }

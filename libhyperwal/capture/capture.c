@@ -411,6 +411,9 @@ enum hw_status hw_capture_enter_exclusive(struct hw_capture *capture, bool has_s
     uint64_t deadline = env->ops->monotonic_ns(env) + ROLE_WAIT_NS;
     enum hw_status status;
 
+    if (hw_gate_may_write(capture, err) != SQLITE_OK)
+        return hw_fail(err, HW_EBUSY, "%s: its log is handed over to another primary",
+                       capture->path);
     hw_shared_set_yield(capture->shared, capture->process_id);
     for (;;) {
         uint32_t seen = hw_shared_wake_count(capture->shared);

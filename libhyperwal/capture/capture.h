@@ -27,6 +27,7 @@
 #include "entry/entry.h"
 #include "env/env.h"
 #include "env/peer_table.h"
+#include "env/shared_page.h"
 #include "hypercore/hypercore.h"
 #include "wal/wal.h"
 
@@ -154,6 +155,11 @@ bool hw_gate_is_logged(struct hw_capture *capture);
  */
 void hw_gate_write_lock(struct hw_capture *capture);
 /*
+ * Before that: may anybody write?  SQLITE_BUSY: the log is being handed over just now.
+ * SQLITE_READONLY: it was, and another primary goes on.
+ */
+int hw_gate_may_write(struct hw_capture *capture, struct hw_error *err);
+/*
  * After the base's lock of WRITE: delays the writer, bounded, when the WAL has passed its limit,
  * and checkpoints: nobody else commits now, so only what is in the log is copied.
  */
@@ -200,6 +206,22 @@ enum hw_status hw_capture_label(struct hw_capture *capture, const char *name, ui
 enum hw_status hw_capture_prune(struct hw_capture *capture, uint64_t keep_from_seq, bool dry_run,
                                 uint64_t timeout_ms, uint64_t *freed,
                                 struct hw_error *err) HW_MUST_CHECK;
+
+/*
+ * Ask the worker of the log in `dir`, whoever that is, to end the log in favour of another one
+ * with this key: writers wait, all that is committed is logged, and a switch is the last entry.
+ * *seq: of that.  HW_EBUSY, HW_ETIMEOUT: a writer did not end in time, or nobody has the database
+ * open; nothing was changed.  Asked again for the same key it answers the same.
+ */
+enum hw_status hw_capture_hand_over(struct hw_env *env, const char *dir, const uint8_t key[32],
+                                    uint64_t timeout_ms, uint64_t *seq,
+                                    struct hw_error *err) HW_MUST_CHECK;
+/* The same without waiting: begin, and look for the answer; HW_AGAIN: there is none yet. */
+enum hw_status hw_handover_post(struct hw_shared_page *page, const uint8_t key[32],
+                                uint64_t timeout_ms, uint32_t *slot,
+                                struct hw_error *err) HW_MUST_CHECK;
+enum hw_status hw_handover_collect(struct hw_shared_page *page, uint32_t slot, uint64_t *seq,
+                                   struct hw_error *err) HW_MUST_CHECK;
 
 /* Commits whose wait for durability ended without it. */
 void hw_capture_unconfirmed(struct hw_capture *capture, uint64_t seq);

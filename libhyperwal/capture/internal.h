@@ -54,7 +54,13 @@ enum {
 
 enum worker_state { WORKER_IDLE, WORKER_CHECKING, WORKER_RUNNING, WORKER_STALLED, WORKER_RELEASED };
 
-enum request_kind { REQUEST_SNAPSHOT = 1, REQUEST_LABEL, REQUEST_PRUNE, REQUEST_PRUNE_DRY };
+enum request_kind {
+    REQUEST_SNAPSHOT = 1,
+    REQUEST_LABEL,
+    REQUEST_PRUNE,
+    REQUEST_PRUNE_DRY,
+    REQUEST_HANDOVER
+};
 
 /* --------------------------------------------------------------------------------- sums.c */
 
@@ -180,6 +186,14 @@ struct hw_worker {
     bool check_at_logged; /* at the place where the log ends by other evidence, not as of now */
     char check_reason[160];
     struct snapshot_work snapshot;
+    bool is_ended; /* the log ended with a switch: nothing is added any more */
+    struct {
+        bool is_active;
+        bool holds_write;         /* the WRITE lock of the wal-index, by the capture's own handle */
+        uint32_t slot;            /* of the mailbox: who asked */
+        uint8_t key[HW_KEY_SIZE]; /* of the log that goes on */
+        uint64_t deadline_ns;
+    } handover;
 };
 
 struct hw_capture {
@@ -274,6 +288,34 @@ struct hw_entry_header hw_worker_entry(struct hw_capture *capture, enum hw_entry
 /* Commit the batch with `note` and adopt it; on failure the batch is gone. */
 enum hw_status hw_worker_commit(struct hw_capture *capture, const struct hw_note *note,
                                 struct hw_error *err) HW_MUST_CHECK;
+
+/* Follows the WAL into a new round; *pending: frames that are committed and not logged. */
+enum hw_status hw_worker_pending(struct hw_capture *capture, struct hw_wal_index_header *header,
+                                 uint32_t *pending, struct hw_error *err) HW_MUST_CHECK;
+
+/* ------------------------------------------------------------------------------- handover.c */
+
+/* Somebody asks for it, in this slot: what cannot be done at all fails at once. */
+enum hw_status hw_handover_begin(struct hw_capture *capture, uint32_t slot,
+                                 const struct hw_request *request,
+                                 struct hw_error *err) HW_MUST_CHECK;
+/*
+ * Keep writers out.  HW_AGAIN: one is at work still, look again at *deadline_ns.  A failure was
+ * told to whoever asked.
+ */
+enum hw_status hw_handover_keep_out(struct hw_capture *capture, uint64_t *deadline_ns,
+                                    struct hw_error *err) HW_MUST_CHECK;
+/* All is logged, and nobody writes: end the log.  A failure was told. */
+enum hw_status hw_handover_end(struct hw_capture *capture, struct hw_error *err) HW_MUST_CHECK;
+/* It is not to be: writers go on. */
+void hw_handover_give_up(struct hw_capture *capture, enum hw_status status,
+                         const struct hw_error *err);
+/* The worker lets go of the database. */
+void hw_handover_let_go(struct hw_capture *capture);
+/* Does the log end with a switch to another one?  Says so to all who write. */
+enum hw_status hw_handover_look(struct hw_capture *capture, struct hw_error *err) HW_MUST_CHECK;
+/* Answer one who asks something of a log that ended.  HW_END: nobody does. */
+enum hw_status hw_handover_answer(struct hw_capture *capture, struct hw_error *err) HW_MUST_CHECK;
 
 /* ---------------------------------------------------------------------------------- batch.c */
 

@@ -238,6 +238,11 @@ enum hw_status hw_request_step(struct hw_capture *capture, struct hw_error *err)
         capture->worker.snapshot.forced = true;
         capture->worker.snapshot.requests |= 1U << slot;
         return HW_OK; /* answered when it is durable */
+    case REQUEST_HANDOVER:
+        status = hw_handover_begin(capture, slot, &request, err);
+        if (status == HW_OK)
+            return HW_OK; /* answered when it is done */
+        break;
     case REQUEST_PRUNE:
     case REQUEST_PRUNE_DRY:
         status = prune(capture, request.argument, request.kind == REQUEST_PRUNE_DRY, &result, err);

@@ -135,7 +135,7 @@ static enum hw_status open_core(struct hw_capture *capture, struct hw_error *err
     worker->logged_at = worker->note.at;
     if (status == HW_OK)
         status = read_genesis(worker, err);
-    return status;
+    return status == HW_OK ? hw_handover_look(capture, err) : status;
 }
 
 static void close_core(struct hw_worker *worker)
@@ -203,6 +203,7 @@ void hw_worker_let_go(struct hw_capture *capture)
     struct hw_worker *worker = &capture->worker;
 
     hw_snapshot_reset(worker);
+    hw_handover_let_go(capture);
     /* Without a log that could be opened there is nothing to begin anew. */
     if (worker->has_role && worker->core != NULL && worker->state != WORKER_IDLE) {
         hw_worker_set_state(capture, WORKER_IDLE);
@@ -379,6 +380,8 @@ enum hw_status hw_worker_commit(struct hw_capture *capture, const struct hw_note
         status = hw_fail(err, HW_ENOMEM, "%s: no memory for a note", capture->path);
     if (status == HW_OK)
         status = check_fork(capture, err);
+    if (status == HW_OK && worker->is_ended)
+        status = hw_fail(err, HW_EREADONLY, "%s: its log was handed over", capture->path);
     if (status == HW_OK)
         status = hw_core_batch_commit(worker->core, worker->note_bytes.bytes,
                                       worker->note_bytes.size, err);
@@ -575,8 +578,8 @@ static enum hw_status check_shm(struct hw_capture *capture, struct hw_error *err
 }
 
 /* What is committed and not logged; also follows the WAL into a new round. */
-static enum hw_status pending_frames(struct hw_capture *capture, struct hw_wal_index_header *header,
-                                     uint32_t *pending, struct hw_error *err)
+enum hw_status hw_worker_pending(struct hw_capture *capture, struct hw_wal_index_header *header,
+                                 uint32_t *pending, struct hw_error *err)
 {
     struct hw_worker *worker = &capture->worker;
     enum hw_status status = hw_worker_header(capture, header, err);
@@ -628,16 +631,32 @@ static enum hw_status step_running(struct hw_capture *capture, uint64_t *deadlin
     struct hw_wal_index_header header;
     uint64_t now = now_ns(capture);
     uint32_t pending = 0;
+    bool is_alone = false;
     enum hw_status status = check_fork(capture, err);
 
+    if (status == HW_OK && worker->handover.is_active) {
+        enum hw_status locked = hw_handover_keep_out(capture, deadline_ns, err);
+
+        if (locked < 0)
+            return HW_OK; /* whoever asked was told */
+        is_alone = locked == HW_OK;
+        worker->urgent = true;
+    }
+
     if (status == HW_OK)
-        status = pending_frames(capture, &header, &pending, err);
+        status = hw_worker_pending(capture, &header, &pending, err);
     if (status == HW_AGAIN) {
         *deadline_ns = now + HEADER_RETRY_NS;
         return HW_END;
     }
-    if (status != HW_OK || worker->state != WORKER_RUNNING)
+    if (status != HW_OK || worker->state != WORKER_RUNNING) {
+        hw_handover_give_up(capture, status == HW_OK ? HW_EBUSY : status, err);
         return settle(capture, status, err);
+    }
+    if (is_alone && pending == 0) {
+        status = hw_handover_end(capture, err);
+        return status == HW_ETIMEOUT ? HW_OK : settle(capture, status, err);
+    }
     worker->urgent = hw_shared_take_urgent(capture->shared) || worker->urgent ||
                      hw_shared_is_wanted(capture->shared) || hw_mailbox_is_posted(capture->shared);
     if (pending > 0 && is_due(capture, pending, now)) {
@@ -650,6 +669,8 @@ static enum hw_status step_running(struct hw_capture *capture, uint64_t *deadlin
         if (status != HW_END)
             return settle(capture, status, err);
     }
+    if (worker->handover.is_active && pending == 0)
+        return HW_END; /* the writer that is at work, and *deadline_ns */
     status = hw_snapshot_step(capture, err);
     if (status != HW_END)
         return settle(capture, status, err);
@@ -744,6 +765,8 @@ enum hw_status hw_worker_step(struct hw_capture *capture, uint64_t *deadline_ns,
     status = hw_worker_take_role(capture, err);
     if (status == HW_EBUSY)
         return HW_END;
+    if (status == HW_OK && worker->is_ended)
+        return hw_handover_answer(capture, err);
     if (status == HW_OK) {
         switch (worker->state) {
         case WORKER_IDLE:

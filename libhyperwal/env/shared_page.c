@@ -44,7 +44,8 @@ struct layout {
     _Atomic uint64_t remote_durable_ns;
     _Atomic uint64_t remote_applied_ns;
     _Atomic uint64_t first_fork;
-    uint8_t reserved[8];
+    _Atomic uint32_t handover;
+    uint8_t reserved[4];
     _Alignas(64) _Atomic uint32_t news;
     _Atomic uint32_t work;
     _Atomic uint32_t idle;
@@ -349,6 +350,26 @@ void hw_shared_end_fork(struct hw_shared_page *page, uint64_t fork)
 bool hw_shared_may_sign(struct hw_shared_page *page, uint64_t fork)
 {
     return fork >= atomic_load(&page->layout->first_fork);
+}
+
+/* ------------------------------------------------------------------------------- handover */
+
+struct hw_env *hw_shared_env(const struct hw_shared_page *page)
+{
+    return page->env;
+}
+
+void hw_shared_set_handover(struct hw_shared_page *page, enum hw_handover handover)
+{
+    if (atomic_exchange(&page->layout->handover, (uint32_t)handover) != (uint32_t)handover)
+        hw_shared_wake(page);
+}
+
+enum hw_handover hw_shared_handover(struct hw_shared_page *page)
+{
+    uint32_t handover = atomic_load(&page->layout->handover);
+
+    return handover > HW_HANDOVER_DONE ? HW_HANDOVER_NONE : (enum hw_handover)handover;
 }
 
 /* ------------------------------------------------------------------------------ positions */

@@ -11,6 +11,7 @@
  *       32  remote          two times, ns since boot: followers were last waited for to have a
  *                           commit durable; to have it applied
  *       48  first_fork      the log is not to be signed under a fork below this one
+ *       56  handover        1: another log is about to go on from this one, 2: it does
  *       64  news            futex word: bumped after anything here changed that somebody awaits
  *       68  work            futex word: the worker sleeps on it
  *       72  idle            1: the worker sleeps, a committer must ring
@@ -57,6 +58,7 @@ struct hw_shared_page; /* this process's mapping of the file */
 enum hw_status hw_shared_page_open(struct hw_env *env, const char *dir, bool create,
                                    struct hw_shared_page **out, struct hw_error *err) HW_MUST_CHECK;
 void hw_shared_page_close(struct hw_shared_page *page); /* NULL does nothing */
+struct hw_env *hw_shared_env(const struct hw_shared_page *page);
 
 /* News: read the count, look whether what you wait for is there, then wait on the count. */
 uint32_t hw_shared_wake_count(struct hw_shared_page *page);
@@ -87,6 +89,14 @@ void hw_shared_set_durable_length(struct hw_shared_page *page, uint64_t length);
  */
 void hw_shared_want_length(struct hw_shared_page *page, uint64_t length);
 bool hw_shared_is_wanted(struct hw_shared_page *page);
+
+/*
+ * The log is being handed over to another one: nobody begins to write any more until it is known
+ * whether it was.  Or it was: nobody ever does.  Told by the worker.
+ */
+enum hw_handover { HW_HANDOVER_NONE, HW_HANDOVER_CLOSING, HW_HANDOVER_DONE };
+void hw_shared_set_handover(struct hw_shared_page *page, enum hw_handover handover);
+enum hw_handover hw_shared_handover(struct hw_shared_page *page);
 
 /* Up to where in the WAL the log reaches. */
 struct hw_shared_position {

@@ -288,6 +288,7 @@ void conn_drop(struct hub_conn *conn)
             hub->counts.dropped++;
         while (conn->links != NULL)
             link_remove(conn->links);
+        handovers_forget(conn);
         hub->transport->ops->close(conn->connection);
         hw_peer_free(conn->peer);
         conn_free(conn);

@@ -202,8 +202,8 @@ static void found(void *ctx, struct hw_peer *peer, const struct hw_hyperwal_foun
     (void)ctx;
     if (conn->source != NULL)
         source_found(conn->source, answer);
-    if (query == NULL || query->is_ask || query->is_create || query->is_listing ||
-        query->request != answer->request)
+    if (query == NULL || query->is_ask || query->is_create || query->heir_key != NULL ||
+        query->is_listing || query->request != answer->request)
         return;
     status = lookup_status(answer->status, conn, query->address->name, &err);
     if (status == HW_OK)
@@ -242,6 +242,18 @@ static void named(void *ctx, struct hw_peer *peer, uint64_t request,
     (void)ctx;
     if (query != NULL && query->is_listing && query->request == request)
         query_named(query, entry);
+}
+
+static void handover(void *ctx, struct hw_peer *peer, const struct hw_hyperwal_handover *asked)
+{
+    (void)ctx;
+    handover_asked(hw_peer_user(peer), asked);
+}
+
+static void handed(void *ctx, struct hw_peer *peer, const struct hw_hyperwal_handed *answer)
+{
+    (void)ctx;
+    handover_told(hw_peer_user(peer), answer);
 }
 
 static void is_plain(void *ctx, struct hw_peer *peer)
@@ -332,6 +344,8 @@ struct hw_peer_host hub_host(struct hw_hub *hub)
         .found = found,
         .told = told,
         .named = named,
+        .handover = handover,
+        .handed = handed,
         .is_plain = is_plain,
         .acknowledged = acknowledged,
         .urged = urged,

@@ -97,6 +97,7 @@ static enum hw_status hub_round(struct hw_hub *hub)
         hub->next_ns = UINT64_MAX;
         conn_timers(hub, now);
         log_timers(hub, now);
+        handovers_look(hub, now);
         had_any = true;
     }
     while (hub->touched_logs != NULL || hub->touched_conns != NULL) {

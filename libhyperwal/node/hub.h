@@ -192,6 +192,14 @@ enum hw_status hw_hub_list(struct hw_hub *hub, const struct hw_address *server, 
                            void *ctx, struct hw_error *err) HW_MUST_CHECK;
 
 /*
+ * Ask the server to end the log in favour of the one with `key`, as hw_capture_hand_over(); it
+ * takes the right to write.  *seq: of its last entry.
+ */
+enum hw_status hw_hub_hand_over(struct hw_hub *hub, const struct hw_address *address,
+                                const uint8_t key[HW_KEY_SIZE], uint64_t timeout_ms, uint64_t *seq,
+                                struct hw_error *err) HW_MUST_CHECK;
+
+/*
  * Make or continue the mirror in a directory.  HW_EBUSY: another process writes it.  HW_EFORK: it
  * is a mirror of another log.  HW_EEXIST: a log of our own.
  */

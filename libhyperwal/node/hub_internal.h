@@ -43,6 +43,7 @@ struct hub_conn;
 struct hub_source;
 struct hub_query;
 struct hub_writes;
+struct hub_handover;
 
 /* A channel of a log that is open over a connection. */
 struct hub_link {
@@ -220,8 +221,10 @@ struct hub_query {
     const struct hw_address *address; /* borrowed from the caller that waits */
     bool is_ask, is_create;
     bool is_names; /* all names of a server; to *out, each its key, and then text with a zero */
-    uint32_t page_size;    /* of what is to be made */
-    struct hub_conn *conn; /* NULL: ended */
+    uint32_t page_size;      /* of what is to be made */
+    const uint8_t *heir_key; /* borrowed; the log is to end in favour of this one; NULL: no */
+    uint64_t seq;            /* of its end */
+    struct hub_conn *conn;   /* NULL: ended */
     uint64_t request;
     bool is_done;
     bool is_early;   /* the connection was closed before it could be asked */
@@ -273,6 +276,7 @@ struct hw_hub {
     void (*on_create)(void *ctx); /* NULL: nobody makes any */
     void *on_create_ctx;
     uint64_t last_write_client;
+    struct hub_handover *handovers;
     struct hub_access access;
     char *known_servers;          /* owned; NULL: any server will do */
     _Atomic uint32_t has_applied; /* some mirror is_applied; outside the mutex */
@@ -330,6 +334,15 @@ void turn_take(struct hub_conn *conn);
 void turn_leave(struct hub_conn *conn);
 /* Some of the work of those in line; true: there is more. */
 bool turns_take(struct hw_hub *hub);
+
+/* --------------------------------------------------------------------------- handover.c */
+
+/* Somebody who may write it wants the log to end. */
+void handover_asked(struct hub_conn *conn, const struct hw_hyperwal_handover *asked);
+void handovers_look(struct hw_hub *hub, uint64_t now); /* for answers */
+void handovers_forget(struct hub_conn *conn); /* of one that closes; what was asked goes on */
+/* The answer to our own. */
+void handover_told(struct hub_conn *conn, const struct hw_hyperwal_handed *answer);
 
 /* ------------------------------------------------------------------------------- host.c */
 

@@ -108,6 +108,9 @@ void query_ready(struct hub_query *query)
     else if (query->is_create)
         status =
             hw_peer_create(peer, query->address->name, query->page_size, &query->request, &err);
+    else if (query->heir_key != NULL)
+        status =
+            hw_peer_hand_over(peer, query->address->name, query->heir_key, &query->request, &err);
     else if (query->is_ask)
         status = hw_peer_ask(peer, query->address->name, &query->request, &err);
     else
@@ -252,5 +255,23 @@ enum hw_status hw_hub_create(struct hw_hub *hub, const struct hw_address *addres
         status = query(hub, &create, timeout_ms, err);
     if (status == HW_OK)
         memcpy(key, create.key, HW_KEY_SIZE);
+    return status;
+}
+
+enum hw_status hw_hub_hand_over(struct hw_hub *hub, const struct hw_address *address,
+                                const uint8_t key[HW_KEY_SIZE], uint64_t timeout_ms, uint64_t *seq,
+                                struct hw_error *err)
+{
+    struct hub_query asked = {.address = address, .heir_key = key};
+    struct hw_address named = *address;
+    enum hw_status status;
+
+    if (address->has_key) {
+        hw_key_format(address->key, named.name);
+        asked.address = &named;
+    }
+    status = query(hub, &asked, timeout_ms, err);
+    if (status == HW_OK)
+        *seq = asked.seq;
     return status;
 }

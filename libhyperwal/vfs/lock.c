@@ -232,8 +232,16 @@ static int lock_exclusive(struct hw_shim_file *file, int first, int count, int f
 {
     int code;
 
-    if (first == HW_SHM_WRITE && !holds(file, HW_SHM_CKPT))
+    if (first == HW_SHM_WRITE && !holds(file, HW_SHM_CKPT)) {
+        struct hw_error error = {0};
+
+        code = hw_gate_may_write(file->capture, &error);
+        if (code == SQLITE_READONLY)
+            hw_shim_tell(file->path, code, &error);
+        if (code != SQLITE_OK)
+            return code;
         hw_gate_write_lock(file->capture);
+    }
     if (first == HW_SHM_CKPT && count == 1) {
         code = hw_gate_checkpoint_lock(file->capture, file->just_committed); /* door 1 */
         file->just_committed = false;

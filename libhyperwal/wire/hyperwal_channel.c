@@ -68,6 +68,23 @@ void hw_hyperwal_query_encode(const struct hw_hyperwal_query *query, bool has_na
         add_string(out, query->name);
 }
 
+void hw_hyperwal_handover_encode(const struct hw_hyperwal_handover *handover, struct hw_buffer *out)
+{
+    hw_buffer_add_uint(out, handover->request);
+    add_string(out, handover->name);
+    hw_buffer_add(out, handover->key, sizeof(handover->key));
+}
+
+void hw_hyperwal_handed_encode(const struct hw_hyperwal_handed *handed, struct hw_buffer *out)
+{
+    hw_buffer_add_uint(out, handed->request);
+    hw_buffer_add_uint(out, handed->status);
+    if (handed->status == HW_HANDED_DONE)
+        hw_buffer_add_uint(out, handed->seq);
+    if (handed->status == HW_HANDED_FAILED)
+        add_string(out, handed->text);
+}
+
 void hw_hyperwal_found_encode(const struct hw_hyperwal_found *found, struct hw_buffer *out)
 {
     hw_buffer_add_uint(out, found->request);
@@ -161,6 +178,44 @@ enum hw_status hw_hyperwal_query_decode(struct hw_slice payload, bool has_name,
     if (cursor.failed)
         return malformed(err, "query");
     *out = query;
+    return HW_OK;
+}
+
+enum hw_status hw_hyperwal_handover_decode(struct hw_slice payload,
+                                           struct hw_hyperwal_handover *out, struct hw_error *err)
+{
+    struct hw_cursor cursor = hw_cursor(payload.bytes, payload.size);
+    struct hw_hyperwal_handover handover = {0};
+
+    handover.request = hw_cursor_uint(&cursor);
+    handover.name = read_string(&cursor, HW_NAME_MAX);
+    read_key(&cursor, handover.key, sizeof(handover.key));
+    if (cursor.failed)
+        return malformed(err, "handover");
+    *out = handover;
+    return HW_OK;
+}
+
+enum hw_status hw_hyperwal_handed_decode(struct hw_slice payload, struct hw_hyperwal_handed *out,
+                                         struct hw_error *err)
+{
+    struct hw_cursor cursor = hw_cursor(payload.bytes, payload.size);
+    struct hw_hyperwal_handed handed = {0};
+    uint64_t status;
+
+    handed.request = hw_cursor_uint(&cursor);
+    status = hw_cursor_uint(&cursor);
+    if (status == HW_HANDED_DONE)
+        handed.seq = hw_cursor_uint(&cursor);
+    if (status == HW_HANDED_FAILED)
+        handed.text = read_string(&cursor, HW_HANDED_TEXT_MAX);
+    if (cursor.failed || status > HW_HANDED_FAILED)
+        return malformed(err, "answer to a handover");
+    handed.status = status == HW_HANDED_DONE      ? HW_HANDED_DONE
+                    : status == HW_HANDED_UNKNOWN ? HW_HANDED_UNKNOWN
+                    : status == HW_HANDED_REFUSED ? HW_HANDED_REFUSED
+                                                  : HW_HANDED_FAILED;
+    *out = handed;
     return HW_OK;
 }
 

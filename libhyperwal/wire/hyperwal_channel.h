@@ -17,6 +17,9 @@
  *               5 state    request uint | status uint | JSON object, a string, if 0
  *               6 create   request uint | name string | page size uint, 0: as the server likes
  *               7 created  request uint | status uint | key 32 if 0, else why string
+ *               8 handover request uint | name string | key 32
+ *               9 handed   request uint | status uint (0 to 2 as found; 3 it could not be done) |
+ *                          seq uint, if 0 | why not, a string, if 3
  *   log         0 ack      received uint | durable uint | applied uint       lengths: seq + 1
  *               1 urge     flags uint: 1 durability is waited for: sync what comes at once
  *
@@ -33,6 +36,7 @@
 
 enum { HW_REPLICA_ID_SIZE = 16, HW_NAMES_MAX = 4096, HW_STATE_TEXT_MAX = 512 << 10 };
 enum { HW_CREATE_WHY_MAX = 200 }; /* bytes */
+enum { HW_HANDED_TEXT_MAX = 300 };
 
 enum hw_hyperwal_type {
     HW_HYPERWAL_LOOKUP,
@@ -43,6 +47,8 @@ enum hw_hyperwal_type {
     HW_HYPERWAL_STATE,
     HW_HYPERWAL_CREATE,
     HW_HYPERWAL_CREATED,
+    HW_HYPERWAL_HANDOVER,
+    HW_HYPERWAL_HANDED,
 };
 enum hw_hyperwal_log_type { HW_HYPERWAL_ACK, HW_HYPERWAL_URGE };
 
@@ -84,6 +90,18 @@ struct hw_hyperwal_created {
     uint8_t key[HW_KEY_SIZE];
     struct hw_slice why; /* borrowed from the payload; unless it was made */
 };
+/* The log that you call `name` is to end: the one with `key` goes on. */
+struct hw_hyperwal_handover {
+    uint64_t request;
+    struct hw_slice name; /* borrowed from the payload */
+    uint8_t key[HW_KEY_SIZE];
+};
+struct hw_hyperwal_handed {
+    uint64_t request;
+    enum { HW_HANDED_DONE, HW_HANDED_UNKNOWN, HW_HANDED_REFUSED, HW_HANDED_FAILED } status;
+    uint64_t seq;         /* of the last block, the switch; if done */
+    struct hw_slice text; /* why not, if it failed; borrowed from the payload */
+};
 struct hw_ack { /* blocks: a length covers all seqs below it */
     uint64_t received, durable, applied;
 };
@@ -103,6 +121,9 @@ void hw_hyperwal_create_encode(const struct hw_hyperwal_create *create, struct h
 void hw_hyperwal_created_encode(const struct hw_hyperwal_created *created, struct hw_buffer *out);
 void hw_hyperwal_names_begin(uint64_t request, size_t count, struct hw_buffer *out);
 void hw_hyperwal_names_add(const struct hw_name_entry *entry, struct hw_buffer *out);
+void hw_hyperwal_handover_encode(const struct hw_hyperwal_handover *handover,
+                                 struct hw_buffer *out);
+void hw_hyperwal_handed_encode(const struct hw_hyperwal_handed *handed, struct hw_buffer *out);
 void hw_ack_encode(const struct hw_ack *ack, struct hw_buffer *out);
 void hw_urge_encode(bool durable, struct hw_buffer *out);
 
@@ -126,6 +147,11 @@ enum hw_status hw_hyperwal_names_decode(struct hw_slice payload, uint64_t *reque
                                         struct hw_error *err) HW_MUST_CHECK;
 enum hw_status hw_hyperwal_names_next(struct hw_cursor *entries, struct hw_name_entry *out,
                                       struct hw_error *err) HW_MUST_CHECK;
+enum hw_status hw_hyperwal_handover_decode(struct hw_slice payload,
+                                           struct hw_hyperwal_handover *out,
+                                           struct hw_error *err) HW_MUST_CHECK;
+enum hw_status hw_hyperwal_handed_decode(struct hw_slice payload, struct hw_hyperwal_handed *out,
+                                         struct hw_error *err) HW_MUST_CHECK;
 enum hw_status hw_ack_decode(struct hw_slice payload, struct hw_ack *out,
                              struct hw_error *err) HW_MUST_CHECK;
 enum hw_status hw_urge_decode(struct hw_slice payload, bool *durable,

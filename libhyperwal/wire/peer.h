@@ -71,6 +71,9 @@ struct hw_peer_host {
     /* Answers to what we asked; `request` is what hw_peer_lookup() gave. */
     void (*found)(void *ctx, struct hw_peer *peer, const struct hw_hyperwal_found *found);
     void (*told)(void *ctx, struct hw_peer *peer, const struct hw_hyperwal_state *state);
+    /* Another log is to go on from one of ours: answer with hw_peer_handed(), any time. */
+    void (*handover)(void *ctx, struct hw_peer *peer, const struct hw_hyperwal_handover *handover);
+    void (*handed)(void *ctx, struct hw_peer *peer, const struct hw_hyperwal_handed *handed);
     /* One of the names that were asked for; NULL: that was the last. */
     void (*named)(void *ctx, struct hw_peer *peer, uint64_t request,
                   const struct hw_name_entry *entry);
@@ -150,6 +153,13 @@ enum hw_status hw_peer_create(struct hw_peer *peer, const char *name, uint32_t p
 /* Answer create(); nothing happens if the channel is closed by now. */
 enum hw_status hw_peer_created(struct hw_peer *peer, const struct hw_hyperwal_created *created,
                                struct hw_error *err) HW_MUST_CHECK;
+/* Ask the server to end the log that it calls `name`; handed() has the same request. */
+enum hw_status hw_peer_hand_over(struct hw_peer *peer, const char *name,
+                                 const uint8_t key[HW_KEY_SIZE], uint64_t *request,
+                                 struct hw_error *err) HW_MUST_CHECK;
+/* HW_ENOTFOUND: the channel is closed. */
+enum hw_status hw_peer_handed(struct hw_peer *peer, const struct hw_hyperwal_handed *handed,
+                              struct hw_error *err) HW_MUST_CHECK;
 /*
  * Tell the server of this log how far we are; nothing happens if it does not speak hyperwal/1.  The
  * first one opens the log's hyperwal channel, over which it can urge us.  HW_ENOTFOUND: not linked.

@@ -60,20 +60,31 @@ static void become_plain(struct hw_peer *peer)
 
 /* -------------------------------------------------------------------------- we ask */
 
+/* What is asked besides a name. */
+struct wish {
+    uint32_t page_size; /* of what is to be made */
+    const uint8_t *key; /* of the log that is to go on */
+};
+
 static void question_encode(enum hw_hyperwal_type type, uint64_t request, struct hw_slice name,
-                            uint32_t page_size, struct hw_buffer *out)
+                            const struct wish *wish, struct hw_buffer *out)
 {
     const struct hw_hyperwal_query query = {request, name};
-    const struct hw_hyperwal_create create = {request, name, page_size};
+    const struct hw_hyperwal_create create = {request, name, wish != NULL ? wish->page_size : 0};
+    struct hw_hyperwal_handover handover = {.request = request, .name = name};
 
+    if (wish != NULL && wish->key != NULL)
+        memcpy(handover.key, wish->key, HW_KEY_SIZE);
     if (type == HW_HYPERWAL_CREATE)
         hw_hyperwal_create_encode(&create, out);
+    else if (type == HW_HYPERWAL_HANDOVER)
+        hw_hyperwal_handover_encode(&handover, out);
     else
         hw_hyperwal_query_encode(&query, type != HW_HYPERWAL_LIST, out);
 }
 
 static enum hw_status question_new(enum hw_hyperwal_type type, uint64_t request, const char *name,
-                                   uint32_t page_size, struct peer_question **out,
+                                   const struct wish *wish, struct peer_question **out,
                                    struct hw_error *err)
 {
     struct peer_question *question = hw_zalloc(sizeof(*question));
@@ -81,7 +92,7 @@ static enum hw_status question_new(enum hw_hyperwal_type type, uint64_t request,
 
     if (question != NULL) {
         question->type = type;
-        question_encode(type, request, text, page_size, &question->payload);
+        question_encode(type, request, text, wish, &question->payload);
     }
     if (question == NULL || question->payload.failed) {
         if (question != NULL)
@@ -132,7 +143,7 @@ enum hw_status peer_base_ready(struct hw_peer *peer, struct hw_error *err)
 }
 
 static enum hw_status ask(struct hw_peer *peer, enum hw_hyperwal_type type, const char *name,
-                          uint32_t page_size, uint64_t *request, struct hw_error *err)
+                          const struct wish *wish, uint64_t *request, struct hw_error *err)
 {
     struct peer_question *question = NULL, **last = &peer->questions;
     enum hw_status status;
@@ -143,7 +154,7 @@ static enum hw_status ask(struct hw_peer *peer, enum hw_hyperwal_type type, cons
         return hw_fail(err, HW_ELIMIT, "peer: a name of more than %d bytes", HW_NAME_MAX);
     if (peer->question_count == PEER_QUESTIONS_MAX)
         return hw_fail(err, HW_ELIMIT, "peer: %d questions wait already", PEER_QUESTIONS_MAX);
-    status = question_new(type, peer->last_request + 1, name, page_size, &question, err);
+    status = question_new(type, peer->last_request + 1, name, wish, &question, err);
     if (status != HW_OK)
         return status;
     *request = ++peer->last_request;
@@ -157,27 +168,59 @@ static enum hw_status ask(struct hw_peer *peer, enum hw_hyperwal_type type, cons
 enum hw_status hw_peer_lookup(struct hw_peer *peer, const char *name, uint64_t *request,
                               struct hw_error *err)
 {
-    return ask(peer, HW_HYPERWAL_LOOKUP, name, 0, request, err);
+    return ask(peer, HW_HYPERWAL_LOOKUP, name, NULL, request, err);
 }
 
 enum hw_status hw_peer_ask(struct hw_peer *peer, const char *name, uint64_t *request,
                            struct hw_error *err)
 {
-    return ask(peer, HW_HYPERWAL_ASK, name, 0, request, err);
+    return ask(peer, HW_HYPERWAL_ASK, name, NULL, request, err);
 }
 
 enum hw_status hw_peer_list(struct hw_peer *peer, uint64_t *request, struct hw_error *err)
 {
-    return ask(peer, HW_HYPERWAL_LIST, NULL, 0, request, err);
+    return ask(peer, HW_HYPERWAL_LIST, NULL, NULL, request, err);
 }
 
 enum hw_status hw_peer_create(struct hw_peer *peer, const char *name, uint32_t page_size,
                               uint64_t *request, struct hw_error *err)
 {
-    return ask(peer, HW_HYPERWAL_CREATE, name, page_size, request, err);
+    const struct wish wish = {.page_size = page_size};
+
+    return ask(peer, HW_HYPERWAL_CREATE, name, &wish, request, err);
+}
+
+enum hw_status hw_peer_hand_over(struct hw_peer *peer, const char *name,
+                                 const uint8_t key[HW_KEY_SIZE], uint64_t *request,
+                                 struct hw_error *err)
+{
+    const struct wish wish = {.key = key};
+
+    return ask(peer, HW_HYPERWAL_HANDOVER, name, &wish, request, err);
 }
 
 /* ---------------------------------------------------------------------- we are asked */
+
+enum hw_status hw_peer_handed(struct hw_peer *peer, const struct hw_hyperwal_handed *handed,
+                              struct hw_error *err)
+{
+    if (peer->base == NULL || !hw_channel_is_open(peer->base))
+        return hw_fail(err, HW_ENOTFOUND, "peer: nobody is there to hear the answer");
+    hw_buffer_clear(&peer->scratch);
+    hw_hyperwal_handed_encode(handed, &peer->scratch);
+    return peer_send_scratch(peer, peer->base, HW_HYPERWAL_HANDED, err);
+}
+
+static enum hw_status asked_handover(struct hw_peer *peer, struct hw_slice payload,
+                                     struct hw_error *err)
+{
+    struct hw_hyperwal_handover handover;
+    enum hw_status status = hw_hyperwal_handover_decode(payload, &handover, err);
+
+    if (status == HW_OK && peer->host.handover != NULL)
+        peer->host.handover(peer->host.ctx, peer, &handover);
+    return status;
+}
 
 static enum hw_status answer_lookup(struct hw_peer *peer, const struct peer_query *query,
                                     struct hw_error *err)
@@ -373,6 +416,17 @@ static enum hw_status receive_state(struct hw_peer *peer, struct hw_slice payloa
     return status;
 }
 
+static enum hw_status receive_handed(struct hw_peer *peer, struct hw_slice payload,
+                                     struct hw_error *err)
+{
+    struct hw_hyperwal_handed handed;
+    enum hw_status status = hw_hyperwal_handed_decode(payload, &handed, err);
+
+    if (status == HW_OK && is_ours(peer, handed.request) && peer->host.handed != NULL)
+        peer->host.handed(peer->host.ctx, peer, &handed);
+    return status;
+}
+
 static enum hw_status receive_names(struct hw_peer *peer, struct hw_slice payload,
                                     struct hw_error *err)
 {
@@ -423,6 +477,10 @@ enum hw_status peer_base_message(struct hw_peer *peer, uint64_t type, struct hw_
         return receive_names(peer, payload, err);
     case HW_HYPERWAL_STATE:
         return receive_state(peer, payload, err);
+    case HW_HYPERWAL_HANDOVER:
+        return asked_handover(peer, payload, err);
+    case HW_HYPERWAL_HANDED:
+        return receive_handed(peer, payload, err);
     default:
         return HW_OK; /* of a later version */
     }

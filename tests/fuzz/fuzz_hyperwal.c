@@ -102,6 +102,28 @@ static void feed_creations(struct hw_slice bytes)
     hw_buffer_release(&encoded);
 }
 
+static void feed_handover(struct hw_slice bytes)
+{
+    struct hw_hyperwal_handover asked, asked_again;
+    struct hw_hyperwal_handed told, told_again;
+    struct hw_buffer encoded = {0};
+
+    if (hw_hyperwal_handover_decode(bytes, &asked, NULL) == HW_OK) {
+        hw_hyperwal_handover_encode(&asked, &encoded);
+        check(hw_hyperwal_handover_decode(content(&encoded), &asked_again, NULL) == HW_OK);
+        check(asked.request == asked_again.request && same(asked.name, asked_again.name) &&
+              memcmp(asked.key, asked_again.key, sizeof(asked.key)) == 0);
+    }
+    hw_buffer_clear(&encoded);
+    if (hw_hyperwal_handed_decode(bytes, &told, NULL) == HW_OK) {
+        hw_hyperwal_handed_encode(&told, &encoded);
+        check(hw_hyperwal_handed_decode(content(&encoded), &told_again, NULL) == HW_OK);
+        check(told.request == told_again.request && told.status == told_again.status &&
+              told.seq == told_again.seq && same(told.text, told_again.text));
+    }
+    hw_buffer_release(&encoded);
+}
+
 static void feed_log(struct hw_slice bytes)
 {
     struct hw_buffer encoded = {0};
@@ -147,6 +169,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
     feed_creations((struct hw_slice){bytes, size});
     feed_answers(input);
     feed_names(input);
+    feed_handover(input);
     feed_log(input);
     feed_writes(input);
     return 0;

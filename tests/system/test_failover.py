@@ -145,11 +145,17 @@ class Cluster:
         return server("new/app.db", listen=self.listen)
 
 
+def replica_says(name, field):
+    """None: it is between two logs, and has not got the first block of the second yet."""
+    done = subprocess.run([PROGRAM, "status", name, "--json"], capture_output=True, text=True)
+    return json.loads(done.stdout)[field] if done.returncode == 0 else None
+
+
 def moved(name, live, cluster):
     """The follower `live` of `name` has gone over; it is in the state of the new primary."""
-    until(lambda: fact("status", name)["key"] == cluster.done["key"], f"{name} moves")
+    until(lambda: replica_says(name, "key") == cluster.done["key"], f"{name} moves")
     seq = add("new/app.db", f"for {name}")
-    until(lambda: fact("status", name)["seq"] >= seq, f"{name} applies")
+    until(lambda: (replica_says(name, "seq") or 0) >= seq, f"{name} applies")
     check(dump(name) == dump("new/app.db"), name, "differs")
     check(kept_of(name) == [f"{name}-hyper.{cluster.key[:16]}"], kept_of(name))
 
@@ -284,7 +290,102 @@ def a_primary_does_not_become_a_follower_of_a_stranger(dir):
     check(fact("status", "app.db")["role"] == "primary", "it stays one")
 
 
-TESTS = (the_old_primary_comes_back_as_a_follower,
+@contextlib.contextmanager
+def writer(path):
+    """Commits through the VFS as fast as it can, until it is told that it must not; .count of them."""
+    script = ("import sqlite3, sys\n"
+              "c = sqlite3.connect(':memory:'); c.enable_load_extension(True)\n"
+              f"c.load_extension({test_network.EXTENSION!r})\n"
+              f"db = sqlite3.connect('file:{path}?vfs=hyperwal', uri=True, isolation_level=None, timeout=20)\n"
+              "n = 0\n"
+              "while True:\n"
+              "    try:\n"
+              "        db.execute('INSERT INTO t(b) VALUES(?)', (f'written {n}',))\n"
+              "        n += 1\n"
+              "        print(n, flush=True)\n"
+              "    except sqlite3.OperationalError as error:\n"
+              "        print('ended', n, error, flush=True)\n"
+              "        break\n")
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def hand_over(source, write):
+    """Take over from `source` under a writer; every commit that it was told of is there."""
+    cluster = Cluster("f.db")
+    with follower(cluster.url, "f.db") as f:
+        f.line("f.db: live")
+        with writer("app.db") if write else contextlib.nullcontext() as busy:
+            if write:
+                while int(busy.stdout.readline()) < 20:
+                    pass
+            cluster.done = fact("promote", "new/app.db", "--from", source(cluster))
+            if write:
+                last = [line for line in busy.stdout][-1].split(" ", 2)
+                check(last[0] == "ended" and "readonly" in last[2], last)
+                rows = [line for line in dump("new/app.db") if "'written " in line]
+                check(len(rows) == int(last[1]), len(rows), last)
+        check(dump("new/app.db") == dump("app.db"), "nothing is lost")
+        ended = facts("log", "app.db")[-1]
+        check(ended["type"] == "switch" and cluster.done["key"] in ended["switch"], ended)
+        run("verify", "app.db")
+        try:
+            add("app.db", "too late")
+            raise AssertionError("written to the old one")
+        except Exception as error:  # sqlite3.OperationalError
+            check("readonly" in str(error) or "locked" in str(error), error)
+        check("handed over" in fact("status", "app.db")["alarm"], fact("status", "app.db"))
+        cluster.primary.kill()
+        with server("new/app.db", listen=cluster.listen):
+            moved("f.db", f, cluster)
+            check(not was_repaired(f), f.said())
+            with follower(cluster.url, "app.db") as old:
+                moved("app.db", old, cluster)
+                check(not was_repaired(old) and "tail=no" in old.said(), old.said())
+
+
+def a_planned_change_under_a_writer_loses_nothing(dir):
+    hand_over(lambda cluster: cluster.url, True)
+
+
+def a_planned_change_by_path_loses_nothing(dir):
+    hand_over(lambda cluster: "app.db", False)
+
+
+def a_writer_that_does_not_end_keeps_its_primary(dir):
+    cluster = Cluster()
+    with contextlib.closing(through_vfs("app.db")) as db:
+        db.execute("BEGIN IMMEDIATE")
+        db.execute("INSERT INTO t(b) VALUES('long')")
+        error = run("promote", "new/app.db", "--from", cluster.url, code=1).stderr
+        check("stays the primary" in error, error)
+        db.execute("COMMIT")
+    cluster.add("goes on")
+    check("switch" not in types("app.db"), types("app.db"))
+    cluster.catch_up("new/app.db")
+    check(dump("new/app.db") == dump("app.db"), "it follows as before")
+    done = fact("promote", "new/app.db", "--from", cluster.url)
+    check(done["old_seq"] == cluster.seq, done)
+    cluster.primary.kill()
+
+
+def who_may_not_write_cannot_take_over(dir):
+    cluster = Cluster()
+    os.environ["HYPERWAL_IDENTITY"] = os.path.join(dir, "stranger")
+    error = run("promote", "new/app.db", "--from", cluster.url, code=1).stderr
+    check("does not let us write" in error, error)
+    cluster.add("goes on")
+    cluster.primary.kill()
+
+
+TESTS = (a_planned_change_under_a_writer_loses_nothing, a_planned_change_by_path_loses_nothing,
+         a_writer_that_does_not_end_keeps_its_primary, who_may_not_write_cannot_take_over,
+         the_old_primary_comes_back_as_a_follower,
          an_old_primary_without_a_tail_comes_back_and_is_killed_meanwhile,
          all_of_it_on_one_machine_by_paths,
          a_primary_does_not_become_a_follower_of_a_stranger, live_followers_go_on_with_the_new_primary, a_follower_behind_gets_the_rest_of_the_old_log,

@@ -256,6 +256,38 @@ static void acknowledgements_and_urges_come_back(void **state)
     check_prefixes(&buffer, hw_urge_decode(bytes, &durable, &err));
 }
 
+static void handover_and_its_answers_come_back(void **state)
+{
+    struct hw_hyperwal_handover in = {.request = 300, .name = slice("app.db")}, out;
+    struct hw_hyperwal_handed answers[] = {
+        {.request = 1, .status = HW_HANDED_DONE, .seq = 70000},
+        {.request = 2, .status = HW_HANDED_UNKNOWN},
+        {.request = 3, .status = HW_HANDED_REFUSED},
+        {.request = 4, .status = HW_HANDED_FAILED, .text = slice("a writer did not end")},
+    };
+    struct hw_buffer buffer = {0};
+    struct hw_error err;
+
+    (void)state;
+    memset(in.key, 0x3c, sizeof(in.key));
+    hw_hyperwal_handover_encode(&in, &buffer);
+    assert_int_equal(hw_hyperwal_handover_decode(content(&buffer), &out, &err), HW_OK);
+    assert_int_equal(out.request, 300);
+    assert_int_equal(out.name.size, 6);
+    assert_memory_equal(out.key, in.key, sizeof(in.key));
+    check_prefixes(&buffer, hw_hyperwal_handover_decode(bytes, &out, &err));
+    for (size_t i = 0; i < sizeof(answers) / sizeof(answers[0]); i++) {
+        struct hw_hyperwal_handed told;
+
+        buffer = (struct hw_buffer){0};
+        hw_hyperwal_handed_encode(&answers[i], &buffer);
+        assert_int_equal(hw_hyperwal_handed_decode(content(&buffer), &told, &err), HW_OK);
+        assert_true(told.request == answers[i].request && told.status == answers[i].status &&
+                    told.seq == answers[i].seq && told.text.size == answers[i].text.size);
+        check_prefixes(&buffer, hw_hyperwal_handed_decode(bytes, &told, &err));
+    }
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -267,6 +299,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(answers_to_wishes_come_back),
         cmocka_unit_test(states_come_back),
         cmocka_unit_test(names_come_back_and_false_counts_do_not),
+        cmocka_unit_test(handover_and_its_answers_come_back),
         cmocka_unit_test(acknowledgements_and_urges_come_back),
     };
 
