@@ -11,8 +11,12 @@ static const char shim_magic[16] = "hyperwal shim 1"; /* with the zero byte */
 
 static struct hw_mutex registration = HW_MUTEX_INIT; /* one register or unregister at a time */
 
-/* A failed xOpen has no object left to ask, and SQLite asks from the same thread. */
-static _Thread_local char last_error[HW_ERROR_SIZE];
+/*
+ * A failed xOpen has no object left to ask, and SQLite asks from the same thread.  Aligned like a
+ * pointer: GNU ld 2.40 begins the read-only data with it, and if that is the last word of a page
+ * that is not there the program cannot be started.
+ */
+static _Thread_local _Alignas(8) char last_error[HW_ERROR_SIZE];
 static _Thread_local bool last_was_corrupt;
 
 const char *hw_vfs_last_error(void)
