@@ -1,0 +1,303 @@
+/*
+ * A log is handed over, on a disk that fails at each operation in turn.  Afterwards it ended or it did
+ * not, by its own word: if it did, nobody writes any more, and the database is in the state that went
+ * over, with every commit that was acknowledged; if it did not, the primary goes on.  Whoever was told
+ * that it was handed over can rely on that.
+ */
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <setjmp.h>
+
+#include <cmocka.h>
+
+#include "apply/apply.h"
+#include "capture/capture.h"
+#include "env/shared_page.h"
+#include "sim/sim.h"
+#include "vfs/vfs.h"
+
+#define DIR "/app.db-hyper"
+
+static struct world {
+    struct sim *sim;
+    int acknowledged; /* commits that SQLite said are done */
+    bool was_handed;  /* whoever asked was told so */
+    uint64_t seq;     /* of the switch, if he was */
+    uint8_t key[32];
+} world;
+
+static int setup(void **state)
+{
+    struct hw_vfs_options options = {.name = "hwsim"};
+
+    world = (struct world){.sim = sim_new(0)};
+    memset(world.key, 0x5e, sizeof(world.key));
+    options.base = sim_vfs(world.sim);
+    options.env = sim_env(world.sim);
+    assert_int_equal(hw_vfs_register(&options, NULL), HW_OK);
+    *state = &world;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    hw_vfs_unregister("hwsim");
+    assert_int_equal(sim_open_handles(world.sim), 0);
+    sim_free(world.sim);
+    return 0;
+}
+
+static sqlite3 *open_database(void)
+{
+    sqlite3 *db = NULL;
+    int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_URI;
+
+    if (sqlite3_open_v2("file:/app.db?vfs=hwsim", &db, flags, NULL) != SQLITE_OK) {
+        (void)sqlite3_close(db);
+        return NULL;
+    }
+    (void)sqlite3_exec(db, "PRAGMA synchronous=FULL", NULL, NULL, NULL);
+    return db;
+}
+
+static int run_sql(sqlite3 *db, const char *sql)
+{
+    return sqlite3_exec(db, sql, NULL, NULL, NULL);
+}
+
+static struct hw_capture *capture_of(sqlite3 *db)
+{
+    struct hw_capture *capture = NULL;
+
+    (void)sqlite3_file_control(db, "main", HW_FCNTL_CAPTURE, &capture);
+    return capture;
+}
+
+/* Ask, and do the worker's steps until there is an answer, or no step helps any more. */
+static enum hw_status hand_over(sqlite3 *db, const uint8_t key[32], uint64_t *seq,
+                                struct hw_error *err)
+{
+    struct hw_capture *capture = capture_of(db);
+    struct hw_shared_page *page = NULL;
+    uint32_t slot = 0;
+    enum hw_status status;
+
+    if (capture == NULL)
+        return HW_EMISUSE;
+    status = hw_shared_page_open(sim_env(world.sim), DIR, false, &page, err);
+    if (status == HW_OK)
+        status = hw_handover_post(page, key, 1000, &slot, err);
+    for (int i = 0; status == HW_OK && i < 400; i++) {
+        uint64_t next;
+
+        (void)!hw_capture_step(capture, &next, NULL);
+        status = hw_handover_collect(page, slot, seq, err);
+        if (status != HW_AGAIN)
+            break;
+        sim_advance(world.sim, 10000000);
+        status = i == 399 ? HW_AGAIN : HW_OK;
+    }
+    if (status == HW_AGAIN)
+        hw_mailbox_cancel(page, slot);
+    hw_shared_page_close(page);
+    return status;
+}
+
+static void run(struct sim *sim, void *ctx)
+{
+    static const char *const work[] = {
+        "CREATE TABLE t(a INTEGER PRIMARY KEY, b)",
+        "INSERT INTO t VALUES(1, randomblob(5000))",
+        "INSERT INTO t VALUES(2, randomblob(300))",
+    };
+    struct hw_error err = {0};
+    sqlite3 *db = open_database();
+
+    (void)sim;
+    (void)ctx;
+    world.acknowledged = 0;
+    world.was_handed = false;
+    if (db == NULL)
+        return;
+    for (size_t i = 0; i < sizeof(work) / sizeof(work[0]) && run_sql(db, work[i]) == SQLITE_OK; i++)
+        world.acknowledged += i > 0; /* the first one goes through a rollback journal */
+    world.was_handed = hand_over(db, world.key, &world.seq, &err) == HW_OK;
+    if (run_sql(db, "INSERT INTO t VALUES(3, 'after')") == SQLITE_OK) {
+        world.acknowledged++;
+        if (world.was_handed)
+            world.acknowledged = 1000; /* which no check lets through */
+    }
+    (void)sqlite3_close(db);
+}
+
+static int rows_of(sqlite3 *db)
+{
+    sqlite3_stmt *statement = NULL;
+    int rows = 0;
+
+    if (sqlite3_prepare_v2(db, "SELECT count(*) FROM t", -1, &statement, NULL) == SQLITE_OK &&
+        sqlite3_step(statement) == SQLITE_ROW)
+        rows = sqlite3_column_int(statement, 0);
+    if (rows == 0 && world.acknowledged > 0)
+        fail_msg("%d commits were acknowledged: %s", world.acknowledged, sqlite3_errmsg(db));
+    (void)sqlite3_finalize(statement);
+    return rows;
+}
+
+/* The log by its own word, and its newest state. */
+static bool has_ended(struct hw_switch *out, uint64_t *length)
+{
+    struct hw_core *core = NULL;
+    struct hw_error err = {0};
+    bool ended = false;
+
+    *length = 0;
+    if (hw_core_open(sim_env(world.sim), DIR, HW_CORE_READ, UINT64_MAX, &core, &err) != HW_OK)
+        return false;
+    *length = hw_core_length(core);
+    if (*length > 0)
+        ended = hw_switch_read(core, *length - 1, out, NULL) == HW_OK;
+    if (*length > 0 && hw_verify_deep(sim_env(world.sim), core, NULL, NULL, &err) != HW_OK)
+        fail_msg("deep: %s", err.message);
+    hw_core_close(core);
+    return ended;
+}
+
+static void check_ended(const struct hw_switch *last, uint64_t length)
+{
+    uint64_t again = 0, sum = 0;
+    uint32_t page_size, page_count;
+    struct hw_error err = {0};
+    uint8_t other[32] = {1};
+    sqlite3 *db = open_database();
+
+    assert_non_null(db);
+    assert_memory_equal(last->key, world.key, sizeof(world.key));
+    assert_true(rows_of(db) >= world.acknowledged);
+    assert_int_equal(run_sql(db, "INSERT INTO t VALUES(9, 'too late')"), SQLITE_READONLY);
+    assert_int_equal(hand_over(db, world.key, &again, &err), HW_OK); /* he may not have heard it */
+    assert_int_equal(again, length - 1);
+    assert_int_equal(hand_over(db, other, &again, &err), HW_EREADONLY);
+    (void)sqlite3_close(db);
+    assert_int_equal(
+        hw_database_sum(sim_vfs(world.sim), "/app.db", &page_size, &page_count, &sum, &err), HW_OK);
+    assert_true(sum == last->sum && page_count == last->page_count);
+}
+
+static void check_goes_on(void)
+{
+    struct hw_error err = {0};
+    uint64_t seq;
+    sqlite3 *db = open_database();
+
+    assert_non_null(db);
+    assert_true(rows_of(db) >= world.acknowledged);
+    assert_int_equal(run_sql(db, "CREATE TABLE IF NOT EXISTS u(a); INSERT INTO u VALUES(1)"),
+                     SQLITE_OK);
+    assert_int_equal(hw_capture_wait_logged(capture_of(db), 5000, &seq, &err), HW_OK);
+    (void)sqlite3_close(db);
+}
+
+static void check(struct sim *sim, void *ctx)
+{
+    struct hw_switch last = {.fork = 0};
+    uint64_t length;
+    bool ended;
+
+    (void)ctx;
+    assert_int_equal(hw_capture_count(), 0);
+    ended = has_ended(&last, &length);
+    assert_true(ended || !world.was_handed);
+    if (world.was_handed)
+        assert_int_equal(world.seq, length - 1);
+    if (!ended) {
+        check_goes_on();
+        ended = has_ended(&last, &length); /* what a worker that died was asked the next one does */
+    }
+    if (ended)
+        check_ended(&last, length);
+    assert_null(sim_violation(sim));
+}
+
+static void handed_over_it_stays_so(void **state)
+{
+    (void)state;
+    run(world.sim, NULL);
+    assert_int_equal(world.acknowledged, 2);
+    assert_true(world.was_handed);
+    check(world.sim, NULL);
+}
+
+static void each_fault(unsigned faults)
+{
+    struct sim_scenario scenario = {.faults = faults, .run = run, .check = check};
+
+    assert_true(sim_for_each_fault(world.sim, &scenario) > 50);
+}
+
+static void crash_at_any_operation_leaves_one_of_the_two(void **state)
+{
+    (void)state;
+    each_fault(SIM_CRASH);
+}
+
+static void kill_at_any_operation_leaves_one_of_the_two(void **state)
+{
+    (void)state;
+    each_fault(SIM_KILL);
+}
+
+static void error_at_any_operation_leaves_one_of_the_two(void **state)
+{
+    (void)state;
+    each_fault(SIM_EIO | SIM_ENOSPC);
+}
+
+static void transaction_that_does_not_end_keeps_the_log(void **state)
+{
+    struct hw_error err = {0};
+    uint64_t seq;
+    sqlite3 *db, *writer;
+
+    (void)state;
+    db = open_database();
+    writer = open_database();
+    assert_int_equal(run_sql(db, "CREATE TABLE t(a INTEGER PRIMARY KEY, b)"), SQLITE_OK);
+    assert_int_equal(run_sql(writer, "BEGIN IMMEDIATE; INSERT INTO t VALUES(1, 1)"), SQLITE_OK);
+    assert_int_equal(hand_over(db, world.key, &seq, &err), HW_ETIMEOUT);
+    assert_non_null(strstr(err.message, "stays the primary"));
+    assert_int_equal(run_sql(writer, "COMMIT"), SQLITE_OK);
+    assert_int_equal(run_sql(db, "INSERT INTO t VALUES(2, 2)"), SQLITE_OK);
+    assert_int_equal(hand_over(db, world.key, &seq, &err), HW_OK);
+    assert_int_equal(run_sql(writer, "INSERT INTO t VALUES(3, 3)"), SQLITE_READONLY);
+    (void)sqlite3_close(writer);
+    (void)sqlite3_close(db);
+    world.acknowledged = 2;
+    world.was_handed = true;
+    world.seq = seq;
+    check(world.sim, NULL);
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(handed_over_it_stays_so, setup, teardown),
+        cmocka_unit_test_setup_teardown(transaction_that_does_not_end_keeps_the_log, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(crash_at_any_operation_leaves_one_of_the_two, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(kill_at_any_operation_leaves_one_of_the_two, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(error_at_any_operation_leaves_one_of_the_two, setup,
+                                        teardown),
+    };
+
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
