@@ -90,7 +90,7 @@ void handover_asked(struct hub_conn *conn, const struct hw_hyperwal_handover *as
     struct hub_log *log = log_find_name(conn->hub, asked->name);
     struct hw_error err = {0};
 
-    if (access_demand(conn, asked->name, HW_RIGHT_WRITE, NULL) != HW_OK) {
+    if (access_demand(conn, asked->name, HW_RIGHT_PROMOTE, NULL) != HW_OK) {
         handed.status = HW_HANDED_REFUSED;
         answer(conn, &handed);
     } else if (log == NULL || log->core == NULL) {
@@ -169,8 +169,7 @@ void handover_told(struct hub_conn *conn, const struct hw_hyperwal_handed *told)
         hw_fail(&err, HW_ENOTFOUND, "%s: knows no database \"%s\"", conn->address, name);
         break;
     case HW_HANDED_REFUSED:
-        hw_fail(&err, HW_EREFUSED,
-                "%s: does not let us write \"%s\", which it takes to hand it over", conn->address,
+        hw_fail(&err, HW_EREFUSED, "%s: gives us no right to promote another \"%s\"", conn->address,
                 name);
         break;
     case HW_HANDED_FAILED:

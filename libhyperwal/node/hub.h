@@ -193,7 +193,7 @@ enum hw_status hw_hub_list(struct hw_hub *hub, const struct hw_address *server, 
 
 /*
  * Ask the server to end the log in favour of the one with `key`, as hw_capture_hand_over(); it
- * takes the right to write.  *seq: of its last entry.
+ * takes the right to promote.  *seq: of its last entry.
  */
 enum hw_status hw_hub_hand_over(struct hw_hub *hub, const struct hw_address *address,
                                 const uint8_t key[HW_KEY_SIZE], uint64_t timeout_ms, uint64_t *seq,

@@ -337,7 +337,7 @@ bool turns_take(struct hw_hub *hub);
 
 /* --------------------------------------------------------------------------- handover.c */
 
-/* Somebody who may write it wants the log to end. */
+/* Somebody wants the log to end, who needs the right to promote. */
 void handover_asked(struct hub_conn *conn, const struct hw_hyperwal_handover *asked);
 void handovers_look(struct hw_hub *hub, uint64_t now); /* for answers */
 void handovers_forget(struct hub_conn *conn); /* of one that closes; what was asked goes on */

@@ -1,8 +1,8 @@
 /*
- * A log is handed over, on a disk that fails at each operation in turn.  Afterwards it ended or it did
- * not, by its own word: if it did, nobody writes any more, and the database is in the state that went
- * over, with every commit that was acknowledged; if it did not, the primary goes on.  Whoever was told
- * that it was handed over can rely on that.
+ * A log is handed over, on a disk that fails at each operation in turn.  Afterwards it ended or it
+ * did not, by its own word: if it did, nobody writes any more, and the database is in the state
+ * that went over, with every commit that was acknowledged; if it did not, the primary goes on.
+ * Whoever was told that it was handed over can rely on that.
  */
 #include <stdarg.h>
 #include <stddef.h>

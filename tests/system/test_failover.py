@@ -378,7 +378,7 @@ def who_may_not_write_cannot_take_over(dir):
     cluster = Cluster()
     os.environ["HYPERWAL_IDENTITY"] = os.path.join(dir, "stranger")
     error = run("promote", "new/app.db", "--from", cluster.url, code=1).stderr
-    check("does not let us write" in error, error)
+    check("no right to promote" in error, error)
     cluster.add("goes on")
     cluster.primary.kill()
 
