@@ -121,7 +121,8 @@ static enum hw_status lock_valid(struct hw_replica_database *db, const char *pat
         code = lock_write(db, SQLITE_SHM_LOCK);
         if (code == SQLITE_OK) {
             status = hw_wal_index_read(db->index, header, err);
-            if (status != HW_AGAIN)
+            db->has_write = status != HW_AGAIN;
+            if (db->has_write)
                 return status;
             (void)lock_write(db, SQLITE_SHM_UNLOCK); /* for the recovery that is needed */
             code = stock_touch(db->stock);
@@ -144,6 +145,7 @@ void hw_replica_database_unlock(struct hw_replica_database *db)
     hw_wal_writer_close(db->writer);
     db->writer = NULL;
     (void)lock_write(db, SQLITE_SHM_UNLOCK); /* it is ours: cannot fail */
+    db->has_write = false;
 }
 
 enum hw_status hw_replica_database_open(struct hw_env *env, sqlite3_vfs *base, const char *path,
@@ -181,7 +183,10 @@ void hw_replica_database_close(struct hw_replica_database *db)
         return;
     hw_wal_writer_close(db->writer);
     if (db->file != NULL && db->file->pMethods != NULL) {
-        (void)db->file->pMethods->xShmUnmap(db->file, 0); /* drops WRITE, if it was ours */
+        /* Unmapping would leave the lock with the process, if it has the file open besides. */
+        if (db->has_write)
+            (void)lock_write(db, SQLITE_SHM_UNLOCK);
+        (void)db->file->pMethods->xShmUnmap(db->file, 0);
         (void)db->file->pMethods->xUnlock(db->file, SQLITE_LOCK_NONE);
         (void)db->file->pMethods->xClose(db->file);
     }

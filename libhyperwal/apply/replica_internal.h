@@ -122,6 +122,7 @@ struct hw_replica_database {
     struct hw_wal_index *index;
     struct hw_file *wal;
     struct hw_wal_writer *writer; /* NULL until hw_replica_database_attach() */
+    bool has_write;               /* the lock WRITE of the wal-index */
     uint32_t page_size;
 };
 
