@@ -14,6 +14,7 @@
 _Static_assert(HYPERWAL_UNCONFIRMED == HW_VFS_UNCONFIRMED, "one code, two names");
 _Static_assert(HYPERWAL_CORRUPT == HW_VFS_CORRUPT, "one code, two names");
 _Static_assert(HYPERWAL_NOTARGET == HW_VFS_NOTARGET, "one code, two names");
+_Static_assert(HYPERWAL_UNKNOWN == HW_VFS_UNKNOWN, "one code, two names");
 
 enum { BUSY_TIMEOUT_MS = 5000, REQUEST_TIMEOUT_MS = 10000, LONG_TIMEOUT_MS = 3600000 };
 

@@ -45,6 +45,13 @@ extern "C" {
  */
 #define HYPERWAL_UNCONFIRMED (SQLITE_ERROR | (200 << 8))
 
+/*
+ * Extended result code of a commit to a remote database whose server could not be heard any more:
+ * it is committed, or it is not.  The connection is usable, the transaction is over here.  PRAGMA
+ * hyperwal_transaction gives its id, and with `= 'ID'` what became of it.
+ */
+#define HYPERWAL_UNKNOWN (SQLITE_IOERR | (201 << 8))
+
 /* Errors of this library alone: what a verb of the program turns into its exit codes 3 and 4. */
 #define HYPERWAL_CORRUPT  (SQLITE_CORRUPT | (200 << 8))  /* verification failed or data corrupt */
 #define HYPERWAL_NOTARGET (SQLITE_NOTFOUND | (200 << 8)) /* the seq, time, label does not exist */

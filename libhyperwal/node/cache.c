@@ -656,6 +656,10 @@ const struct hw_vfs_remotes *hw_cache_remotes(void)
         .wait = cache_wait,
         .log = log_open,
         .log_close = log_close,
+        .write_begin = cache_commit_begin,
+        .commit = cache_commit_send,
+        .write_end = cache_commit_end,
+        .outcome = cache_commit_outcome,
         .forked = cache_forked,
     };
 

@@ -39,7 +39,8 @@ static bool goes_on(const struct cache_hold *hold)
     if (cache_write_state(hold->cache) >= CACHE_WRITE_GIVEN)
         return true; /* a connection is in the middle of it */
     return atomic_load(&hold->cache->closing) == 0 &&
-           (yield == 0 || yield == atomic_load(&page->holder));
+           (yield == 0 || yield == atomic_load(&page->holder) ||
+            atomic_load(&hold->cache->writers) != 0);
 }
 
 static void set_phase(struct hw_cache *cache, enum cache_phase phase)

@@ -6,6 +6,7 @@
  *   cache_bound.c   those that were not used for longest are removed
  *   cache_page.c    what processes tell each other
  *   cache_hold.c    the thread that is the holder or waits to be: mirror, applier
+ *   cache_commit.c  their leases, commits and questions, for the VFS
  *   cache_write.c   connections that write: who has the role, the WRITE lock
  *   cache_fill.c    the holder's second thread: fetches and fills
  *
@@ -81,6 +82,7 @@ struct hw_cache {
     struct cache_write write;
     struct hw_mirror *mirror; /* the keeper's, while it holds and may lend it; or NULL */
     unsigned mirror_uses;     /* the keeper does not end before they do */
+    _Atomic uint32_t writers; /* connections that have, or waited for, the role: it is kept */
 
     struct hw_thread keeper;
     _Atomic uint32_t closing; /* the last user left */
@@ -112,6 +114,18 @@ bool cache_write_step(struct hw_cache *cache, struct hw_replica *replica, struct
 enum cache_write_state cache_write_state(struct hw_cache *cache);
 /* From now on the mirror may be borrowed; NULL: not any more, once all have given it back. */
 void cache_mirror_lend(struct hw_cache *cache, struct hw_mirror *mirror);
+
+/* ----------------------------------------------------------------------- cache_commit.c */
+
+/* For vfs/vfs.h. */
+enum hw_status cache_commit_begin(struct hw_cache *cache, uint64_t timeout_ms,
+                                  struct hw_vfs_base *out, struct hw_error *err) HW_MUST_CHECK;
+void cache_commit_send(struct hw_cache *cache, const struct hw_vfs_outgoing *outgoing,
+                       uint64_t timeout_ms, struct hw_vfs_answer *out);
+enum hw_status cache_commit_end(struct hw_cache *cache, const struct hw_vfs_base *committed,
+                                struct hw_error *err) HW_MUST_CHECK;
+void cache_commit_outcome(struct hw_cache *cache, const struct hw_origin *origin,
+                          uint64_t timeout_ms, struct hw_vfs_answer *out);
 
 /* -------------------------------------------------------------------------- cache_dir.c */
 

@@ -42,6 +42,8 @@ static int file_write(sqlite3_file *sqlite_file, const void *bytes, int size, sq
         if (code != SQLITE_OK)
             return code;
     }
+    if (file->role == HW_SHIM_REMOTE_WAL)
+        return hw_shim_remote_wal_write(file, bytes, size, offset);
     return file->below->pMethods->xWrite(file->below, bytes, size, offset);
 }
 

@@ -287,7 +287,10 @@ static int shm_unlock(struct hw_shim_file *file, int first, int count, int flags
         hw_gate_restarted(file->capture, &file->door);
     if (ours && is_exclusive && first == HW_SHM_WRITE && file->durability != HW_DURABILITY_ASYNC)
         hw_capture_target(file->capture, &file->target);
-    code = below_lock(file, first, count, flags);
+    if (file->write != NULL && is_exclusive && first == HW_SHM_WRITE)
+        code = hw_shim_remote_write_unlock(file);
+    else
+        code = below_lock(file, first, count, flags);
     *held &= (uint16_t)~slots(first, count);
     if (ours)
         after_unlock(file, slots(first, count), is_exclusive);
@@ -312,6 +315,17 @@ int hw_shim_file_shm_lock(sqlite3_file *sqlite_file, int first, int count, int f
      * slots at once are a recovery's.) */
     if (file->role == HW_SHIM_REMOTE && is_exclusive && first == HW_SHM_CKPT && count == 1)
         return SQLITE_BUSY;
+    /* And it alone begins the WAL anew; SQLite goes on without that. */
+    if (file->role == HW_SHIM_REMOTE && is_exclusive && first == READ1 && count == RESTART_SLOTS)
+        return SQLITE_BUSY;
+    /* Whoever writes reads, too; who does not recovers, and that is the applier's. */
+    if (file->role == HW_SHIM_REMOTE && is_exclusive && first == HW_SHM_WRITE && count == 1 &&
+        file->shm_shared >> HW_SHM_READ0 != 0) {
+        code = hw_shim_remote_write_lock(file);
+        if (code == SQLITE_OK)
+            file->shm_exclusive |= slots(first, count);
+        return code;
+    }
     if (first != HW_SHM_CKPT)
         file->just_committed = false;
     code = ours && is_exclusive ? lock_exclusive(file, first, count, flags)

@@ -137,10 +137,17 @@ static int hyperwal_pragma(struct hw_shim_file *file, const char *name, char **a
         return pragma_durability(file, arguments);
     if (sqlite3_stricmp(name, "label") == 0)
         return pragma_label(file, arguments);
+    if (sqlite3_stricmp(name, "transaction") == 0) {
+        char *text = NULL;
+        int code = hw_shim_remote_outcome(file, arguments[2], &text);
+
+        return answer(arguments, code, text);
+    }
     return answer(arguments, SQLITE_ERROR,
                   sqlite3_mprintf("unknown PRAGMA hyperwal_%s: there are hyperwal_seq, "
                                   "hyperwal_key, hyperwal_status, hyperwal_durability, "
-                                  "hyperwal_wait, hyperwal_snapshot and hyperwal_label",
+                                  "hyperwal_wait, hyperwal_snapshot, hyperwal_label and "
+                                  "hyperwal_transaction",
                                   name));
 }
 
@@ -178,6 +185,11 @@ int hw_shim_pragma(struct hw_shim_file *file, char **arguments)
 
     if (sqlite3_strnicmp(name, "hyperwal_", 9) == 0)
         return hyperwal_pragma(file, name + 9, arguments);
+    if (file->role == HW_SHIM_REMOTE && sqlite3_stricmp(name, "locking_mode") == 0 &&
+        arguments[2] != NULL && sqlite3_stricmp(arguments[2], "exclusive") == 0)
+        return answer(arguments, SQLITE_ERROR,
+                      sqlite3_mprintf("locking_mode=exclusive: nobody has a remote database for "
+                                      "itself"));
     if (file->role != HW_SHIM_PRIMARY)
         return SQLITE_NOTFOUND;
     if (sqlite3_stricmp(name, "journal_mode") == 0)

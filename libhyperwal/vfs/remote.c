@@ -6,7 +6,8 @@
  *     "hyper://host/name-wal"      by the pointer, as any WAL      ──▶ CACHE/KEY/db-wal
  *     "hyper://host/name-journal"  is never there
  *
- * To SQLite it is a read-only database in WAL mode that somebody else writes.
+ * To SQLite it is a database in WAL mode that somebody else writes, too; what a connection commits
+ * goes to the server first (remote_write.c).
  */
 #include <string.h>
 
@@ -193,8 +194,9 @@ int hw_shim_remote_open(struct hw_shim *shim, const char *name, struct hw_shim_f
     file->wal_name = sqlite3_filename_wal(name);
     hw_shim_database_join(file->database, file);
     hw_shim_file_wrap(file);
+    file->is_writable = (flags & SQLITE_OPEN_READWRITE) != 0;
     if (out_flags != NULL)
-        *out_flags = (flags & ~(SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE)) | SQLITE_OPEN_READONLY;
+        *out_flags = flags & ~SQLITE_OPEN_CREATE;
 done:
     if (split != NULL)
         sqlite3_free_filename((char *)(uintptr_t)split); /* char * before SQLite 3.44 */

@@ -108,8 +108,11 @@ struct hw_shim_file {
     void *busy_ctx;
 
     /* A remote database. */
-    struct hw_cache *cache; /* one reference; NULL: of this machine */
-    const char *cache_name; /* owned: of sqlite3_create_filename(), for the file below */
+    struct hw_cache *cache;      /* one reference; NULL: of this machine */
+    const char *cache_name;      /* owned: of sqlite3_create_filename(), for the file below */
+    struct hw_shim_write *write; /* owned; NULL: it does not write just now */
+    bool is_writable;            /* opened so */
+    struct hw_origin last_write; /* of the last transaction that was sent; zeros: none */
 
     /* A WAL. */
     struct hw_shim_file *main; /* of the same connection; borrowed, outlives it; or NULL */
@@ -277,6 +280,17 @@ void hw_vfs_lazy_forked(void);                  /* in a child: the list is empty
 int hw_past_file_open(struct hw_shim *shim, const char *path, const struct hw_uri *uri,
                       struct hw_cache *cache, sqlite3_file *file, int *out_flags);
 int hw_past_file_size(void); /* bytes of sqlite3_file that it needs */
+
+/* ------------------------------------------------------------------------ remote_write.c */
+
+/* A connection of a remote database takes the wal-index's WRITE lock, or gives it back. */
+int hw_shim_remote_write_lock(struct hw_shim_file *file);
+int hw_shim_remote_write_unlock(struct hw_shim_file *file);
+/* It writes into the WAL: where that is the commit, the server decides. */
+int hw_shim_remote_wal_write(struct hw_shim_file *wal, const uint8_t *bytes, int size,
+                             int64_t offset);
+/* PRAGMA hyperwal_transaction: `text` names one, NULL: the last of this connection. */
+int hw_shim_remote_outcome(struct hw_shim_file *file, const char *text, char **out);
 
 /* ----------------------------------------------------------------------- replica_file.c */
 

@@ -78,6 +78,37 @@ struct hw_cache_status {
     uint32_t holder;               /* process id */
 };
 
+/* ------- and written */
+
+struct hw_vfs_base { /* what a connection that writes builds on, or has committed */
+    uint64_t fence;  /* of the lease */
+    uint64_t seq;    /* last block of the newest transaction; UINT64_MAX: none */
+    uint64_t sum;
+    uint32_t page_size, page_count;
+};
+struct hw_vfs_outgoing { /* a transaction for the server */
+    struct hw_origin origin;
+    uint64_t sum_before, sum_after;
+    uint32_t page_count; /* of the database after it */
+    uint64_t part_count;
+    /* The next body of a transaction block, borrowed until the next call. */
+    enum hw_status (*next)(void *ctx, struct hw_slice *body, struct hw_error *err);
+    void *ctx;
+};
+enum hw_vfs_verdict {
+    HW_VERDICT_COMMITTED,
+    HW_VERDICT_LATE,    /* surely not: others were first; try again */
+    HW_VERDICT_REFUSED, /* surely not: not allowed here */
+    HW_VERDICT_WRONG,   /* surely not: it does not fit the server's database */
+    HW_VERDICT_FAILED,  /* surely not: the server cannot */
+    HW_VERDICT_UNKNOWN, /* perhaps */
+};
+struct hw_vfs_answer {
+    enum hw_vfs_verdict verdict;
+    uint64_t seq;   /* COMMITTED: the last block of its entry */
+    char text[256]; /* why not */
+};
+
 /*
  * What the VFS asks of the layer that knows the network; all may be called by any thread.  `forked`
  * is told in a child: everything belongs to the parent.
@@ -106,6 +137,21 @@ struct hw_vfs_remotes {
     enum hw_status (*log)(struct hw_cache *cache, struct hw_core **out, void **handle,
                           struct hw_error *err);
     void (*log_close)(void *handle); /* and the core; NULL does nothing */
+    /*
+     * The server's lease, the cache at the head that it names, and the cache's WRITE lock free for
+     * the calling connection.  HW_EBUSY: others write; HW_EREFUSED, HW_EREADONLY: may not be;
+     * HW_ETIMEOUT: nobody can be reached.
+     */
+    enum hw_status (*write_begin)(struct hw_cache *cache, uint64_t timeout_ms,
+                                  struct hw_vfs_base *out, struct hw_error *err);
+    void (*commit)(struct hw_cache *cache, const struct hw_vfs_outgoing *outgoing,
+                   uint64_t timeout_ms, struct hw_vfs_answer *out);
+    /* The connection gave WRITE back; NULL: it committed nothing. */
+    enum hw_status (*write_end)(struct hw_cache *cache, const struct hw_vfs_base *committed,
+                                struct hw_error *err);
+    /* What became of it?  FAILED: it was not committed, and will not be. */
+    void (*outcome)(struct hw_cache *cache, const struct hw_origin *origin, uint64_t timeout_ms,
+                    struct hw_vfs_answer *out);
     void (*forked)(void);
 };
 
@@ -141,6 +187,7 @@ enum {
     HW_VFS_UNCONFIRMED = SQLITE_ERROR | 200 << 8,
     HW_VFS_CORRUPT = SQLITE_CORRUPT | 200 << 8,
     HW_VFS_NOTARGET = SQLITE_NOTFOUND | 200 << 8,
+    HW_VFS_UNKNOWN = SQLITE_IOERR | 201 << 8,
 };
 
 /* File controls of our own, for api.c: the PRAGMAs answer the same. */

@@ -1,0 +1,361 @@
+#!/usr/bin/python3
+"""Databases elsewhere, written by their URL: leases, commits, and what is told when something ends in between.
+
+One line a test: "ok NAME", "not ok NAME: why" or "skip NAME: why" (docs/TESTING.md).  HW_BUILD names the
+build directory.  Names given as arguments run only those tests.
+
+The oracle is a ledger: each increment of the counter adds a row that names it, in one transaction.  Whatever was
+acknowledged is there once, whatever was refused is not, and of what is unknown the server says the truth.
+"""
+
+import contextlib
+import os
+import select
+import socket
+import sqlite3
+import sys
+import threading
+import time
+from random import Random
+
+import test_remote
+from test_remote import Client, check, run, server
+
+# What a writer is, beside what test_remote has: it keeps on until it is told the truth of each of its increments.
+WRITER = r"""
+class Writer:
+    def __init__(self, url, name, timeout=20):
+        self.url, self.name, self.next = url, name, 0
+        self.done, self.refused, self.asked, self.late = [], [], [], 0
+        self.timeout = timeout
+        self.open()
+
+    def open(self):
+        self.db = sqlite3.connect("file:%s?vfs=hyperwal" % self.url, uri=True, isolation_level=None,
+                                  timeout=self.timeout, check_same_thread=False)
+
+    def increment(self, label):
+        db = self.db
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            db.execute("UPDATE counter SET n = n + 1")
+            db.execute("INSERT INTO ledger VALUES(?)", (label,))
+            db.execute("COMMIT")
+        except Exception:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
+
+    def truth(self, identity):
+        import time
+        end = time.monotonic() + 60
+        while time.monotonic() < end:
+            try:
+                said = self.db.execute("PRAGMA hyperwal_transaction = '%s'" % identity).fetchone()[0]
+            except sqlite3.Error as error:
+                said = "unknown: %s" % error
+            if not said.startswith("unknown"):
+                return said.startswith("committed")
+            time.sleep(0.05)
+        raise Exception("no truth of " + identity)
+
+    def one(self):
+        import time
+        label = "%s-%d" % (self.name, self.next)
+        self.next += 1
+        before = self.db.execute("PRAGMA hyperwal_transaction").fetchone()[0]
+        try:
+            self.increment(label)
+            self.done.append(label)
+            return True
+        except sqlite3.Error as error:
+            now = self.db.execute("PRAGMA hyperwal_transaction").fetchone()[0]
+            if error.sqlite_errorcode == (10 | 201 << 8):
+                self.asked.append(now)
+                (self.done if self.truth(now) else self.refused).append(label)
+                return label in self.done
+            self.refused.append(label)
+            self.late += error.sqlite_errorcode & 0xff == 5
+            self.why = str(error)
+            time.sleep(0.01)
+            return False
+
+    def work(self, count, seconds=60):
+        import time
+        end, done = time.monotonic() + seconds, 0
+        while done < count and time.monotonic() < end:
+            done += self.one()
+        return [self.done, self.refused, len(self.asked), self.late]
+"""
+
+
+@contextlib.contextmanager
+def writer(url, name, **options):
+    made = Client(**options)
+    try:
+        made.do("exec(%r, names)" % WRITER)
+        made.do(f"w = Writer({url!r}, {name!r})")
+        yield made
+        if made.process.poll() is None:
+            made.do("w.db.close()")
+            made.end()
+    finally:
+        made.release()
+
+
+@contextlib.contextmanager
+def victim_of(environment):
+    made = Client(environment=environment)
+    try:
+        yield made
+    finally:
+        made.release()
+
+
+def make(path):
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("CREATE TABLE counter(n)")
+        db.execute("INSERT INTO counter VALUES(0)")
+        db.execute("CREATE TABLE ledger(label TEXT)")
+    run("init", path)
+
+
+def local(path):
+    return sqlite3.connect(f"file:{path}?vfs=hyperwal", uri=True, isolation_level=None, timeout=30)
+
+
+def check_ledger(path, done, refused):
+    """What is in the database is what the writers were told."""
+    with contextlib.closing(local(path)) as db:
+        labels = [row[0] for row in db.execute("SELECT label FROM ledger")]
+        (count,) = db.execute("SELECT n FROM counter").fetchone()
+        check(db.execute("PRAGMA integrity_check").fetchall() == [("ok",)], "integrity")
+    check(len(labels) == len(set(labels)), "something is there twice")
+    check(count == len(labels), "an increment was lost", count, len(labels))
+    missing = set(done) - set(labels)
+    check(not missing, "acknowledged, and not there", sorted(missing)[:5])
+    wrong = set(refused) & set(labels)
+    check(not wrong, "refused, and there", sorted(wrong)[:5])
+    check(run("verify", "--deep", path), "verify")
+    return labels
+
+
+class Relay:
+    """Takes connections for the server, and cuts all there are after so many bytes, if there is a number."""
+
+    def __init__(self, url):
+        host, port = url.split("/")[2].rsplit(":", 1)
+        self.target = (host, int(port))
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.left, self.made = None, 0
+        self.url = url.replace(f"{host}:{port}", "127.0.0.1:%d" % self.socket.getsockname()[1])
+        self.thread = threading.Thread(target=self.loop, daemon=True)
+        self.thread.start()
+
+    def loop(self):
+        while True:
+            try:
+                near, _ = self.socket.accept()
+            except OSError:
+                return
+            self.made += 1
+            threading.Thread(target=self.carry, args=(near,), daemon=True).start()
+
+    def carry(self, near):
+        with near, contextlib.suppress(OSError), socket.create_connection(self.target) as far:
+            while True:
+                ready, _, _ = select.select([near, far], [], [])
+                for one in ready:
+                    data = one.recv(65536)
+                    if self.left is not None:
+                        data = data[:self.left]
+                        self.left -= len(data)
+                    if not data:
+                        self.left = None
+                        return
+                    (far if one is near else near).sendall(data)
+
+    def close(self):
+        self.socket.close()
+
+
+# ---------------------------------------------------------------------------- the tests
+
+
+def a_lone_writer_is_never_refused(directory):
+    make("app.db")
+    with server("app.db") as primary, writer(primary.urls["app.db"], "a") as w:
+        done, refused, asked, _ = w.do("w.work(100)")
+        check(len(done) == 100 and not refused and not asked, refused, asked)
+        check(w.do("rows(w.db, 'SELECT n FROM counter')") == [[100]], "its own reads")
+    check_ledger("app.db", done, refused)
+
+
+def transactions_of_all_kinds_are_the_same_on_both_sides(directory):
+    make("app.db")
+    with server("app.db") as primary, writer(primary.urls["app.db"], "a") as w:
+        for statement in ("CREATE TABLE t(a INTEGER PRIMARY KEY, b)", "CREATE INDEX i ON t(b)",
+                          "PRAGMA cache_size = 5",
+                          "BEGIN",
+                          "WITH RECURSIVE r(x) AS (VALUES(1) UNION ALL SELECT x + 1 FROM r WHERE x < 3000) "
+                          "INSERT INTO t SELECT x, randomblob(500) FROM r",
+                          "SAVEPOINT s", "DELETE FROM t WHERE a > 100", "ROLLBACK TO s",
+                          "UPDATE t SET b = zeroblob(10) WHERE a < 50", "COMMIT",
+                          "BEGIN", "DELETE FROM t", "ROLLBACK",
+                          "DELETE FROM t WHERE a > 200", "VACUUM", "DROP INDEX i",
+                          "INSERT INTO t VALUES(NULL, randomblob(3000000))", "PRAGMA user_version = 7",
+                          "ALTER TABLE t ADD COLUMN c DEFAULT 5", "DELETE FROM t", "DROP TABLE t"):
+            w.do(f"rows(w.db, {statement!r})")
+            seq = w.do("rows(w.db, 'PRAGMA hyperwal_seq')")[0][0]
+            there = w.do("rows(w.db, 'SELECT * FROM sqlite_schema ORDER BY name')")
+            with contextlib.closing(local("app.db")) as db:
+                if not w.do("w.db.in_transaction"):
+                    here = [list(row) for row in db.execute("SELECT * FROM sqlite_schema ORDER BY name")]
+                    check(here == there, statement, seq)
+        check(w.do("rows(w.db, 'PRAGMA integrity_check')") == [["ok"]], "integrity")
+    check_ledger("app.db", [], [])
+
+
+def two_remote_writers_and_a_local_one_are_serial(directory):
+    make("app.db")
+    with server("app.db") as primary, contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(writer(primary.urls["app.db"], name, environment={
+            "HYPERWAL_CACHE": os.path.join(directory, f"cache-{name}")})) for name in "ab"]
+        for c in clients:
+            c.send("w.work(40)")
+        mine, late = [], 0
+        with contextlib.closing(local("app.db")) as db:
+            for i in range(60):
+                db.execute("BEGIN IMMEDIATE")
+                db.execute("UPDATE counter SET n = n + 1")
+                db.execute("INSERT INTO ledger VALUES(?)", (f"local-{i}",))
+                db.execute("COMMIT")
+                mine.append(f"local-{i}")
+                time.sleep(0.02)  # a local writer that has something else to do
+        done, refused = mine, []
+        for c in clients:
+            told = c.answer()
+            check(len(told[0]) == 40, "not all in time", len(told[0]), told[2:])
+            done, refused, late = done + told[0], refused + told[1], late + told[3]
+        print(f"    {late} of {len(done) + late} came too late")
+    check_ledger("app.db", done, refused)
+
+
+def processes_of_one_machine_take_turns(directory):
+    make("app.db")
+    with server("app.db") as primary, contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(writer(primary.urls["app.db"], name)) for name in "abc"]
+        for c in clients:
+            c.send("w.work(10)")
+        done, refused = [], []
+        for c in clients:
+            told = c.answer()
+            check(len(told[0]) == 10, "not all in time", len(told[0]), told[2:])
+            done, refused = done + told[0], refused + told[1]
+    check_ledger("app.db", done, refused)
+
+
+def a_stale_snapshot_is_told_and_a_waiting_writer_waits(directory):
+    make("app.db")
+    with server("app.db") as primary, writer(primary.urls["app.db"], "a") as a, \
+            writer(primary.urls["app.db"], "b", environment={"HYPERWAL_CACHE": directory + "/other"}) as b:
+        b.do("w.db.execute('BEGIN')")
+        check(b.do("rows(w.db, 'SELECT n FROM counter')") == [[0]], "a snapshot")
+        check(a.do("w.work(1)")[0] == ["a-0"], "a commit")
+        said = b.do("refused(lambda: w.db.execute('UPDATE counter SET n = 7'))")
+        check(said == "database is locked", said)
+        check(b.do("w.db.in_transaction"), "the read transaction goes on")
+        b.do("w.db.execute('ROLLBACK')")
+        # While somebody has a write transaction open, others wait by their busy timeout, or not at all.
+        a.do("w.db.execute('BEGIN IMMEDIATE')")
+        b.do("w.db.execute('PRAGMA busy_timeout = 0')")
+        said = b.do("refused(lambda: w.db.execute('UPDATE counter SET n = n + 1'))")
+        check(said == "database is locked", said)
+        b.do("w.db.execute('PRAGMA busy_timeout = 30000')")
+        b.send("w.work(1)")
+        a.do("w.db.execute('INSERT INTO ledger VALUES(\\'open\\')')")
+        a.do("w.db.execute('UPDATE counter SET n = n + 1')")
+        a.do("w.db.execute('COMMIT')")
+        check(b.answer()[0] == ["b-0"], "it waited")
+    check_ledger("app.db", ["a-0", "open", "b-0"], [])
+
+
+def who_may_not_write_is_told_so(directory):
+    make("app.db")
+    with server("app.db") as primary, writer(primary.urls["app.db"], "a", environment={
+            "HYPERWAL_IDENTITY": directory + "/stranger", "HYPERWAL_CACHE": directory + "/theirs"}) as w:
+        done, refused, asked, _ = w.do("w.work(3, 1)")
+        check(not done and refused and not asked, done)
+        check(w.do("w.why") == "attempt to write a readonly database", w.do("w.why"))
+        check("event=write_refused" in primary.said(), primary.said()[-400:])
+    check_ledger("app.db", [], refused)
+
+
+def killed_clients_stop_nobody_for_long(directory):
+    make("app.db")
+    chance = Random(5)
+    with server("app.db") as primary, writer(primary.urls["app.db"], "a") as w:
+        for i in range(6):
+            with victim_of({"HYPERWAL_CACHE": directory + f"/c{i}"}) as victim:
+                victim.do("exec(%r, names)" % WRITER)
+                victim.do(f"w = Writer({primary.urls['app.db']!r}, 'v{i}')")
+                victim.do("w.work(1)")
+                victim.send("w.work(1000)")
+                time.sleep(chance.random() * 0.2)  # any moment of lease and commit will do
+                victim.kill()
+            began = time.monotonic()
+            check(len(w.do("w.work(1, 30)")[0]) == i + 1, "nobody wrote after it")
+            check(time.monotonic() - began < 15, "the lease of the dead was kept too long")
+        done, refused = w.do("[w.done, w.refused]")
+    check_ledger("app.db", done, refused)
+
+
+def a_killed_server_makes_no_answer_untrue(directory):
+    make("app.db")
+    chance = Random(7)
+    with contextlib.ExitStack() as stack:
+        first = stack.enter_context(server("app.db"))
+        url = first.urls["app.db"]
+        listen = "tcp://" + url.split("/")[2]
+        w = stack.enter_context(writer(url, "a"))
+        w.do("w.work(3)")
+        for i in range(6):
+            w.send("w.work(5)")
+            time.sleep(chance.random() * 0.3)
+            first.kill()
+            with local("app.db") as db:  # meanwhile somebody writes what could be taken for theirs
+                db.execute("PRAGMA wal_checkpoint(RESTART)")
+            first = stack.enter_context(server("app.db", listen=listen))
+            told = w.answer()
+        done, refused, asked, _ = w.do("w.work(1)")
+        print(f"    {len(done)} done, {len(refused)} refused, {asked} asked after")
+    check_ledger("app.db", done, refused)
+
+
+def connections_may_be_cut_at_any_byte(directory):
+    make("app.db")
+    chance = Random(11)
+    with server("app.db") as primary:
+        relay = Relay(primary.urls["app.db"])
+        with writer(relay.url, "a") as w:
+            w.do("w.work(2)")
+            for i in range(25):
+                relay.left = int(chance.random() ** 2 * 9000)
+                w.do("w.work(6, 20)")
+            relay.left = None
+            done, refused, asked, _ = w.do("w.work(1)")
+            print(f"    {relay.made} connections, {len(done)} done, {len(refused)} refused, {asked} asked after")
+        relay.close()
+    check(len(done) > 20, len(done))
+    check_ledger("app.db", done, refused)
+
+
+TESTS = (a_lone_writer_is_never_refused, transactions_of_all_kinds_are_the_same_on_both_sides,
+         two_remote_writers_and_a_local_one_are_serial, processes_of_one_machine_take_turns,
+         a_stale_snapshot_is_told_and_a_waiting_writer_waits, who_may_not_write_is_told_so,
+         killed_clients_stop_nobody_for_long, a_killed_server_makes_no_answer_untrue,
+         connections_may_be_cut_at_any_byte)
+
+if __name__ == "__main__":
+    test_remote.TESTS = TESTS
+    sys.exit(test_remote.main(sys.argv[1:]))
