@@ -17,7 +17,9 @@ enum kind {
     LIST_PATH, /* a path each */
     LIST_TEXT,
     ONE_PATH,
+    ONE_TEXT,
     ONE_NUMBER,
+    ONE_SWITCH, /* yes or no */
 };
 
 struct setting {
@@ -36,6 +38,8 @@ static const struct setting settings[] = {
     {"allow-write", LIST_TEXT, offsetof(struct config, allow_write), NETWORK_ALLOW_MAX, 0, 0},
     {"authorized-keys", ONE_PATH, offsetof(struct config, authorized_keys), 0, 0, 0},
     {"identity", ONE_PATH, offsetof(struct config, identity), 0, 0, 0},
+    {"http", ONE_TEXT, offsetof(struct config, http), 0, 0, 0},
+    {"http-public", ONE_SWITCH, offsetof(struct config, is_http_public), 0, 0, 0},
     {"create-limit", ONE_NUMBER, offsetof(struct config, create_most), 4096, 0, 1000},
     {"rest-after", ONE_NUMBER, offsetof(struct config, rest_s), 86400, 0, 30},
     {"stop-timeout", ONE_NUMBER, offsetof(struct config, stop_s), 3600, 1, 20},
@@ -45,6 +49,11 @@ enum { SETTING_COUNT = sizeof(settings) / sizeof(settings[0]) };
 static bool is_list(const struct setting *setting)
 {
     return setting->kind == LIST_PATH || setting->kind == LIST_TEXT;
+}
+
+static bool is_text(const struct setting *setting)
+{
+    return setting->kind == ONE_PATH || setting->kind == ONE_TEXT;
 }
 
 static struct config_list *list_of(const struct config *config, const struct setting *setting)
@@ -71,7 +80,7 @@ void config_release(struct config *config)
             for (size_t k = 0; k < list->count; k++)
                 free(list->items[k]);
             free(list->items);
-        } else if (settings[i].kind == ONE_PATH) {
+        } else if (is_text(&settings[i])) {
             free(*text_of(config, &settings[i]));
         }
     }
@@ -116,6 +125,15 @@ static int number_set(struct config *config, const struct setting *setting, cons
     return DONE;
 }
 
+static int switch_set(struct config *config, const struct setting *setting, const char *where,
+                      const char *value)
+{
+    if (strcmp(value, "yes") != 0 && strcmp(value, "no") != 0)
+        return wrong(where, setting->key, "yes or no");
+    *number_of(config, setting) = strcmp(value, "yes") == 0;
+    return DONE;
+}
+
 static int text_set(char **text, const char *value)
 {
     *text = strdup(value);
@@ -142,6 +160,8 @@ int config_set(struct config *config, const char *where, const char *key, const 
     if ((config->given & 1U << (setting - settings)) != 0)
         return wrong(where, key, "is set already");
     config->given |= 1U << (setting - settings);
+    if (setting->kind == ONE_SWITCH)
+        return switch_set(config, setting, where, value);
     return setting->kind == ONE_NUMBER ? number_set(config, setting, where, value)
                                        : text_set(text_of(config, setting), value);
 }
@@ -161,7 +181,7 @@ int config_merge(struct config *config, const struct config *given)
                 config->given &= ~bit;
                 result = config_set(config, "command line", setting->key, more->items[k]);
             }
-        } else if (setting->kind == ONE_NUMBER) {
+        } else if (!is_text(setting)) {
             if ((given->given & bit) != 0)
                 *number_of(config, setting) = *number_of(given, setting);
             else if ((config->given & bit) == 0)
@@ -287,6 +307,8 @@ void config_print(const struct config *config)
 
             for (size_t k = 0; k < list->count; k++)
                 printf("%s = %s\n", setting->key, list->items[k]);
+        } else if (setting->kind == ONE_SWITCH) {
+            printf("%s = %s\n", setting->key, *number_of(config, setting) != 0 ? "yes" : "no");
         } else if (setting->kind == ONE_NUMBER) {
             printf("%s = %u\n", setting->key, *number_of(config, setting));
         } else if (*text_of(config, setting) != NULL) {

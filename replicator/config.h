@@ -31,6 +31,8 @@ struct config {
     struct config_list listen, allow, allow_write;
     char *identity; /* owned, like all below; NULL: not set */
     char *authorized_keys;
+    char *http; /* where the status page is */
+    unsigned is_http_public;
     unsigned create_most; /* databases: clients may have no more made when so many are served */
     unsigned rest_s;      /* without a write, until little is left open of a database; 0: never */
     unsigned stop_s;      /* for closing them all */

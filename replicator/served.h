@@ -38,7 +38,9 @@ struct served {
     double judge_after;   /* seconds_now(): not before */
     double suspect_since; /* seconds_now() of a commit that may be one; 0: there is none */
     uint64_t commits;     /* through the VFS, as of the last look */
-    uint64_t rest_seq;    /* of the log, when it began to rest */
+    bool has_head;        /* of its log, as it was when it rested already */
+    hyperwal_head head;
+    uint64_t rest_seq; /* of the log, when it began to rest */
     bool is_touched;   /* somebody wrote to the database or the WAL: not looked at while it rests */
     bool is_fresh;     /* nothing was written to it since it was opened at the start */
     double rest_after; /* in seconds_now(): not to rest before */

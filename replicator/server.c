@@ -12,8 +12,10 @@
 #include <unistd.h>
 
 #include "create.h"
+#include "http.h"
 #include "network.h"
 #include "notify.h"
+#include "page.h"
 #include "program.h"
 #include "report.h"
 #include "served.h"
@@ -29,6 +31,7 @@ struct server {
     struct watch watch;
     struct notify notify;
     struct creator creator;
+    struct http *http; /* owned; NULL: there is no status page */
     int signals;
 };
 
@@ -172,14 +175,17 @@ static void reload_network(struct server *server, const struct config *old)
     hyperwal_node *node = server->served.node;
     bool needs_restart = !is_same_text(old->identity, now->identity) ||
                          !is_same_text(old->authorized_keys, now->authorized_keys) ||
+                         !is_same_text(old->http, now->http) ||
+                         old->is_http_public != now->is_http_public ||
                          (node == NULL && now->listen.count > 0);
     struct network_wishes wishes;
 
     for (size_t i = 0; i < old->listen.count; i++)
         needs_restart |= !list_has(&now->listen, old->listen.items[i]);
     if (needs_restart)
-        (void)failure("the first listener, one that is gone, another identity, and another file of "
-                      "authorized keys: these changes of the configuration need a restart");
+        (void)failure("the first listener, one that is gone, another identity, another file of "
+                      "authorized keys, and http: these changes of the configuration need a "
+                      "restart");
     if (node == NULL)
         return;
     network_wishes_make(now, &wishes);
@@ -241,6 +247,13 @@ static int time_to_wait(struct server *server)
     return wait_ms;
 }
 
+static char *answer(void *ctx, enum http_page page)
+{
+    struct server *server = ctx;
+
+    return page_make(&server->served, page);
+}
+
 static void create(struct server *server)
 {
     const struct config *config = &server->config;
@@ -254,13 +267,14 @@ static int serve_until_signal(struct server *server)
 {
     struct pollfd fds[] = {{server->signals, POLLIN, 0},
                            {server->watch.inotify, POLLIN, 0},
-                           {server->creator.event, POLLIN, 0}};
+                           {server->creator.event, POLLIN, 0},
+                           {http_event(server->http), POLLIN, 0}};
     double scan_after = 0;
 
     for (;;) {
         size_t served_count = server->served.count;
         int wait_ms = time_to_wait(server);
-        int count = poll(fds, 3, fds[1].fd < 0 ? REST_MS : wait_ms);
+        int count = poll(fds, 4, fds[1].fd < 0 ? REST_MS : wait_ms);
 
         if (count < 0 && errno != EINTR)
             return failure("poll: %s", strerror(errno));
@@ -274,6 +288,8 @@ static int serve_until_signal(struct server *server)
         }
         if (count > 0 && fds[2].revents != 0)
             create(server);
+        if (count > 0 && fds[3].revents != 0)
+            http_work(server->http, answer, server);
         served_work(&server->served);
         if (server->watch.has_busy && seconds_now() >= scan_after) {
             watch_scan(&server->watch, NULL, NULL);
@@ -282,6 +298,19 @@ static int serve_until_signal(struct server *server)
         if (server->served.count != served_count)
             notify_status(&server->notify, server->served.count);
     }
+}
+
+static void print_http(const struct server *server)
+{
+    struct json json;
+
+    if (!server->options->is_json) {
+        printf("http %s\n", http_url(server->http));
+        return;
+    }
+    json_begin(&json);
+    json_text(&json, "http", http_url(server->http));
+    json_end(&json);
 }
 
 static void print_ready(const struct server *server)
@@ -342,15 +371,20 @@ int server_run(const struct server_options *options, struct config *config)
         result = open_network(&server);
     if (result == DONE)
         result = creator_open(&server.creator, server.served.node);
+    if (result == DONE && server.config.http != NULL)
+        result = http_open(server.config.http, server.config.is_http_public != 0, &server.http);
     server.served.rest_s = server.config.rest_s;
     if (result == DONE)
         result = add_all(&server);
     if (result == DONE) {
+        if (server.http != NULL)
+            print_http(&server);
         print_ready(&server);
         notify_ready(&server.notify, server.served.count);
         result = serve_until_signal(&server);
     }
     creator_close(&server.creator);
+    http_close(server.http);
     if (!close_all(&server))
         _exit(result); /* nothing of what is open is half done */
     served_release(&server.served);

@@ -14,6 +14,7 @@ enum {
     OPTION_ALLOW_WRITE,
     OPTION_KEYS,
     OPTION_HTTP,
+    OPTION_HTTP_PUBLIC,
     OPTION_CONFIG,
     OPTION_CHECK,
     OPTION_IDENTITY,
@@ -22,6 +23,7 @@ enum {
 static const struct option options[] = {
     {"listen", required_argument, NULL, OPTION_LISTEN},
     {"http", required_argument, NULL, OPTION_HTTP},
+    {"http-public", no_argument, NULL, OPTION_HTTP_PUBLIC},
     {"allow", required_argument, NULL, OPTION_ALLOW},
     {"allow-write", required_argument, NULL, OPTION_ALLOW_WRITE},
     {"authorized-keys", required_argument, NULL, OPTION_KEYS},
@@ -53,6 +55,8 @@ static const char *key_of(int option)
         return "authorized-keys";
     case OPTION_IDENTITY:
         return "identity";
+    case OPTION_HTTP:
+        return "http";
     default:
         return NULL;
     }
@@ -61,8 +65,8 @@ static const char *key_of(int option)
 static int take_option(struct wishes *wishes, int c)
 {
     switch (c) {
-    case OPTION_HTTP:
-        return usage_error(&verb_serve, "--http: this build has no status page");
+    case OPTION_HTTP_PUBLIC:
+        return config_set(&wishes->given, "command line", "http-public", "yes");
     case OPTION_JSON:
         wishes->is_json = true;
         return DONE;
@@ -145,7 +149,8 @@ static int run(int argc, char **argv)
 const struct verb verb_serve = {
     .name = "serve",
     .synopsis = "[--config FILE] [--check-config] [--listen URL]... [--allow KEY|any]... "
-                "[--allow-write KEY|any]... [--authorized-keys FILE] [--identity FILE] [--json] "
+                "[--allow-write KEY|any]... [--authorized-keys FILE] [--identity FILE] "
+                "[--http ADDR] [--http-public] [--json] "
                 "[DB|DIR]...",
     .summary = "write the logs of databases, or stand by for it",
     .help =
@@ -173,7 +178,10 @@ const struct verb verb_serve = {
         "the\n"
         "                   user's own file, if there is one.  It is read again when it changes\n"
         "  --identity FILE  the key of this server among peers, made if it is missing\n"
-        "  --json           the same as objects: name, key, url, path; then ready\n\n"
+        "  --http ADDR      a status page, /status.json and /metrics at [HOST:]PORT of this "
+        "machine\n"
+        "  --http-public    others than this machine may see that, too\n"
+        "  --json           the same as objects: name, key, url, path; http; then ready\n\n"
         "Without --listen there is no network; followers on this machine read the log's files.\n",
     .run = run,
 };

@@ -17,7 +17,7 @@ _hyperwal() {
     esac
     case $verb in
     help) words=$verbs ;;
-    serve) words='--config --check-config --listen --allow --allow-write --authorized-keys --identity --json --help' ;;
+    serve) words='--config --check-config --listen --allow --allow-write --authorized-keys --identity --http --http-public --json --help' ;;
     follow) words='--also --once --listen --allow --authorized-keys --name --json --help' ;;
     init) words="--adopt --json --help" ;;
     restore) words='--seq --time --label --force --json --help' ;;

@@ -6,6 +6,7 @@ build directory.  Names given as arguments run only those tests.
 """
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -17,6 +18,8 @@ import sys
 import tempfile
 import time
 import traceback
+import urllib.error
+import urllib.request
 
 BUILD = os.path.abspath(os.environ.get("HW_BUILD", "build/dev"))
 SOURCE = os.environ.get("HW_SOURCE", os.path.dirname(os.path.dirname(os.path.dirname(
@@ -132,6 +135,7 @@ def a_wrong_line_of_the_configuration_is_named(dir):
             ("directory =\n", 1, "no value"),
             ("directory = somewhere\n", 1, "begins with /"),
             ("stop-timeout = 0\n", 1, "a number from 1 to 3600"),
+            ("http-public = maybe\n", 1, "yes or no"),
             ("stop-timeout = soon\n", 1, "a number from"),
             ("stop-timeout = 99999999999999999999\n", 1, "a number from"),
             ("stop-timeout = 5\r\nstop-timeout = 6\r\n", 2, "is set already"),
@@ -156,7 +160,7 @@ def settings_of_file_and_command_line_are_joined(dir):
     shown = run("serve", "--config", conf, "--check-config", "--listen", "tcp://localhost:0",
                 "--identity", f"{dir}/other", dir).stdout
     check(shown == f"directory = {dir}\ndirectory = {dir}\nlisten = tcp://127.0.0.1:0\n"
-                   f"listen = tcp://localhost:0\nidentity = {dir}/other\ncreate-limit = 1000\nrest-after = 30\nstop-timeout = 7\n", shown)
+                   f"listen = tcp://localhost:0\nidentity = {dir}/other\nhttp-public = no\ncreate-limit = 1000\nrest-after = 30\nstop-timeout = 7\n", shown)
     check(not os.path.exists(f"{dir}/other"), "a check made the identity")
 
 
@@ -488,6 +492,118 @@ def a_server_makes_no_more_databases_than_it_may(dir):
         said = run("init", f"ipc://{dir}/socket/new-3.db", env=one, code=1).stderr
         check("create-limit" in said, said)
     check(not os.path.exists(f"{dir}/first/new-3.db"), "made")
+
+
+# ----------------------------------------------------------------------- the status page
+
+
+def get(base, path, code=200):
+    try:
+        with urllib.request.urlopen(base + path, timeout=LONG) as answer:
+            check(answer.status == code, path, answer.status)
+            return answer.read().decode()
+    except urllib.error.HTTPError as error:
+        check(error.code == code, path, error.code)
+        return error.read().decode()
+
+
+def http_of(server):
+    return next(line.split()[1] for line in server.lines if line.startswith("http "))
+
+
+def metrics(base):
+    """Value by name with labels; each line is as Prometheus wants it."""
+    values = {}
+    for line in get(base, "/metrics").splitlines():
+        if line.startswith("#"):
+            check(re.fullmatch(r"# (HELP|TYPE) hyperwal_[a-z_]+ .+", line), line)
+            continue
+        match = re.fullmatch(r'(hyperwal_[a-z_]+(?:\{(?:[a-z_]+="(?:[^"\\]|\\.)*",?)*\})?) ([0-9.]+)',
+                             line)
+        check(match and match.group(1) not in values, line)
+        values[match.group(1)] = float(match.group(2))
+    return values
+
+
+def the_status_page_says_how_databases_are(dir):
+    evil = "<b>&\"'.db"
+    make(f"{dir}/a.db")
+    make(f"{dir}/{evil}")
+    with Server("--http", "0", "--listen", f"ipc://{dir}/../socket", dir) as server:
+        base = http_of(server)
+        check(base.startswith("http://127.0.0.1:"), base)
+        told = json.loads(get(base, "/status.json"))
+        by_name = {one["name"]: one for one in told["databases"]}
+        check(sorted(by_name) == sorted(["a.db", evil]), by_name)
+        one = by_name["a.db"]
+        mine = json.loads(run("status", "--json", f"{dir}/a.db").stdout)
+        for field in ("key", "length", "byte_length", "seq", "snapshot_seq", "page_size", "pages"):
+            check(one[field] == mine[field], field, one, mine)
+        check(one["alarm"] == "" and one["followers"] == 0, one)
+        page = get(base, "/")
+        check("<b>&" not in page and "&#60;b&#62;" in page and "2 databases" in page, page)
+        values = metrics(base)
+        check(values["hyperwal_databases"] == 2, values)
+        check(values['hyperwal_log_blocks{database="a.db"}'] == one["length"], values)
+        check(values['hyperwal_alarm{database="a.db"}'] == 0, values)
+        with contextlib.closing(stock(f"{dir}/a.db")) as db:
+            db.execute("INSERT INTO t(b) VALUES('news')")
+        wait_until(lambda: metrics(base)['hyperwal_log_blocks{database="a.db"}'] > one["length"],
+                   "it is logged", server)
+        get(base, "/nothing", code=404)
+        follower = subprocess.Popen([PROGRAM, "follow", f"ipc://{dir}/../socket/a.db",
+                                     f"{dir}/../r.db"], stdout=subprocess.DEVNULL)
+        try:
+            wait_until(lambda: metrics(base)['hyperwal_followers{database="a.db"}'] == 1,
+                       "it is followed", server)
+            wait_until(lambda: [value for name, value in metrics(base).items()
+                                if name.startswith("hyperwal_follower_lag_blocks{database=\"a.db")] == [0],
+                       "it is not behind", server)
+        finally:
+            follower.kill()
+            follower.wait()
+
+
+def the_status_page_bears_many_readers(dir):
+    make(f"{dir}/a.db")
+    with Server("--http", "0", dir) as server:
+        base = http_of(server)
+        readers = [subprocess.Popen([sys.executable, "-c", READER, base + "/metrics"])
+                   for _ in range(8)]
+        half = socket.create_connection(("127.0.0.1", int(base.rsplit(":", 1)[1])))
+        half.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n")  # and no more
+        for reader in readers:
+            check(reader.wait(timeout=LONG) == 0, "a reader failed")
+        gone = socket.create_connection(("127.0.0.1", int(base.rsplit(":", 1)[1])))
+        gone.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        gone.close()
+        check("hyperwal_databases 1" in get(base, "/metrics"), "after all that")
+        half.close()
+
+
+READER = """
+import sys, urllib.request, urllib.error
+done = 0
+while done < 50:
+    try:
+        done += b"hyperwal_databases 1" in urllib.request.urlopen(sys.argv[1], timeout=30).read()
+    except urllib.error.HTTPError as error:
+        assert error.code == 503, error
+"""
+
+
+def the_status_page_is_for_this_machine_unless_said_otherwise(dir):
+    make(f"{dir}/a.db")
+    for address, words in (("0.0.0.0:0", "--http-public"), ("example.org:80", "--http-public"),
+                           ("127.0.0.1", "[HOST:]PORT"), ("x", "[HOST:]PORT"), (":1", "[HOST:]PORT"),
+                           ("127.0.0.1:99999", "[HOST:]PORT")):
+        said = run("serve", "--http", address, f"{dir}/a.db", code=2).stderr
+        check(words in said, address, said)
+    with Server("--http", "0.0.0.0:0", "--http-public", f"{dir}/a.db") as server:
+        port = http_of(server).rsplit(":", 1)[1]
+        check("a.db" in get(f"http://127.0.0.1:{port}", "/"), "public")
+        said = run("serve", "--http", port, f"{dir}/a.db", code=1).stderr
+        check(f"--http {port}: " in said, said)
 
 
 # -------------------------------------------------------------------- the service manager

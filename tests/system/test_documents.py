@@ -101,7 +101,7 @@ def options_of_the_program_are_those_of_its_help():
             continue
         text = source("replicator", name)
         table = set(re.findall(r'^\s*\{"([a-z-]+)", ', text, re.M))
-        hidden = {"help", "http"}  # which says that there is no status page
+        hidden = {"help"}
         for option in table - hidden:
             check("--" + option in text, f"replicator/{name}: --{option} is in no help")
 

@@ -151,8 +151,9 @@ def wrong_usage_ends_with_2(dir):
         check(run(*args, code=2).stderr, args)
 
 
-def what_this_version_has_not_says_so(dir):
-    check("no status page" in run("serve", "--http", ":80", "x", code=2).stderr, "--http")
+def a_bad_address_of_the_status_page_is_usage(dir):
+    make(f"{dir}/x")
+    check("[HOST:]PORT" in run("serve", "--http", ":80", f"{dir}/x", code=2).stderr, "--http")
 
 
 # ------------------------------------------------------------------------------- init
