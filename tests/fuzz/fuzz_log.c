@@ -22,33 +22,47 @@ enum {
 
 static struct sim *machine;
 
-/* NULL: no block in it. */
-static struct hw_core *make_log(const uint8_t *bytes, size_t size)
+struct blocks {
+    size_t at[BLOCKS_MAX + 1]; /* where each begins, with its size before it; and the end */
+    size_t count;
+};
+
+static struct blocks take_apart(const uint8_t *bytes, size_t size)
+{
+    struct blocks blocks = {.count = 0};
+
+    while (blocks.count < BLOCKS_MAX && blocks.at[blocks.count] + 2 < size) {
+        size_t at = blocks.at[blocks.count], end = at + 2 + hw_get_le16(bytes + at);
+
+        blocks.at[++blocks.count] = end < size ? end : size;
+    }
+    return blocks;
+}
+
+static struct hw_core *make_log(void)
 {
     struct hw_core *core = NULL;
     struct hw_error err;
-    unsigned count = 0;
 
-    if (hw_core_create(sim_env(machine), NULL, &core, &err) != HW_OK ||
-        hw_core_batch_begin(core, &err) != HW_OK)
+    if (hw_core_create(sim_env(machine), NULL, &core, &err) != HW_OK)
         abort();
-    for (; size > 2 && count < BLOCKS_MAX; count++) {
-        size_t block = hw_get_le16(bytes);
+    return core;
+}
 
-        bytes += 2;
-        size -= 2;
-        block = block < size ? block : size;
-        if (hw_core_batch_add(core, bytes, block, &err) != HW_OK)
+/* Blocks first .. end - 1 become one batch. */
+static void append(struct hw_core *core, const uint8_t *bytes, const struct blocks *blocks,
+                   size_t first, size_t end)
+{
+    struct hw_error err;
+
+    if (hw_core_batch_begin(core, &err) != HW_OK)
+        abort();
+    for (size_t i = first; i < end; i++)
+        if (hw_core_batch_add(core, bytes + blocks->at[i] + 2,
+                              blocks->at[i + 1] - blocks->at[i] - 2, &err) != HW_OK)
             abort();
-        bytes += block;
-        size -= block;
-    }
     if (hw_core_batch_commit(core, NULL, 0, &err) != HW_OK)
         abort();
-    if (count > 0)
-        return core;
-    hw_core_close(core);
-    return NULL;
 }
 
 static void expect_sum(const char *what, uint64_t sum, const struct hw_state *state)
@@ -140,28 +154,32 @@ static void read_past(struct hw_core *core, const struct hw_target *target, bool
     hw_past_close(past);
 }
 
-/* As `hyperwal follow` does: an error is told, and what it meant to do is tried again. */
-static void follow(struct hw_core *core)
+static struct hw_replica *open_replica(struct hw_core *core)
 {
     struct hw_replica *replica = NULL;
+    struct hw_error err;
+
+    if (hw_replica_open(sim_env(machine), sim_vfs(machine), core, "/replica.db", NULL, NULL,
+                        &replica, &err) != HW_OK)
+        return NULL;
+    return replica;
+}
+
+/* As `hyperwal follow` does: an error is told, and what it meant to do is tried again. */
+static void follow(struct hw_replica *replica)
+{
     struct hw_state state = {.seq = 0};
+    enum hw_status status = HW_OK;
     struct hw_error err;
     uint64_t sum = 0;
     int steps = 0;
 
-    if (hw_replica_open(sim_env(machine), sim_vfs(machine), core, "/replica.db", NULL, NULL,
-                        &replica, &err) != HW_OK)
-        return;
-    for (int errors = 0; errors < 3; errors++) {
-        enum hw_status status;
-
+    for (int errors = 0; errors < 3 && status != HW_END; errors++) {
         do
             status = hw_replica_step(replica, &err);
         while (status == HW_OK && steps++ < STEPS_MAX);
         if (steps > STEPS_MAX)
             abort(); /* it would go on for ever */
-        if (status == HW_END)
-            break;
     }
     state.seq = hw_replica_seq(replica);
     state.sum = hw_replica_sum(replica);
@@ -169,27 +187,9 @@ static void follow(struct hw_core *core)
         hw_database_sum(sim_vfs(machine), "/replica.db", &state.page_size, &state.page_count, &sum,
                         &err) == HW_OK)
         expect_sum("a replica", sum, &state);
-    hw_replica_close(replica);
 }
 
 /* ---------------------------------------------------------------------- changes, block by block */
-
-struct blocks {
-    size_t at[BLOCKS_MAX + 1]; /* where each begins, with its size before it; and the end */
-    size_t count;
-};
-
-static struct blocks take_apart(const uint8_t *bytes, size_t size)
-{
-    struct blocks blocks = {.count = 0};
-
-    while (blocks.count < BLOCKS_MAX && blocks.at[blocks.count] + 2 < size) {
-        size_t at = blocks.at[blocks.count], end = at + 2 + hw_get_le16(bytes + at);
-
-        blocks.at[++blocks.count] = end < size ? end : size;
-    }
-    return blocks;
-}
 
 /* Bytes from..to come again at `at`. */
 static size_t copy_in(uint8_t *bytes, size_t size, size_t capacity, size_t at, size_t from,
@@ -252,20 +252,31 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 {
     char label[HW_LABEL_SIZE_MAX + 1] = "";
     struct hw_target target = {.kind = HW_TARGET_HEAD};
+    struct blocks blocks = take_apart(bytes, size);
+    struct hw_replica *replica;
     struct hw_core *core;
     bool is_sound;
 
+    if (blocks.count == 0)
+        return 0;
     if (machine == NULL)
         machine = sim_new(1);
     sim_reset(machine, 1);
     sim_set_space(machine, SPACE);
-    core = make_log(bytes, size);
-    if (core == NULL)
-        return 0;
+    core = make_log();
+    append(core, bytes, &blocks, 0, blocks.count / 2); /* the other half comes while it follows */
+    replica = open_replica(core);
+    if (replica != NULL)
+        follow(replica);
+    append(core, bytes, &blocks, blocks.count / 2, blocks.count);
     is_sound = look_at(core, label, &target.time_ms);
     restore(core, &target, is_sound);
     read_past(core, &target, is_sound);
-    follow(core);
+    if (replica == NULL)
+        replica = open_replica(core);
+    if (replica != NULL)
+        follow(replica);
+    hw_replica_close(replica);
     target.kind = HW_TARGET_TIME;
     restore(core, &target, is_sound);
     if (label[0] != '\0') {
