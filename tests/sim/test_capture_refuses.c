@@ -1,0 +1,99 @@
+/* What a worker refuses to those who ask, over the simulated disk. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <setjmp.h>
+
+#include <cmocka.h>
+
+#include "capture/capture.h"
+#include "sim/sim.h"
+#include "vfs/vfs.h"
+
+enum { TIMEOUT_MS = 5000 };
+
+struct world {
+    struct sim *sim;
+    sqlite3 *db;
+    struct hw_capture *capture; /* borrowed from db */
+    struct hw_error err;
+};
+
+static struct world world;
+
+static int setup(void **state)
+{
+    struct hw_vfs_options options = {.name = "hwsim"};
+
+    world = (struct world){.sim = sim_new(1)};
+    options.base = sim_vfs(world.sim);
+    options.env = sim_env(world.sim);
+    *state = &world;
+    return hw_vfs_register(&options, NULL) == HW_OK ? 0 : -1;
+}
+
+static int teardown(void **state)
+{
+    struct world *w = *state;
+    unsigned open;
+
+    (void)sqlite3_close(w->db); /* no statement is left */
+    open = sim_open_handles(w->sim);
+    hw_vfs_unregister("hwsim");
+    sim_free(w->sim);
+    return open == 0 ? 0 : -1;
+}
+
+/* A database with one table, all of it logged. */
+static void begin(struct world *w, const char *uri)
+{
+    assert_int_equal(sqlite3_open_v2(uri, &w->db,
+                                     SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_URI,
+                                     NULL),
+                     SQLITE_OK);
+    assert_int_equal(sqlite3_exec(w->db,
+                                  "CREATE TABLE t(a); INSERT INTO t VALUES(1);"
+                                  "PRAGMA hyperwal_seq; PRAGMA hyperwal_snapshot",
+                                  NULL, NULL, NULL),
+                     SQLITE_OK);
+    assert_int_equal(sqlite3_file_control(w->db, "main", HW_FCNTL_CAPTURE, &w->capture), SQLITE_OK);
+}
+
+static void states_beyond_the_log_cannot_be_kept(void **state)
+{
+    struct world *w = *state;
+    struct hw_capture_status now;
+    uint64_t freed = 7;
+
+    begin(w, "file:/app.db?vfs=hwsim");
+    hw_capture_status(w->capture, &now);
+    assert_int_equal(hw_capture_prune(w->capture, now.length, false, TIMEOUT_MS, &freed, &w->err),
+                     HW_ENOTFOUND);
+    assert_non_null(strstr(w->err.message, "does not exist"));
+    assert_int_equal(hw_capture_prune(w->capture, now.seq, true, TIMEOUT_MS, &freed, &w->err),
+                     HW_OK);
+}
+
+static void nobody_follows_a_log_in_memory(void **state)
+{
+    struct world *w = *state;
+    uint64_t seq;
+
+    begin(w, "file:/app.db?vfs=hwsim&storage=memory");
+    assert_int_equal(hw_capture_wait_remote(w->capture, NULL, 1, false, TIMEOUT_MS, &seq, &w->err),
+                     HW_EMISUSE);
+    assert_true(seq == UINT64_MAX);
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(states_beyond_the_log_cannot_be_kept),
+        TEST(nobody_follows_a_log_in_memory),
+    };
+
+    return cmocka_run_group_tests_name("capture_refuses", tests, NULL, NULL);
+}
