@@ -11,6 +11,7 @@ struct maker {
     struct hw_note note;   /* as it will be when this transaction is durable */
     struct hw_note before; /* as it was after the one before */
     uint32_t commit_frame, commit_size;
+    uint32_t last, last_size;  /* newest commit frame of the index, and its size of the database */
     uint64_t block_sum_before; /* of the block in the making */
     bool started;              /* a block of this entry was added */
     bool has_origin;           /* it was written from afar */
@@ -53,6 +54,44 @@ static enum hw_status frame_get(struct hw_capture *capture, uint32_t frame, uint
     return HW_OK;
 }
 
+/* Would the frame have its checksum if it committed nothing?  `sum` is that of all before it. */
+static bool was_no_commit(const struct hw_worker *worker, const uint8_t *bytes,
+                          const uint32_t sum[2])
+{
+    struct hw_wal_frame header = hw_wal_frame_decode(bytes);
+    uint32_t other[2] = {sum[0], sum[1]};
+    uint8_t start[8] = {0};
+
+    memcpy(start, bytes, 4);
+    hw_wal_checksum(worker->wal_header.big_endian, start, sizeof(start), other);
+    hw_wal_checksum(worker->wal_header.big_endian, bytes + HW_WAL_FRAME_HEADER_SIZE,
+                    worker->page_size, other);
+    return other[0] == header.checksum[0] && other[1] == header.checksum[1];
+}
+
+/*
+ * The checksum of a frame does not fit: is its header still what the index says?  Else it would be
+ * logged as another page, or a database of any size as committed.
+ */
+static enum hw_status check_damaged(struct maker *maker, const uint8_t *bytes, uint32_t frame,
+                                    const uint32_t sum[2], struct hw_error *err)
+{
+    struct hw_wal_frame header = hw_wal_frame_decode(bytes);
+    uint32_t page = 0;
+    enum hw_status status = hw_wal_index_page(hw_worker_index(maker->worker), frame, &page, err);
+
+    if (status != HW_OK)
+        return status;
+    if (page != header.page_number)
+        return hw_fail(err, HW_ECORRUPT, "%s: frame %u names page %u, the index page %u",
+                       maker->capture->wal_path, frame, header.page_number, page);
+    if (frame == maker->last ? header.commit_size != maker->last_size
+                             : header.commit_size != 0 && was_no_commit(maker->worker, bytes, sum))
+        return hw_fail(err, HW_ECORRUPT, "%s: damaged frame %u says that it commits %u pages",
+                       maker->capture->wal_path, frame, header.commit_size);
+    return HW_OK;
+}
+
 /*
  * Frames of a committed transaction whose checksums do not go on are damage, and what SQLite shows
  * is what we log.  Frames without any are a known slip of SQLite before 3.50.2 (a savepoint rolled
@@ -63,8 +102,9 @@ static enum hw_status check_frame(struct maker *maker, const uint8_t *bytes, uin
 {
     const struct hw_worker *worker = maker->worker;
     struct hw_wal_frame header = hw_wal_frame_decode(bytes);
-    uint32_t *sum = maker->note.at.checksum;
+    uint32_t *sum = maker->note.at.checksum, before[2] = {sum[0], sum[1]};
     bool unsummed = !header.has_checksum;
+    enum hw_status status = HW_OK;
 
     if (!unsummed && memcmp(header.salts, maker->note.at.salts, sizeof(header.salts)) != 0)
         return hw_fail(err, HW_ECORRUPT, "%s: frame %u is of another round than the index says",
@@ -74,15 +114,17 @@ static enum hw_status check_frame(struct maker *maker, const uint8_t *bytes, uin
         hw_wal_checksum(worker->wal_header.big_endian, bytes + HW_WAL_FRAME_HEADER_SIZE,
                         worker->page_size, sum);
     }
-    if (unsummed || sum[0] != header.checksum[0] || sum[1] != header.checksum[1])
+    if (unsummed || sum[0] != header.checksum[0] || sum[1] != header.checksum[1]) {
+        status = check_damaged(maker, bytes, frame, before, err);
         hw_env_log(maker->capture->env, HW_LOG_WARN,
                    "event=wal_checksum file=%s frame=%u offset=%llu", maker->capture->wal_path,
                    frame, (unsigned long long)hw_wal_frame_offset(worker->page_size, frame));
+    }
     if (!unsummed) {
         sum[0] = header.checksum[0];
         sum[1] = header.checksum[1];
     }
-    return HW_OK;
+    return status;
 }
 
 /* Does the frame after the commit frame repeat it, as SQLite pads to the sector without PSOW? */
@@ -418,6 +460,8 @@ enum hw_status hw_batch_run(struct hw_capture *capture, const struct hw_wal_inde
         .worker = worker,
         .note = worker->note,
         .time_ms = hw_worker_time(capture),
+        .last = header->max_frame,
+        .last_size = header->page_count,
     };
     enum hw_status status = hw_worker_sync_wal(capture, header->max_frame, err);
 

@@ -347,6 +347,20 @@ enum hw_status hw_wal_index_lookup(struct hw_wal_index *index, uint32_t page_num
     return HW_OK;
 }
 
+enum hw_status hw_wal_index_page(struct hw_wal_index *index, uint32_t frame, uint32_t *page_number,
+                                 struct hw_error *err)
+{
+    struct hash_table table;
+    enum hw_status status = table_get(index, region_of_frame(frame), false, &table, err);
+
+    if (status == HW_END)
+        return hw_fail(err, HW_ECORRUPT, "wal-index: the region of frame %u is missing",
+                       (unsigned)frame);
+    if (status == HW_OK)
+        *page_number = load(table.pages + (frame - table.first_frame - 1));
+    return status;
+}
+
 /* Drop all entries of the table above frame `max_frame`, which it holds. */
 static void table_cleanup(const struct hash_table *table, uint32_t max_frame)
 {

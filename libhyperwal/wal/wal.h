@@ -143,6 +143,10 @@ enum hw_status hw_wal_index_lookup(struct hw_wal_index *index, uint32_t page_num
                                    uint32_t max_frame, uint32_t *frame,
                                    struct hw_error *err) HW_MUST_CHECK;
 
+/* The page that the index says frame `frame` has; the frame is committed, as above. */
+enum hw_status hw_wal_index_page(struct hw_wal_index *index, uint32_t frame, uint32_t *page_number,
+                                 struct hw_error *err) HW_MUST_CHECK;
+
 /* Checkpoint progress; a frame above `backfilled` is surely still in the WAL alone. */
 enum hw_status hw_wal_index_backfill(struct hw_wal_index *index, uint32_t *backfilled,
                                      uint32_t *attempted, struct hw_error *err) HW_MUST_CHECK;

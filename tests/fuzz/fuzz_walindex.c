@@ -33,9 +33,11 @@ static void shared_barrier(sqlite3_file *file)
 static void look(struct hw_wal_index *index, uint32_t page, uint32_t max_frame)
 {
     struct hw_error err;
-    uint32_t frame = 0;
+    uint32_t frame = 0, found = 0;
 
     if (hw_wal_index_lookup(index, page, max_frame, &frame, &err) == HW_OK && frame > max_frame)
+        abort();
+    if (frame > 0 && (hw_wal_index_page(index, frame, &found, &err) != HW_OK || found != page))
         abort();
 }
 

@@ -47,6 +47,12 @@ static void assert_lookup_fits(struct view *view, uint32_t page_size, uint32_t m
     for (uint32_t page = 1; page <= page_count + 1; page++) {
         uint32_t frame;
         assert_int_equal(hw_wal_index_lookup(view->index, page, max_frame, &frame, NULL), HW_OK);
+        if (frame > 0) {
+            uint32_t back = 0;
+
+            assert_int_equal(hw_wal_index_page(view->index, frame, &back, NULL), HW_OK);
+            assert_int_equal(back, page);
+        }
         assert_int_equal(frame, newest[page]);
     }
     hw_free(newest);
