@@ -161,6 +161,7 @@ static int add_url(struct added *added, const char *url)
 {
     unsigned at = added->name.url_count;
     bool is_server = strncmp(url, "hyper://", 8) == 0 && strchr(url + 8, '/') == NULL;
+    int host_size = (int)strcspn(url, "?"); /* ?server= comes behind the name */
     char key[KEY_TEXT];
 
     if (at == URLS_MAX)
@@ -168,7 +169,8 @@ static int add_url(struct added *added, const char *url)
     if (is_server && !added->name.has_key)
         return usage_error(&verb_name, "%s: of which database? %s/NAME, or its KEY before the URL",
                            url, url);
-    if (is_server && asprintf(&added->made[at], "%s/%s", url, key_text(added->name.key, key)) < 0) {
+    if (is_server && asprintf(&added->made[at], "%.*s/%s%s", host_size, url,
+                              key_text(added->name.key, key), url + host_size) < 0) {
         added->made[at] = NULL;
         return failure("no memory");
     }

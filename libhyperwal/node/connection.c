@@ -193,6 +193,14 @@ enum hw_status conn_recognize(struct hub_conn *conn, struct hw_error *err)
     return status;
 }
 
+enum hw_status conn_recognize_hearer(struct hub_conn *conn, struct hw_error *err)
+{
+    if (conn->wanted == NULL || conn->wanted->remembers)
+        return HW_OK; /* that was seen to when it was dialed */
+    conn->wanted->remembers = true;
+    return conn_recognize(conn, err);
+}
+
 void conn_tell_flood(struct hw_hub *hub)
 {
     if (hub->untold_count > 0)

@@ -308,6 +308,11 @@ enum hw_status conn_dial(struct hw_hub *hub, const struct hw_address *address,
                          struct hub_conn **out, struct hw_error *err) HW_MUST_CHECK;
 /* Is it who was dialed?  HW_EREFUSED, and a line in the log. */
 enum hw_status conn_recognize(struct hub_conn *conn, struct hw_error *err) HW_MUST_CHECK;
+/*
+ * The same before it is sent what others must not see: from now on it is known, also if it was
+ * dialed for a log by its key, which proves what it says and not who hears us.
+ */
+enum hw_status conn_recognize_hearer(struct hub_conn *conn, struct hw_error *err) HW_MUST_CHECK;
 void conn_touch(struct hub_conn *conn);
 /* To be dropped at the end of the round. */
 void conn_doom(struct hub_conn *conn, const struct hw_error *why);

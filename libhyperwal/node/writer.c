@@ -221,6 +221,8 @@ static enum hw_status ask_lease(struct hw_mirror *mirror, uint64_t timeout_ms, u
     struct hub_link *link = NULL;
     enum hw_status status = await_source(mirror, deadline_ns, &link, err);
 
+    if (status == HW_OK)
+        status = conn_recognize_hearer(link->conn, err);
     if (status != HW_OK)
         return status;
     forget_lease(writer);

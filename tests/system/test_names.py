@@ -108,6 +108,8 @@ def adding_says_what_is_wrong(dir):
     check(told["c"]["key"] is None, told["c"])
     check(told["d"] == {"name": "d", "key": key, "path": None,
                         "urls": [f"hyper://127.0.0.1:1/{key}", "ws://h:1/p/x", "ipc:///s/x"]}, told)
+    pinned = fact("name", "add", "e", key, f"hyper://127.0.0.1:1?server={key}")
+    check(pinned["urls"] == [f"hyper://127.0.0.1:1/{key}?server={key}"], pinned)
     for args in (("name",), ("name", "rename"), ("name", "remove"), ("name", "list", "a", "b")):
         run(*args, code=2)
 

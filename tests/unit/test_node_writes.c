@@ -332,6 +332,41 @@ static void who_may_not_write_is_refused_and_a_copy_takes_no_writes(void **state
     server_stop(&s);
 }
 
+static void server_that_is_written_to_is_known_from_then_on(void **state)
+{
+    struct place *f = *state;
+    struct server s;
+    struct client c;
+    struct hw_address address;
+    char path[160], url[HW_URL_MAX + 80], key[2 * HW_KEY_SIZE + 1], text[512];
+    struct hw_hub_options hub = {.env = f->env, .threaded = true, .known_servers = path};
+    struct hw_mirror_options options = {.sources = &address, .source_count = 1};
+    size_t size = 0;
+
+    server_start(f, &s, "tcp://127.0.0.1:0");
+    client_start(f, &c, &s, "c"); /* to learn the log's key */
+    assert_ok(hw_hub_resolve(c.hub, &s.address, TIMEOUT_MS, options.key, &f->err));
+    client_stop(&c);
+    (void)snprintf(path, sizeof(path), "%s/known", f->dir);
+    hw_key_format(options.key, key);
+    (void)snprintf(url, sizeof(url), "%s/%s", s.url, key);
+    assert_ok(hw_address_parse(url, &address, &f->err));
+    hw_identity_random(f->env, &hub.identity);
+    assert_ok(hw_hub_open(&hub, &c.hub, &f->err));
+    (void)snprintf(text, sizeof(text), "%s/d", f->dir);
+    options.dir = text;
+    assert_ok(hw_hub_mirror_open(c.hub, &options, &c.mirror, &f->err));
+    assert_ok(hw_mirror_wait_length(c.mirror, 1, TIMEOUT_MS, &f->err));
+    assert_status(hw_env_read_file(f->env, path, text, sizeof(text), &size, &f->err), HW_ENOTFOUND,
+                  &f->err); /* the log proves itself */
+    client_begin(f, &c);
+    assert_ok(hw_env_read_file(f->env, path, text, sizeof(text), &size, &f->err));
+    assert_int_equal(strncmp(text, s.url, strlen(s.url)), 0);
+    hw_mirror_write_end(c.mirror);
+    client_stop(&c);
+    server_stop(&s);
+}
+
 static void who_loses_the_right_to_write_loses_the_lease_at_once(void **state)
 {
     enum { SOON_MS = 5000 }; /* before the lease is over of itself */
@@ -381,6 +416,8 @@ int main(int argc, char **argv)
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(who_may_not_write_is_refused_and_a_copy_takes_no_writes,
                                         setup, teardown),
+        cmocka_unit_test_setup_teardown(server_that_is_written_to_is_known_from_then_on, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(who_loses_the_right_to_write_loses_the_lease_at_once, setup,
                                         teardown),
     };
