@@ -493,7 +493,8 @@ static enum hw_status cache_find(const struct hw_vfs_remote *remote, const char 
     struct hw_env *env = hw_env_posix();
     uint8_t key[HW_KEY_SIZE];
     char *dir = NULL;
-    enum hw_status status = cache_resolve(env, root, remote->name, place, key, err);
+    enum hw_status status =
+        cache_resolve(env, root, remote->name, place, remote->creates, key, err);
 
     if (status == HW_OK)
         status = cache_dir_make(env, root, key, &dir, err);

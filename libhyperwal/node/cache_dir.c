@@ -186,8 +186,30 @@ static enum hw_status ask(const struct hw_place *place, uint64_t timeout_ms,
     return status;
 }
 
+/* The server has no such name: perhaps we may have it made.  No: the first error is the better. */
+static enum hw_status create(const struct hw_place *place, uint8_t key[HW_KEY_SIZE],
+                             struct hw_error *err)
+{
+    struct hw_error why = {0};
+    struct hw_hub *hub = NULL;
+    enum hw_status status = hw_hub_borrow(&hub, &why);
+
+    if (status != HW_OK)
+        return HW_ENOTFOUND;
+    status = hw_hub_create(hub, &place->addresses[0], 0, CACHE_CONNECT_MS, key, &why);
+    if (status == HW_EEXIST) { /* another one was faster */
+        bool reached = false;
+
+        status = hw_hub_find_key(hub, &place->addresses[0], CACHE_CONNECT_MS, key, &reached, &why);
+    }
+    hw_hub_give_back(hub);
+    if (status == HW_OK || status == HW_EREFUSED)
+        return status == HW_OK ? HW_OK : HW_ENOTFOUND;
+    return hw_fail(err, status, "it cannot be made there: %s", why.message);
+}
+
 enum hw_status cache_resolve(struct hw_env *env, const char *root, const char *name,
-                             const struct hw_place *place, uint8_t key[HW_KEY_SIZE],
+                             const struct hw_place *place, bool creates, uint8_t key[HW_KEY_SIZE],
                              struct hw_error *err)
 {
     uint8_t known[HW_KEY_SIZE], asked[HW_KEY_SIZE];
@@ -204,6 +226,8 @@ enum hw_status cache_resolve(struct hw_env *env, const char *root, const char *n
         return err == NULL ? HW_EIO : err->status;
     is_known = name_read(env, path, name, known);
     status = ask(place, is_known ? KNOWN_MS : CACHE_CONNECT_MS, asked, &reached, err);
+    if (status == HW_ENOTFOUND && creates && place->count > 0)
+        status = create(place, asked, err);
     if (status == HW_OK) {
         memcpy(key, asked, HW_KEY_SIZE);
         if (!is_known || memcmp(known, asked, HW_KEY_SIZE) != 0)

@@ -136,7 +136,7 @@ enum hw_status cache_dir_make(struct hw_env *env, const char *root, const uint8_
                               char **out, struct hw_error *err) HW_MUST_CHECK;
 /* The log that `name` means: asked for, or remembered where nobody can be asked. */
 enum hw_status cache_resolve(struct hw_env *env, const char *root, const char *name,
-                             const struct hw_place *place, uint8_t key[HW_KEY_SIZE],
+                             const struct hw_place *place, bool creates, uint8_t key[HW_KEY_SIZE],
                              struct hw_error *err) HW_MUST_CHECK;
 
 /* ------------------------------------------------------------------------ cache_bound.c */

@@ -156,6 +156,7 @@ static enum hw_status open_cache(struct hw_shim_file *file, const char *url,
                                    .cache_max = uri->cache_max,
                                    .hydrate = uri->hydrate,
                                    .past = uri->past,
+                                   .creates = (flags & SQLITE_OPEN_CREATE) != 0 && !uri->past,
                                    .server = uri->has_server ? uri->server : NULL};
     enum hw_status status = check(shim, uri, flags, err);
 

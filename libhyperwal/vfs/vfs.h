@@ -62,6 +62,7 @@ struct hw_vfs_remote {     /* what is to be opened */
     uint64_t cache_max;    /* of all caches; 0: as the environment says, or the default */
     bool hydrate;          /* fetch all of it in the background */
     bool past;             /* only its log is wanted */
+    bool creates;          /* the server is asked to make it, if it has none of this name */
     const uint8_t *server; /* identity key of the one that is to answer; NULL: the known one */
 };
 

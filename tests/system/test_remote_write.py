@@ -350,11 +350,31 @@ def connections_may_be_cut_at_any_byte(directory):
     check_ledger("app.db", done, refused)
 
 
+def what_is_not_there_is_made_for_who_may(directory):
+    os.mkdir("all")
+    make("all/app.db")
+    with server("all") as primary:
+        url = primary.urls["app.db"].replace("app.db", "new.db")
+        with test_remote.client() as c:
+            said = c.do(f"refused(lambda: sqlite3.connect('file:{url}?vfs=hyperwal&mode=rw', uri=True))")
+            check(said == "unable to open database file" and not os.path.exists("all/new.db"), said)
+            c.do(f"db = connect('{url}')")
+            c.do("db.execute('CREATE TABLE t(a)')")
+            c.do("db.execute('INSERT INTO t VALUES(7)')")
+            check(c.do("rows(db, 'SELECT * FROM t')") == [[7]], "the new one")
+        with test_remote.client(environment={"HYPERWAL_IDENTITY": directory + "/stranger"}) as c:
+            other = url.replace("new.db", "other.db")
+            check(c.do(f"refused(lambda: connect('{other}'))") == "unable to open database file", other)
+            check(not os.path.exists("all/other.db"), "made for a stranger")
+    with contextlib.closing(local("all/new.db")) as db:
+        check(db.execute("SELECT * FROM t").fetchall() == [(7,)], "at the server")
+
+
 TESTS = (a_lone_writer_is_never_refused, transactions_of_all_kinds_are_the_same_on_both_sides,
          two_remote_writers_and_a_local_one_are_serial, processes_of_one_machine_take_turns,
          a_stale_snapshot_is_told_and_a_waiting_writer_waits, who_may_not_write_is_told_so,
          killed_clients_stop_nobody_for_long, a_killed_server_makes_no_answer_untrue,
-         connections_may_be_cut_at_any_byte)
+         connections_may_be_cut_at_any_byte, what_is_not_there_is_made_for_who_may)
 
 if __name__ == "__main__":
     test_remote.TESTS = TESTS
