@@ -605,8 +605,7 @@ static void cache_status(struct hw_cache *cache, struct hw_cache_status *out)
     memcpy(out->key, cache->key, HW_KEY_SIZE);
     (void)snprintf(out->source, sizeof(out->source), "%s", cache->url);
     cache_problem(cache, problem);
-    if (!out->is_online)
-        (void)snprintf(out->problem, sizeof(out->problem), "%.255s", problem);
+    (void)snprintf(out->problem, sizeof(out->problem), "%.255s", problem);
     if (map != NULL && hw_replica_info(cache->env, cache->path, &info, NULL) == HW_OK) {
         uint64_t absent = hw_lazy_absent(map); /* the last group has places beyond the database */
 

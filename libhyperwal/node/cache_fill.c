@@ -11,7 +11,7 @@
 #include "base/alloc.h"
 #include "node/cache_internal.h"
 
-enum { NS_PER_MS = 1000000, HYDRATE_GROUPS = 32, HYDRATE_PAUSE_MS = 1 };
+enum { NS_PER_MS = 1000000, HYDRATE_GROUPS = 32, NOBODY_MS = 1000 };
 
 struct cache_filler {
     struct hw_cache *cache; /* borrowed, as the next */
@@ -19,7 +19,8 @@ struct cache_filler {
     struct hw_core *core;           /* owned: reads the mirror, and fetches nothing */
     struct hw_lazy_filler *filler;  /* owned; NULL: the database is not there yet */
     uint64_t asked[CACHE_REQUESTS]; /* the word whose blocks were asked for, in each slot */
-    uint32_t hydrated;              /* groups below were looked at */
+    uint64_t nobody_ns; /* since when nobody has what is wanted, and nothing came; 0: not so */
+    uint32_t hydrated;  /* groups below were looked at */
     struct hw_thread thread;
     _Atomic uint32_t stopping;
 };
@@ -39,12 +40,17 @@ static void tell(struct cache_filler *fill)
 
     hw_mirror_status(fill->mirror, &now);
     online = now.connected > 0;
-    if (atomic_exchange(&page->online, online) != online)
+    if (atomic_exchange(&page->online, online) != online) {
         atomic_store(&page->since_ns, now_ns(fill));
-    if (now.problem[0] != '\0' || online)
+        if (online)
+            cache_page_set_text(page, "");
+    }
+    if (now.problem[0] != '\0')
         cache_page_set_text(page, now.problem);
-    if (atomic_exchange(&page->received, now.bytes_received) != now.bytes_received)
+    if (atomic_exchange(&page->received, now.bytes_received) != now.bytes_received) {
         atomic_fetch_add(&page->progress, 1);
+        fill->nobody_ns = 0;
+    }
     atomic_store(&page->length, now.length);
 }
 
@@ -57,6 +63,19 @@ static bool is_out_of_reach(struct cache_filler *fill)
            now_ns(fill) - atomic_load(&page->since_ns) >= (uint64_t)CACHE_GRACE_MS * NS_PER_MS;
 }
 
+/*
+ * Nobody has it, for now: a source that tells how long its log is may only then tell which blocks
+ * of it it has.  True: that has lasted.
+ */
+static bool is_nobodys(struct cache_filler *fill)
+{
+    uint64_t now = now_ns(fill);
+
+    if (fill->nobody_ns == 0)
+        fill->nobody_ns = now;
+    return now - fill->nobody_ns >= (uint64_t)NOBODY_MS * NS_PER_MS;
+}
+
 /* Ask for a block.  False, with a text for those who wait: it does not come. */
 static bool ask(struct cache_filler *fill, uint64_t block)
 {
@@ -66,7 +85,9 @@ static bool ask(struct cache_filler *fill, uint64_t block)
     if (status >= 0)
         return true;
     if (status == HW_EMISSING && !is_out_of_reach(fill))
-        return true;           /* a source may be back soon */
+        return true; /* a source may be back soon */
+    if (status == HW_EPRUNED && !is_nobodys(fill))
+        return true;
     if (status != HW_EMISSING) /* of that one the text is there: why no source is connected */
         cache_page_set_text(fill->cache->page, err.message);
     return false;

@@ -65,8 +65,7 @@ static enum hw_status log_await(struct cache_hold *hold, struct hw_error *err)
         if (now.length > 0 && now.connected > 0 && now.length >= now.remote_length &&
             now.remote_length > 0)
             return HW_OK;
-        if (now.length > 0 &&
-            (waited_ms >= FRESH_MS || (now.connected == 0 && now.problem[0] != '\0')))
+        if (now.length > 0 && (waited_ms >= FRESH_MS || now.has_failed))
             return HW_OK;
         if (waited_ms >= CACHE_CONNECT_MS)
             return hw_fail(err, HW_ETIMEOUT, "%s: nobody gives the log: %s", hold->cache->url,
@@ -132,7 +131,9 @@ static enum hw_status remove_file(struct hw_cache *cache, const char *path, stru
 
 static enum hw_status remove_files(struct hw_cache *cache, struct hw_error *err)
 {
-    static const char *const suffixes[] = {"", "-wal", "-shm", "-journal"};
+    /* The last two say of which fork it was, and what its WAL meant. */
+    static const char *const suffixes[] = {"",         "-wal",           "-shm",
+                                           "-journal", "-hyper/replica", "-hyper/position"};
     enum hw_status status = remove_file(cache, cache->map_path, err); /* first: see lazy.h */
 
     for (size_t i = 0; status == HW_OK && i < sizeof(suffixes) / sizeof(suffixes[0]); i++) {
@@ -192,19 +193,25 @@ done:
     return status;
 }
 
-/* Is the database that is there one to go on with? */
+/* Is the database that is there one to go on with?  Looked at before anybody uses it. */
 static bool is_good(struct cache_hold *hold)
 {
     struct hw_cache *cache = hold->cache;
+    struct hw_lazy_map *map = NULL;
+    struct hw_lazy_origin origin;
     struct hw_replica_info info;
+    struct hw_mirror_status now;
 
-    if (cache_attach(cache, NULL) != HW_OK)
+    if (hw_lazy_map_open(cache->env, cache->map_path, &map, NULL) != HW_OK)
         return false;
-    if (memcmp(hw_lazy_map_origin(cache->map).key, cache->key, HW_KEY_SIZE) != 0 ||
-        hw_lazy_map_origin(cache->map).fork != hw_core_head(hold->reader.core).fork ||
+    origin = hw_lazy_map_origin(map);
+    hw_lazy_map_close(map);
+    if (memcmp(origin.key, cache->key, HW_KEY_SIZE) != 0 ||
+        origin.fork != hw_core_head(hold->reader.core).fork ||
         hw_replica_info(cache->env, cache->path, &info, NULL) != HW_OK || info.seq == UINT64_MAX)
         return false;
-    return atomic_load(&cache->page->online) == 0 || hold->entries == NULL ||
+    hw_mirror_status(hold->mirror, &now);
+    return now.connected == 0 || hold->entries == NULL ||
            !hw_lazy_is_outdated(hold->entries, info.seq);
 }
 
@@ -216,12 +223,18 @@ static enum hw_status replica_open(struct cache_hold *hold, struct hw_error *err
                                 &hold->replica, err);
 }
 
+/* The filler must not look at a map that goes: it ends, and begins with the new one. */
 static enum hw_status remake(struct cache_hold *hold, struct hw_error *err)
 {
+    struct hw_cache *cache = hold->cache;
     enum hw_status status;
 
-    cache_detach(hold->cache);
-    status = remove_old(hold->cache, err);
+    cache_filler_stop(hold->filler);
+    hold->filler = NULL;
+    cache_detach(cache);
+    status = remove_old(cache, err);
+    if (status == HW_OK)
+        status = cache_filler_start(cache, hold->mirror, &hold->filler, err);
     return status == HW_OK ? replica_open(hold, err) : status;
 }
 
@@ -258,7 +271,7 @@ static enum hw_status live_begin(struct cache_hold *hold, struct hw_error *err)
         status = entries_open(hold, err);
     if (status != HW_OK)
         return status;
-    if (is_used || is_good(hold)) {
+    if (is_used || (is_good(hold) && cache_attach(cache, NULL) == HW_OK)) {
         status = hw_lazy_map_begin(cache->map, err);
         if (status == HW_OK)
             status = replica_open(hold, err);

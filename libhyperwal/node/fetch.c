@@ -212,6 +212,7 @@ void hw_mirror_applied(struct hw_mirror *mirror, uint64_t length)
 void hw_mirror_status(struct hw_mirror *mirror, struct hw_mirror_status *out)
 {
     struct hw_core_head head;
+    size_t tried = 0;
 
     *out = (struct hw_mirror_status){0};
     if (hub_enter(mirror->hub, NULL) != HW_OK)
@@ -229,12 +230,14 @@ void hw_mirror_status(struct hw_mirror *mirror, struct hw_mirror_status *out)
         struct hw_link_status told;
 
         out->connected += source->is_linked;
+        tried += source->is_linked || source->problem[0] != '\0';
         if (link == NULL)
             continue;
         hw_link_status(link, &told);
         if (told.remote_length > out->remote_length)
             out->remote_length = told.remote_length;
     }
+    out->has_failed = out->connected == 0 && tried == mirror->source_count;
     out->bytes_received = mirror->bytes_received;
     out->has_moved = mirror->has_moved;
     memcpy(out->moved_key, mirror->moved_key, HW_KEY_SIZE);

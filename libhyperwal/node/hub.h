@@ -264,6 +264,7 @@ struct hw_mirror_status {
     uint64_t remote_length;  /* the most that a connected source told of */
     uint64_t wanted;         /* blocks still to come */
     unsigned connected;      /* sources */
+    bool has_failed;         /* none is connected, and each was tried and lost */
     uint64_t bytes_received; /* of blocks */
     char problem[256];       /* why no source is connected; "" */
     /*

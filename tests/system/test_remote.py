@@ -588,12 +588,95 @@ def petnames_are_opened(directory):
             check(c.do("status(local)")["role"] == "primary", "a full path")
 
 
+def a_cache_behind_the_newest_snapshot_begins_with_that(directory):
+    make("app.db", mib=8)
+    listen = f"ipc://{directory}/socket"
+    with server("app.db", listen=listen) as primary:
+        url = primary.urls["app.db"]
+        with client() as c:
+            c.do(f"db = connect('{url}')")
+            c.do("rows(db, 'SELECT * FROM large WHERE a = 10')")
+    with contextlib.closing(sqlite3.connect("file:app.db?vfs=hyperwal", uri=True, isolation_level=None)) as db:
+        for i in range(30):
+            db.execute("UPDATE large SET b = randomblob(1000) WHERE a = ?", (i * 200,))
+        keep = int(db.execute("PRAGMA hyperwal_snapshot").fetchone()[0])
+        db.execute("DELETE FROM t WHERE a > 10")
+        kept = db.execute("SELECT sum(length(b)), count(*) FROM large WHERE a % 200 = 0").fetchone()
+    run("prune", "app.db", "--keep", keep)
+    with server("app.db", listen=listen), client() as c:
+        c.do(f"db = connect('{url}')")
+        check(c.do("rows(db, 'SELECT count(*) FROM t')") == [[10]], "the newest state")
+        check(c.do("rows(db, 'SELECT sum(length(b)), count(*) FROM large WHERE a % 200 = 0')") == [list(kept)], "all")
+        check(c.do("rows(db, 'PRAGMA integrity_check')") == [["ok"]], "integrity")
+
+
+def holes_that_were_pruned_are_told_and_filled_after_opening_again(directory):
+    make("app.db", mib=8)
+    with server("app.db") as primary, client() as c:
+        url = primary.urls["app.db"]
+        c.do(f"db = connect('{url}', timeout=3000)")
+        check(c.do("rows(db, 'SELECT count(*) FROM t')") == [[100]], "at first")
+        with contextlib.closing(sqlite3.connect("file:app.db?vfs=hyperwal", uri=True, isolation_level=None)) as db:
+            db.execute("UPDATE large SET b = randomblob(999)")
+            keep = int(db.execute("PRAGMA hyperwal_snapshot").fetchone()[0])
+            db.execute("INSERT INTO t(b) VALUES('after')")
+        run("prune", "app.db", "--keep", keep)
+        c.do("refused(lambda: rows(db, 'SELECT sum(length(b)) FROM large'))")  # as far as it had come
+        c.do("db.close()")
+        c.do(f"db = connect('{url}')")
+        check(c.do("rows(db, 'SELECT sum(length(b)) FROM large')") == [[999 * 8000]], "the new state")
+
+
+def a_log_on_another_fork_is_followed_after_opening_again(directory):
+    make("app.db", mib=5)
+    listen = f"ipc://{directory}/socket"
+    with client() as c:
+        with server("app.db", listen=listen) as primary:
+            url = primary.urls["app.db"]
+            c.do(f"db = connect('{url}', timeout=3000)")
+            check(c.do("rows(db, 'SELECT count(*) FROM t')") == [[100]], "at first")
+        run("init", "app.db", "--adopt")
+        seq = add("app.db", "of the new fork")
+        with server("app.db", listen=listen):
+            c.do(f"refused(lambda: rows(db, 'PRAGMA hyperwal_wait = {seq}'))")
+            deadline = time.monotonic() + LONG
+            while c.do("refused(lambda: rows(db, 'SELECT count(*) FROM large'))") != "disk I/O error":
+                check(time.monotonic() < deadline, "it does not end")
+                select.select([], [], [], 0.05)
+            c.do("db.close()")
+            c.do(f"db = connect('{url}')")
+            check(c.do("rows(db, 'SELECT b FROM t ORDER BY a DESC LIMIT 1')") == [["of the new fork"]], "the fork")
+            check(c.do("rows(db, 'SELECT count(*) FROM large')") == [[5000]], "all of it")
+
+
+def a_database_that_shrinks_and_grows_is_followed(directory):
+    make("app.db", mib=8)
+    with server("app.db") as primary, client() as c:
+        url = primary.urls["app.db"]
+        c.do(f"db = connect('{url}')")
+        check(c.do("rows(db, 'SELECT count(*) FROM t')") == [[100]], "at first")
+        with contextlib.closing(sqlite3.connect("file:app.db?vfs=hyperwal", uri=True, isolation_level=None,
+                                                timeout=20)) as db:
+            for i in range(4):
+                db.execute("DELETE FROM large WHERE a > ?", (3000 - 500 * i,))
+                db.execute("VACUUM")
+                db.execute("INSERT INTO large(b) SELECT randomblob(1000) FROM large LIMIT 1500")
+                seq = int(db.execute("PRAGMA hyperwal_seq").fetchone()[0])
+                expected = db.execute("SELECT count(*), sum(a), sum(length(b)) FROM large").fetchone()
+                c.do(f"rows(db, 'PRAGMA hyperwal_wait = {seq}')")
+                check(c.do("rows(db, 'SELECT count(*), sum(a), sum(length(b)) FROM large')") == [list(expected)], i)
+                check(c.do("rows(db, 'PRAGMA integrity_check')") == [["ok"]], "integrity", i)
+
+
 TESTS = (a_point_query_fetches_little, a_scan_reads_ahead_and_finds_all, commits_arrive_as_they_are_made,
          a_reader_keeps_its_snapshot, writing_is_refused_with_words, all_spellings_of_a_url_work,
          processes_share_one_cache, another_process_takes_over, a_server_that_comes_back_is_found,
          what_is_here_can_be_read_offline, a_cache_that_is_damaged_is_made_anew,
          a_cache_may_be_removed_under_its_users, the_past_can_be_read_from_afar, all_of_it_comes_if_asked,
          a_forked_child_opens_anew, many_threads_and_processes_read_at_once,
+         a_cache_behind_the_newest_snapshot_begins_with_that,
+         holes_that_were_pruned_are_told_and_filled_after_opening_again,
+         a_log_on_another_fork_is_followed_after_opening_again, a_database_that_shrinks_and_grows_is_followed,
          caches_that_nobody_uses_make_room, the_shell_opens_it, petnames_are_opened)
 
 
