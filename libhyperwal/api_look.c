@@ -19,7 +19,7 @@ int hyperwal_look(sqlite3 *db, const char *schema)
     int code = capture_of(db, schema, &capture);
 
     if (code == SQLITE_OK && capture != NULL)
-        hw_capture_committed(capture);
+        hw_capture_look(capture);
     return code;
 }
 

@@ -565,13 +565,13 @@ static void close_resting(struct served *served)
     sqlite3_free(error);
 }
 
-void served_remove(struct served_list *list, struct served *served)
+void served_remove(struct served_list *list, struct served *served, bool is_tidy)
 {
     size_t at = (size_t)(served - list->items);
 
     if (list->node != NULL)
         hyperwal_node_unserve(list->node, served->name);
-    if (served->rest.db != NULL && served->db == NULL)
+    if (is_tidy && served->rest.db != NULL && served->db == NULL)
         close_resting(served);
     rest_leave(&served->rest);
     served_disconnect(served);
@@ -583,7 +583,7 @@ void served_remove(struct served_list *list, struct served *served)
 void served_release(struct served_list *list)
 {
     while (list->count > 0)
-        served_remove(list, &list->items[list->count - 1]);
+        served_remove(list, &list->items[list->count - 1], false);
     free(list->items);
     list->items = NULL;
 }

@@ -87,7 +87,8 @@ void served_touch(struct served *served, bool is_wal);
 int served_wait(const struct served_list *list);
 /* The served database with this full path; NULL. */
 struct served *served_find(struct served_list *list, const char *path);
-void served_remove(struct served_list *list, struct served *served);
+/* `is_tidy`: the WAL of a database at rest goes, too; that takes some milliseconds. */
+void served_remove(struct served_list *list, struct served *served, bool is_tidy);
 void served_release(struct served_list *list);
 
 #endif

@@ -21,6 +21,7 @@
 #include "served.h"
 #include "watch.h"
 
+enum { TIDY_S = 2 };     /* at the end, WALs of databases at rest are removed for so long */
 enum { REST_MS = 1 };    /* after events, until the next ones are read */
 enum { RETRY_MS = 500 }; /* while a database could not be opened because it was busy */
 
@@ -144,7 +145,7 @@ static void reload_databases(struct server *server, const struct config *old)
         if (is_wanted(server, served))
             continue;
         (void)failure("%s: not in the configuration any more; no longer served", served->path);
-        served_remove(&server->served, served);
+        served_remove(&server->served, served, true);
     }
     for (size_t i = 0; i < server->config.directories.count; i++)
         if (!list_has(&old->directories, server->config.directories.items[i]))
@@ -330,13 +331,14 @@ static void print_ready(const struct server *server)
 /* Close what can be closed in time; false: something could not. */
 static bool close_all(struct server *server)
 {
-    double end = seconds_now() + server->config.stop_s;
+    double end = seconds_now() + server->config.stop_s, tidy_end = seconds_now() + TIDY_S;
     size_t left;
 
     notify_stopping(&server->notify);
     while (server->served.count > 0 && seconds_now() < end) {
         (void)notify_alive(&server->notify);
-        served_remove(&server->served, &server->served.items[server->served.count - 1]);
+        served_remove(&server->served, &server->served.items[server->served.count - 1],
+                      seconds_now() < tidy_end);
     }
     left = server->served.count;
     if (left > 0)

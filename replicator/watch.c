@@ -167,7 +167,7 @@ void watch_scan(struct watch *watch, void (*each)(void *ctx), void *ctx)
 static void gone(struct watch *watch, struct served *served)
 {
     (void)failure("%s: removed or renamed; no longer served", served->path);
-    served_remove(watch->served, served);
+    served_remove(watch->served, served, false);
 }
 
 /* Something happened to `name` in `directory`. */

@@ -389,6 +389,11 @@ void hw_capture_committed(struct hw_capture *capture)
     hw_shared_commit(capture->shared);
 }
 
+void hw_capture_look(struct hw_capture *capture)
+{
+    hw_shared_look(capture->shared);
+}
+
 void hw_capture_hold(struct hw_capture *capture, bool held)
 {
     atomic_store(&capture->held, held);

@@ -71,6 +71,8 @@ bool hw_capture_is_forked(const struct hw_capture *capture);
 bool hw_capture_ready(struct hw_capture *capture); /* false: call again at the next read mark */
 /* The write lock was released: there may be a new commit.  Costs an increment, seldom a futex. */
 void hw_capture_committed(struct hw_capture *capture);
+/* Somebody who tells nobody may have committed. */
+void hw_capture_look(struct hw_capture *capture);
 /*
  * While `held`, somebody in this process has a read transaction open at any time, and ends none
  * before the log has reached the beginning of the next: so a program that asks no gate can begin

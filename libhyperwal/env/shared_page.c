@@ -497,6 +497,14 @@ void hw_shared_commit(struct hw_shared_page *page)
         hw_shared_ring(page);
 }
 
+void hw_shared_look(struct hw_shared_page *page)
+{
+    /* What was committed before is seen by a worker that says after this that it is idle. */
+    atomic_thread_fence(memory_order_seq_cst);
+    if (atomic_load(&page->layout->idle) != 0)
+        hw_shared_ring(page);
+}
+
 uint64_t hw_shared_commits(struct hw_shared_page *page)
 {
     return atomic_load(&page->layout->committed);

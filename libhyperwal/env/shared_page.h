@@ -146,6 +146,8 @@ void hw_shared_set_wal_synced(struct hw_shared_page *page, const uint8_t salts[8
 /* A committer tells; wakes the worker if it sleeps. */
 void hw_shared_commit(struct hw_shared_page *page);
 uint64_t hw_shared_commits(struct hw_shared_page *page);
+/* The same for a commit that somebody else made: it is not counted. */
+void hw_shared_look(struct hw_shared_page *page);
 /* Make the worker look now and not delay its sync. */
 void hw_shared_urge(struct hw_shared_page *page);
 bool hw_shared_take_urgent(struct hw_shared_page *page); /* and clears it */

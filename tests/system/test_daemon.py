@@ -357,16 +357,16 @@ def a_database_that_foreign_programs_write_rests_too(dir):
     path = f"{dir}/a.db"
     make(path)
     with Server("--config", setting(dir, "rest-after = 1"), path) as server:
-        nobody = descriptors(server)
+        rested(server, 3 + 6)
         with contextlib.closing(stock(path)) as db:
             for _ in range(50):
                 db.execute("INSERT INTO t(b) VALUES('news')")
             wait_until(lambda: descriptors(server) > 12, "it is awake", server)
             check_logged(dir, path, 53)
             rested(server, 9 + 6)
+            check(descriptors(server) > 3 + 6, "its marks were not kept", descriptors(server))
             db.execute("INSERT INTO t(b) VALUES('once more')")
             check_logged(dir, path, 54)
-        del nobody
 
 
 def a_server_killed_while_databases_rest_has_missed_nothing(dir):

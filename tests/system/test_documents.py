@@ -117,6 +117,23 @@ def every_function_of_the_header_is_in_section_3():
     check(functions <= exported, "not exported", sorted(functions - exported))
 
 
+def events_that_ask_for_something_are_in_the_operations():
+    """What the library logs as a warning or an error, which the program shows."""
+    page, count = source("docs/OPERATIONS.md"), 0
+    for folder, _, names in os.walk(os.path.join(SOURCE, "libhyperwal")):
+        for name in names:
+            if not name.endswith(".c"):
+                continue
+            with open(os.path.join(folder, name), encoding="utf-8") as file:
+                text = file.read()
+            for event in re.findall(r'HW_LOG_(?:WARN|ERROR),[^;"]*"event=([a-z_]+)', text):
+                if event == "alarm":  # has a chapter
+                    continue
+                count += 1
+                check(f"`{event}`" in page, name, f"{event} is not in docs/OPERATIONS.md")
+    check(count > 30, count)
+
+
 def every_pragma_and_parameter_is_in_section_7():
     page = source("docs/man/hyperwal-uri.7").split(".Ss PRAGMAs")[1].split(".Pp\nEvery other")[0]
     told = set(re.findall(r"hyperwal_[a-z]+", source("libhyperwal/vfs/pragma.c").split(
@@ -172,7 +189,8 @@ def files_that_the_documents_name_exist():
 
 TESTS = (every_page_is_clean, synopsis_and_help_have_the_same_options,
          options_of_the_program_are_those_of_its_help,
-         every_function_of_the_header_is_in_section_3, every_pragma_and_parameter_is_in_section_7,
+         every_function_of_the_header_is_in_section_3,
+         events_that_ask_for_something_are_in_the_operations, every_pragma_and_parameter_is_in_section_7,
          fields_of_json_are_in_section_1, files_that_the_documents_name_exist)
 
 
