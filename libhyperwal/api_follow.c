@@ -445,6 +445,9 @@ static enum hw_status sources_add(struct hyperwal_follower *follower, struct sou
     if (place->has_key && place->petname != NULL && !follower->has_name_key) {
         follower->has_name_key = true;
         memcpy(follower->name_key, place->key, HW_KEY_SIZE);
+        follower->petname = hw_strdup(place->petname);
+        if (follower->petname == NULL)
+            return hw_fail(err, HW_ENOMEM, "no memory to follow a log");
     }
     return HW_OK;
 }
@@ -509,6 +512,8 @@ int hyperwal_follow_sources(hyperwal_node *node, const char *const *sources, uns
         status = begin(follower, &err);
     if (status != HW_OK && status != HW_END)
         goto fail;
+    if (follower->has_heir)
+        hw_follow_rename(follower);
     *out = follower;
     return SQLITE_OK;
 
@@ -533,6 +538,7 @@ void hyperwal_follow_close(hyperwal_follower *follower)
     hyperwal_log_close(follower->log);
     for (unsigned i = 0; i < follower->source_count; i++)
         hw_free((char *)(uintptr_t)follower->sources[i]);
+    hw_free(follower->petname);
     hw_free(follower->dir);
     hw_free(follower->source);
     hw_free(follower->path);
@@ -627,6 +633,8 @@ static enum hw_status move(struct hyperwal_follower *follower, struct hw_error *
         status = open_mirror(follower, err);
     if (status == HW_OK)
         status = begin(follower, err);
+    if (status >= 0)
+        hw_follow_rename(follower);
     if (status < 0)
         hw_follow_leave(follower); /* the next step tries again */
     else

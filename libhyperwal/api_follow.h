@@ -25,6 +25,7 @@ struct hyperwal_follower {
     char *source;               /* owned: what the replica is to remember */
     const char *sources[HW_HUB_SOURCES_MAX]; /* owned; URLs */
     unsigned source_count;
+    char *petname;     /* owned; by which a source was named; NULL: none was */
     bool has_name_key; /* a petname says which log a new replica is to be of: */
     uint8_t name_key[HW_KEY_SIZE];
     struct hw_mirror *mirror; /* borrowed from the log; NULL: a log of this machine */
@@ -66,6 +67,8 @@ enum hw_status hw_follow_demote(const char *path, const char *dir, struct hyperw
 /* The same with the log that the first source that answers calls by its name. */
 enum hw_status hw_follow_demote_by_name(struct hyperwal_follower *follower, const char *path,
                                         struct hw_error *err) HW_MUST_CHECK;
+/* The replica went over: its petname, if it was named so, means the heir from now on. */
+void hw_follow_rename(struct hyperwal_follower *follower);
 /* Close what is open of the log that was followed. */
 void hw_follow_leave(struct hyperwal_follower *follower);
 /* Its mirror makes room for the next one. */

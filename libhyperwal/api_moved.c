@@ -4,6 +4,7 @@
 #include "api_follow.h"
 #include "base/alloc.h"
 #include "hypercore/keep.h"
+#include "node/names.h"
 
 enum {
     RESOLVE_MS = 5000,
@@ -31,6 +32,19 @@ static enum hw_status heir_open(struct hyperwal_follower *follower, const char *
     return hw_api_log_attach(dir, remote, out, err);
 }
 
+/* The replica as it is; one that is not made yet is one of the log that the petname names. */
+static enum hw_status own_info(struct hyperwal_follower *follower, struct hw_replica_info *out,
+                               struct hw_error *err)
+{
+    enum hw_status status = hw_replica_info(hw_env_posix(), follower->path, out, err);
+
+    if (status != HW_ENOTFOUND || !follower->has_name_key)
+        return status;
+    *out = (struct hw_replica_info){.seq = UINT64_MAX};
+    memcpy(out->key, follower->name_key, HW_KEY_SIZE);
+    return HW_OK;
+}
+
 /* How does the log `key`, which `source` has, stand to our replica? */
 static enum hw_status heir_look(struct hyperwal_follower *follower, const char *source,
                                 const uint8_t key[HW_KEY_SIZE], enum hw_relation *relation,
@@ -39,7 +53,7 @@ static enum hw_status heir_look(struct hyperwal_follower *follower, const char *
     struct hyperwal_log *log = NULL;
     struct hw_replica_info info;
     struct hw_switch switch_;
-    enum hw_status status = hw_replica_info(hw_env_posix(), follower->path, &info, err);
+    enum hw_status status = own_info(follower, &info, err);
 
     if (status == HW_OK)
         status = heir_open(follower, source, key, &log, err);
@@ -111,6 +125,33 @@ bool hw_follow_has_heir(struct hyperwal_follower *follower)
     return true;
 }
 
+void hw_follow_rename(struct hyperwal_follower *follower)
+{
+    struct hw_env *env = hw_env_posix();
+    struct hw_names *names = NULL;
+    struct hw_name *name = NULL;
+    struct hw_error err = {0};
+    enum hw_status status;
+
+    if (follower->petname == NULL)
+        return;
+    status = hw_names_open(env, NULL, true, &names, &err);
+    if (status == HW_OK)
+        status = hw_names_find(names, follower->petname, &name, &err);
+    if (status == HW_OK && name->has_key &&
+        memcmp(name->key, follower->name_key, HW_KEY_SIZE) == 0) { /* nobody else changed it */
+        memcpy(name->key, follower->heir_key, HW_KEY_SIZE);
+        status = hw_names_put(names, name, true, &err);
+    }
+    if (status == HW_OK)
+        memcpy(follower->name_key, follower->heir_key, HW_KEY_SIZE);
+    else if (status != HW_ENOTFOUND) /* it is followed all the same */
+        hw_env_log(env, HW_LOG_WARN, "event=petname_not_changed name=%s reason=\"%s\"",
+                   follower->petname, err.message);
+    hw_free(name);
+    hw_names_close(names);
+}
+
 void hw_follow_leave(struct hyperwal_follower *follower)
 {
     hw_replica_close(follower->replica);
@@ -145,7 +186,7 @@ static enum hw_status look_at_sources(struct hyperwal_follower *follower,
                                       struct hyperwal_node *node, struct hw_error *err)
 {
     struct hw_replica_info info;
-    enum hw_status status = hw_replica_info(hw_env_posix(), follower->path, &info, err);
+    enum hw_status status = own_info(follower, &info, err);
 
     for (unsigned i = 0; i < follower->source_count && status == HW_OK; i++) {
         enum hw_relation relation = HW_RELATION_STRANGER;

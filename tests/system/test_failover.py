@@ -186,6 +186,51 @@ def live_followers_go_on_with_the_new_primary(dir):
         check(not was_repaired(f), f.said())
 
 
+def a_petname_means_the_new_primary_once_a_follower_went_over(dir):
+    os.environ["HYPERWAL_NAMES"] = os.path.join(dir, "names")
+    cluster = Cluster()
+    run("name", "add", "orders", cluster.url)
+    check(fact("name", "list")["key"] == cluster.key, "the name is of the old one")
+    with follower("hyper:orders", "f.db") as f:
+        f.line("f.db: live")
+        cluster.catch_up("new/app.db")
+        with cluster.fail_over():
+            moved("f.db", f, cluster)
+            check(fact("name", "list")["key"] == cluster.done["key"], "the name is of the new one")
+            run("follow", "hyper:orders", "g.db", "--once")
+            check(dump("g.db") == dump("new/app.db"), "a new follower")
+    run("name", "remove", "orders")
+
+
+def a_new_follower_by_an_old_petname_finds_the_new_primary(dir):
+    os.environ["HYPERWAL_NAMES"] = os.path.join(dir, "names")
+    cluster = Cluster()
+    run("name", "add", "orders", cluster.url)
+    cluster.catch_up("new/app.db")
+    with cluster.fail_over():
+        with follower("hyper:orders", "f.db") as f:
+            f.line("f.db: live")
+            check(dump("f.db") == dump("new/app.db"), "followed")
+        check(fact("name", "list")["key"] == cluster.done["key"], "the name is of the new one")
+
+
+def a_follower_that_serves_takes_its_own_followers_along(dir):
+    cluster = Cluster()
+    with background("follow", cluster.url, "f.db", "--listen", "tcp://127.0.0.1:0", "--name", "app.db",
+                    "--json") as f:
+        url = json.loads(f.line("{"))["url"]
+        f.line('{"event": "live"')
+        with follower(url, "g.db") as g:
+            g.line("g.db: live")
+            cluster.add("one")
+            wait_for("g.db", cluster.seq)
+            cluster.catch_up("new/app.db")
+            with cluster.fail_over():
+                moved("f.db", f, cluster)
+                moved("g.db", g, cluster)
+                check(not was_repaired(g), g.said())
+
+
 def a_follower_behind_gets_the_rest_of_the_old_log(dir):
     cluster = Cluster("f.db")
     for i in range(30):
@@ -387,6 +432,9 @@ TESTS = (a_planned_change_under_a_writer_loses_nothing, a_planned_change_by_path
          a_writer_that_does_not_end_keeps_its_primary, who_may_not_write_cannot_take_over,
          the_old_primary_comes_back_as_a_follower,
          an_old_primary_without_a_tail_comes_back_and_is_killed_meanwhile,
+         a_petname_means_the_new_primary_once_a_follower_went_over,
+         a_new_follower_by_an_old_petname_finds_the_new_primary,
+         a_follower_that_serves_takes_its_own_followers_along,
          all_of_it_on_one_machine_by_paths,
          a_primary_does_not_become_a_follower_of_a_stranger, live_followers_go_on_with_the_new_primary, a_follower_behind_gets_the_rest_of_the_old_log,
          a_follower_ahead_keeps_its_tail, a_database_that_only_has_the_name_is_not_followed,
