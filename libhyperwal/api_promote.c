@@ -108,6 +108,8 @@ enum hw_status hw_promotion_finish(struct hw_promotion *p, struct hw_error *err)
     if (hw_api_has_file(p->env, p->dir, "replica")) {
         if (hw_api_has_file(p->env, p->dir, "mirror"))
             status = hw_keep(p->env, p->dir, HW_KEEP_MIRROR, err);
+        if (status == HW_OK) /* what it says of lengths is not for readers of the new log */
+            status = hw_replica_strip(p->env, p->path, err);
         if (status == HW_OK && hw_api_has_file(p->env, p->ready, "log"))
             status = hw_keep_move(p->env, p->ready, p->dir, HW_KEEP_LOG, err);
         if (status == HW_OK)

@@ -233,6 +233,9 @@ enum hw_status hw_replica_relation(struct hw_core *core, const struct hw_replica
  */
 enum hw_status hw_replica_release(struct hw_env *env, const char *path,
                                   struct hw_error *err) HW_MUST_CHECK;
+/* The same without the last step: nothing here speaks of the old log any more. */
+enum hw_status hw_replica_strip(struct hw_env *env, const char *path,
+                                struct hw_error *err) HW_MUST_CHECK;
 /*
  * A database with a log of its own becomes a replica of the log `key`, whose switch is `switch_`:
  * the reverse.  It is closed, without a WAL.  `is_equal`: it is in the state of the switch; else

@@ -289,7 +289,7 @@ static enum hw_status remove_in(struct hw_env *env, const char *dir, const char 
     return status == HW_ENOTFOUND ? HW_OK : status;
 }
 
-enum hw_status hw_replica_release(struct hw_env *env, const char *path, struct hw_error *err)
+enum hw_status hw_replica_strip(struct hw_env *env, const char *path, struct hw_error *err)
 {
     static const char *const own[] = {"position", "id", "shared", "peers"};
     char *dir = hw_format("%s-hyper", path);
@@ -301,6 +301,17 @@ enum hw_status hw_replica_release(struct hw_env *env, const char *path, struct h
         status = remove_in(env, dir, own[i], err);
     if (status == HW_OK)
         status = env->ops->sync_dir(env, dir, err);
+    hw_free(dir);
+    return status;
+}
+
+enum hw_status hw_replica_release(struct hw_env *env, const char *path, struct hw_error *err)
+{
+    char *dir = hw_format("%s-hyper", path);
+    enum hw_status status = hw_replica_strip(env, path, err);
+
+    if (dir == NULL)
+        return hw_fail(err, HW_ENOMEM, "%s: no memory", path);
     if (status == HW_OK)
         status = remove_in(env, dir, "replica", err);
     if (status == HW_OK)

@@ -292,7 +292,9 @@ static bool worker_is_needed(void *ctx)
 
     return atomic_load(&capture->closing) || hw_shared_yield(capture->shared) != 0 ||
            (hw_capture_can_work(capture) &&
-            (hw_mailbox_is_posted(capture->shared) || !hw_gate_is_logged(capture)));
+            (hw_mailbox_is_posted(capture->shared) ||
+             (!hw_gate_is_logged(capture) &&
+              hw_shared_handover(capture->shared) != HW_HANDOVER_DONE)));
 }
 
 /* As long as nobody here reads the role is for other processes. */
@@ -639,6 +641,9 @@ enum hw_status hw_capture_wait_target(struct hw_capture *capture,
             *seq = position.seq;
             return HW_OK;
         }
+        if (hw_shared_handover(capture->shared) == HW_HANDOVER_DONE)
+            return hw_fail(err, HW_EREADONLY, "%s: its log was handed over, nothing is added to it",
+                           capture->path);
         if (capture->env->ops->monotonic_ns(capture->env) >= deadline)
             break;
         wait_for_news(capture, seen, deadline);

@@ -230,6 +230,17 @@ enum hw_status hw_handover_look(struct hw_capture *capture, struct hw_error *err
     return status == HW_END ? HW_OK : status;
 }
 
+/* As long as we are here programs without the VFS are kept from writing, too. */
+static void keep_closed(struct hw_capture *capture)
+{
+    struct hw_worker *worker = &capture->worker;
+
+    if (!worker->handover.holds_write && atomic_load(&capture->ready) && capture->database != NULL)
+        worker->handover.holds_write = capture->database->pMethods->xShmLock(
+                                           capture->database, HW_SHM_WRITE, 1,
+                                           SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE) == SQLITE_OK;
+}
+
 enum hw_status hw_handover_answer(struct hw_capture *capture, struct hw_error *err)
 {
     struct hw_worker *worker = &capture->worker;
@@ -239,6 +250,7 @@ enum hw_status hw_handover_answer(struct hw_capture *capture, struct hw_error *e
     uint32_t slot;
     enum hw_status status = hw_mailbox_take(capture->shared, &request, &slot);
 
+    keep_closed(capture);
     if (status != HW_OK)
         return HW_END;
     status = last_switch(worker, &last, err);

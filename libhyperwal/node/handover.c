@@ -75,6 +75,7 @@ static enum hw_status begin(struct hub_conn *conn, struct hub_log *log,
         handover_free(handover);
         return status;
     }
+    writes_rouse(log);
     handover->conn = conn;
     handover->request = asked->request;
     handover->deadline_ns = hub_now(hub) + (WRITERS_MS + 1000) * (uint64_t)NS_PER_MS;

@@ -468,6 +468,11 @@ void writer_sent(struct hub_conn *conn); /* there may be room for more */
 enum hw_status writes_message(struct hub_link *link, const struct hw_write_message *message,
                               struct hw_error *err) HW_MUST_CHECK;
 void writes_unlinked(struct hub_link *link);
+/*
+ * Have the database open for a while, so that it has a worker: one that nobody writes rests, and
+ * has none.  If it is not ours to open, somebody else has it.
+ */
+void writes_rouse(struct hub_log *log);
 void writes_work(struct hub_log *log, uint64_t now); /* what is done, and what is due */
 void writes_free(struct hub_writes *writes);         /* NULL does nothing */
 

@@ -453,6 +453,19 @@ void writes_work(struct hub_log *log, uint64_t now)
     settle(w);
 }
 
+void writes_rouse(struct hub_log *log)
+{
+    struct hw_job *job;
+
+    if (log->writes == NULL || writes_begin(log->writes, NULL) != HW_OK)
+        return;
+    job = hw_zalloc(sizeof(*job));
+    if (job == NULL)
+        return;                  /* whoever waits for a worker will say that there is none */
+    job->kind = HW_JOB_QUESTION; /* after nothing that was ever written, for nobody */
+    hw_committer_do(log->writes->committer, job);
+}
+
 void writes_free(struct hub_writes *w)
 {
     if (w == NULL)
