@@ -227,6 +227,24 @@ def a_log_that_node_truncated_is_followed_to_its_new_fork():
         same(tool.hashes("a"), node.hashes("a"), 150)
 
 
+def whom_we_dialed_does_not_get_our_other_logs():
+    """That is for those who reach our listener, where everybody may read."""
+    with Tool("c") as tool, Node("js") as node:
+        mine = tool.log("mine", (50, 100))
+        node.call("open", name="mine", key=mine)
+        key = node.call("make", name="a")["key"]
+        node.call("append", name="a", count=10, size=100)
+        tool.mirror("a", key, node.listen())
+        for length in (10, 20):  # the second one comes when all channels have been asked for
+            tool.call("whole", "a", length)
+            node.call("append", name="a", count=10, size=100)
+        tool.call("whole", "a", 30)
+        check(node.call("stat", name="mine")["length"] == 0, node.call("stat", name="mine"))
+        node.call("connect", port=tool.listen())
+        node.call("whole", name="mine", length=50)
+        same(tool.hashes("mine"), node.hashes("mine"), 50)
+
+
 TESTS = [
     node_follows_a_log_live_and_has_every_block,
     node_gets_single_blocks_and_downloads_no_other,
@@ -241,6 +259,7 @@ TESTS = [
     several_logs_share_one_connection,
     blocks_that_node_gave_up_are_not_waited_for,
     a_log_that_node_truncated_is_followed_to_its_new_fork,
+    whom_we_dialed_does_not_get_our_other_logs,
 ]
 
 if __name__ == "__main__":
