@@ -8,7 +8,10 @@
 
 #include "node/cache_internal.h"
 
-enum { ROLE_MS = 5000 }; /* for another process to end its transaction, and ours to begin to hold */
+enum {
+    ROLE_MS = 5000, /* for another process to end its transaction, and ours to begin to hold */
+    HEAD_MS = 3000, /* for the entries up to the head, and to apply them */
+};
 
 static void answer_no(struct hw_vfs_answer *out, enum hw_vfs_verdict verdict, const char *text)
 {
@@ -65,7 +68,9 @@ enum hw_status cache_commit_begin(struct hw_cache *cache, uint64_t timeout_ms,
         return status;
     status = hw_mirror_write_begin(mirror, timeout_ms, &fence, &length, err);
     if (status == HW_OK) {
-        status = hw_cache_write_begin(cache, length, timeout_ms, &state, err);
+        status = hw_cache_write_begin(cache, length, HEAD_MS, &state, err);
+        if (status == HW_ETIMEOUT) /* on its way: SQLite's busy handler says how long that may be */
+            status = HW_EBUSY;
         if (status != HW_OK)
             hw_mirror_write_end(mirror);
     }

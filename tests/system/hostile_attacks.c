@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "wire/replication.h"
+#include "wire/write_message.h"
 
 enum { BURST = 64, LORIS_MS = 400 };
 
@@ -387,6 +388,60 @@ static void acknowledgements(struct wire *wire, const struct target *target)
         wire_close(wire, false);
 }
 
+static void write_say(struct wire *wire, struct hw_write_message *message)
+{
+    hw_buffer_clear(&scratch);
+    hw_write_message_encode(message, &scratch);
+    wire_say(wire->log, message->type, &scratch);
+}
+
+/* Wants to write, and does not, again and again; asks what became of what never was. */
+static void leases(struct wire *wire, const struct target *target)
+{
+    if (wire->steps++ == 0 && !wire_open_hyperwal(wire, target->key))
+        abort();
+    for (unsigned i = 0; i < BURST && wire->log != NULL; i++) {
+        struct hw_write_message lease = {.type = HW_WRITE_LEASE, .request = i};
+        struct hw_write_message release = {.type = HW_WRITE_RELEASE, .fence = any_below(8)};
+        struct hw_write_message question = {.type = HW_WRITE_QUESTION, .request = i};
+
+        question.id = hw_origin_make(any_below(50), any_below(20), (const uint8_t *)"chances!");
+        write_say(wire, &lease);
+        write_say(wire, any_below(2) == 0 ? &release : &question);
+    }
+    if (wire->steps > 20)
+        wire_close(wire, any_below(2) == 0);
+}
+
+/* Transactions that are none, under fences that it guesses, whole or in part. */
+static void commits(struct wire *wire, const struct target *target)
+{
+    static uint8_t bytes[2000];
+    struct hw_write_message lease = {.type = HW_WRITE_LEASE, .request = 1};
+
+    if (wire->steps++ == 0 && !wire_open_hyperwal(wire, target->key))
+        abort();
+    if (wire->log == NULL)
+        return;
+    write_say(wire, &lease);
+    for (unsigned i = 0; i < 4 && wire->log != NULL; i++) {
+        struct hw_write_message commit = {.type = HW_WRITE_COMMIT,
+                                          .request = ++wire->said,
+                                          .page_count = 1 + any_below(UINT32_MAX - 1),
+                                          .part_count = 1 + any_below(any_below(2) ? 3 : 1 << 20)};
+        struct hw_write_message part = {.type = HW_WRITE_PART, .request = commit.request};
+
+        commit.id = hw_origin_make(any_below(2000), any_below(20), (const uint8_t *)"chances!");
+        any_bytes(bytes, sizeof(bytes));
+        part.body = (struct hw_slice){bytes, any_below(sizeof(bytes))};
+        write_say(wire, &commit);
+        for (uint64_t n = any_below(4); n > 0; n--)
+            write_say(wire, &part);
+    }
+    if (wire->steps > 20)
+        wire_close(wire, any_below(2) == 0);
+}
+
 /* Busy, until it is gone from one moment to the next. */
 static void reset_somewhere(struct wire *wire, const struct target *target)
 {
@@ -439,6 +494,8 @@ static const struct attack attacks[] = {
     {"forged-blocks", LINKED | AGAIN, NULL, forged_blocks},
     {"random-messages", LINKED | AGAIN, NULL, random_messages},
     {"acknowledgements", LINKED | AGAIN, NULL, acknowledgements},
+    {"leases", LINKED | AGAIN, NULL, leases},
+    {"commits", LINKED | AGAIN, NULL, commits},
     {"resets", AGAIN, NULL, reset_somewhere},
 };
 

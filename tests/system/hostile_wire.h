@@ -47,6 +47,7 @@ struct wire {
     struct hw_buffer out;                 /* to be sent */
     size_t out_start;                     /* of it, sent already */
     struct hw_channel *core, *base, *log; /* open on both sides */
+    uint64_t said;                        /* commits */
     struct hw_buffer *record;             /* of all that is sent; NULL: none */
     uint64_t number;                      /* the owner's, of this connection */
     uint64_t steps;                       /* the owner's count of what it did here */

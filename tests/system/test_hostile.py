@@ -20,6 +20,7 @@ import re
 import resource
 import select
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -411,6 +412,26 @@ def false_acknowledgements_hide_no_follower(dir):
         db.execute("INSERT INTO t(b) VALUES('confirmed')")
 
 
+def who_may_write_and_means_no_good_harms_nobody(dir):
+    net.make("written.db")
+    with net.server("written.db", "--allow-write", "any") as primary:
+        url = primary.urls["written.db"]
+        where = ["127.0.0.1", url.split("/")[2].split(":")[1], net.run("key", "written.db").stdout.strip()]
+        with attackers(where, ("attack", "leases", 10, 2), ("attack", "commits", 10, 2)) as (running, reports):
+            pass
+        check(all(report["linked"] > 0 for report in reports), reports)
+        check(reports[1]["dropped"] > 0, reports)  # a commit before the answer to the last one
+        os.environ["HYPERWAL_CACHE"] = os.path.join(dir, "cache")
+        with contextlib.closing(sqlite3.connect(f"file:{url}?vfs=hyperwal", uri=True, isolation_level=None,
+                                                timeout=30)) as db:
+            count = db.execute("SELECT count(*) FROM t").fetchone()[0]
+            db.execute("INSERT INTO t(b) VALUES('honest')")
+            check(db.execute("SELECT count(*) FROM t").fetchone()[0] == count + 1, "an honest writer")
+        with contextlib.closing(through_vfs("written.db")) as db:
+            check(db.execute("PRAGMA integrity_check").fetchall() == [("ok",)], "integrity")
+            check(db.execute("SELECT count(*) FROM t").fetchone()[0] == count + 1, "nothing of theirs")
+
+
 def connections_may_break_anywhere(dir):
     attack(("resets", 20, 2))
 
@@ -633,7 +654,8 @@ TESTS = (noise_before_the_handshake_is_refused, a_handshake_is_good_once_and_as_
          a_log_is_only_for_who_knows_its_key, who_asks_a_lot_waits_behind_the_others,
          what_is_not_there_is_not_looked_for_long, who_never_reads_keeps_nothing_waiting,
          what_a_peer_claims_to_have_or_want_costs_little, forged_blocks_are_not_taken,
-         false_acknowledgements_hide_no_follower, connections_may_break_anywhere,
+         false_acknowledgements_hide_no_follower,
+         who_may_write_and_means_no_good_harms_nobody, connections_may_break_anywhere,
          places_are_not_for_who_does_nothing, who_is_turned_away_in_a_crowd_tries_again, descriptors_may_run_out, web_sockets_are_no_back_door,
          who_never_shakes_hands_is_let_go, afterwards_all_is_as_it_was,
          lies_of_a_server_are_found_out, forged_pushes_are_found_out,
