@@ -311,6 +311,7 @@ static void cache_free(struct hw_cache *cache)
     if (cache == NULL)
         return;
     cache_detach(cache);
+    cache->env->ops->close(cache->lock);
     hw_shared_page_close(cache->news);
     cache_page_close(cache->env, cache->page);
     hw_mutex_release(&cache->mutex);
@@ -336,8 +337,8 @@ static enum hw_status cache_new(const struct hw_vfs_remote *remote, struct hw_pl
         hw_free(dir);
         return hw_fail(err, HW_ENOMEM, "no memory to open a cache");
     }
-    hw_mutex_init(&cache->mutex);
     cache->env = hw_env_posix();
+    hw_mutex_init(&cache->mutex);
     cache->base = remote->base;
     cache->vfs = remote->cache;
     cache->timeout_ms = remote->timeout_ms;
@@ -438,7 +439,9 @@ static void cache_close(struct hw_cache *cache)
         return;
     atomic_store(&cache->closing, 1);
     cache_wake(cache);
-    hw_thread_interrupt(&cache->keeper); /* in the wait for the lock, nothing else ends it */
+    /* Nothing else ends that wait; anywhere else it would be ended in the middle of something. */
+    if (atomic_load(&cache->waiting) != 0)
+        hw_thread_interrupt(&cache->keeper);
     hw_thread_join(&cache->keeper);
     cache_free(cache);
 }

@@ -483,29 +483,46 @@ static void mark_used(struct hw_file *lock)
     (void)lock->env->ops->write_at(lock, 0, "used\n", 5, NULL); /* else it goes a little sooner */
 }
 
+/*
+ * The lock of `holder.lock`.  Who closes the cache looks at `waiting` after it has said so in
+ * `closing`, and the other way round here: a thread that is interrupted waits for the lock, or has
+ * just got it and goes no further.
+ */
+static enum hw_status lock_take(struct hw_cache *cache, struct hw_error *err)
+{
+    const struct hw_env_ops *ops = cache->env->ops;
+    enum hw_status status = ops->open(
+        cache->env, cache->lock_path,
+        HW_OPEN_READ | HW_OPEN_WRITE | HW_OPEN_CREATE | HW_OPEN_CLOSE_ON_FORK, &cache->lock, err);
+
+    if (status != HW_OK)
+        return status;
+    atomic_store(&cache->waiting, 1);
+    status = atomic_load(&cache->closing) == 0 ? ops->lock(cache->lock, true, err) : HW_AGAIN;
+    atomic_store(&cache->waiting, 0);
+    if (status == HW_OK && atomic_load(&cache->closing) != 0)
+        status = HW_AGAIN;
+    if (status == HW_OK && !is_named(cache, cache->lock))
+        status = hw_fail(err, HW_EBROKEN, "%s: the cache was removed", cache->dir);
+    return status;
+}
+
 void *cache_keep(void *ctx)
 {
     struct hw_cache *cache = ctx;
-    const struct hw_env_ops *ops = cache->env->ops;
 
     while (atomic_load(&cache->closing) == 0) {
         struct hw_error err = {0};
-        struct hw_file *lock = NULL; /* owned */
-        enum hw_status status = ops->open(
-            cache->env, cache->lock_path,
-            HW_OPEN_READ | HW_OPEN_WRITE | HW_OPEN_CREATE | HW_OPEN_CLOSE_ON_FORK, &lock, &err);
+        enum hw_status status = lock_take(cache, &err);
 
-        if (status == HW_OK)
-            status = ops->lock(lock, true, &err);
-        if (status == HW_OK && !is_named(cache, lock))
-            status = hw_fail(&err, HW_EBROKEN, "%s: the cache was removed", cache->dir);
-        if (status == HW_OK && atomic_load(&cache->closing) == 0) {
-            mark_used(lock);
+        if (status == HW_OK) {
+            mark_used(cache->lock);
             status = tenure(cache, &err);
-            mark_used(lock);
+            mark_used(cache->lock);
         }
-        ops->close(lock);
-        if (status != HW_OK) {
+        cache->env->ops->close(cache->lock);
+        cache->lock = NULL;
+        if (status < 0) {
             fail_all(cache, &err);
             pause_after_failure(cache);
         }

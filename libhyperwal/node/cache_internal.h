@@ -85,7 +85,9 @@ struct hw_cache {
     _Atomic uint32_t writers; /* connections that have, or waited for, the role: it is kept */
 
     struct hw_thread keeper;
+    struct hw_file *lock;     /* owned, the keeper's: what is left when it was interrupted */
     _Atomic uint32_t closing; /* the last user left */
+    _Atomic uint32_t waiting; /* the keeper waits for `lock`, and for nothing else */
 };
 
 /* ------------------------------------------------------------------------------ cache.c */
