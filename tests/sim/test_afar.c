@@ -249,8 +249,10 @@ static void a_part_twice(struct transaction *t)
     t->count++;
 }
 
-static void a_part_less(struct transaction *t)
+static void no_parts(struct transaction *t)
 {
+    for (unsigned i = 0; i < t->count; i++)
+        hw_buffer_release(&t->parts[i]);
     t->count = 0;
 }
 
@@ -262,9 +264,7 @@ static void half_a_part(struct transaction *t)
 /* The parts are made anew after the image was harmed. */
 static void with_image(struct transaction *t, size_t at, uint8_t value)
 {
-    for (unsigned i = 0; i < t->count; i++)
-        hw_buffer_release(&t->parts[i]);
-    t->count = 0;
+    no_parts(t);
     t->after.bytes[at] = value;
     encode(t);
     t->commit.sum_after = sum_of(&t->after);
@@ -286,9 +286,7 @@ static void pages_missing(struct transaction *t)
     uint32_t page_count = t->after.page_count;
 
     assert_true(page_count > t->before.page_count);
-    for (unsigned i = 0; i < t->count; i++)
-        hw_buffer_release(&t->parts[i]);
-    t->count = 0;
+    no_parts(t);
     t->page_limit = t->before.page_count;
     encode(t);
     t->commit.sum_after = t->sum_after;
@@ -301,7 +299,7 @@ static void what_is_no_transaction_of_this_database_is_refused(void **state)
     is_refused(another_sum);
     is_refused(another_size);
     is_refused(a_part_twice);
-    is_refused(a_part_less);
+    is_refused(no_parts);
     is_refused(half_a_part);
     is_refused(out_of_wal_mode);
     is_refused(of_another_page_size);
