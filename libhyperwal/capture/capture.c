@@ -20,6 +20,7 @@ static void capture_free(struct hw_capture *capture)
     if (capture == NULL)
         return;
     capture->env->ops->close(capture->lock_file);
+    hw_core_close(capture->reader);
     hw_peer_table_close(capture->peers);
     hw_shared_page_close(capture->shared);
     if (capture->filename != NULL)
@@ -31,6 +32,7 @@ static void capture_free(struct hw_capture *capture)
     hw_free(capture->log_dir);
     hw_mutex_release(&capture->gate_mutex);
     hw_mutex_release(&capture->step_mutex);
+    hw_mutex_release(&capture->reader_mutex);
     hw_mutex_release(&capture->peers_mutex);
     hw_free(capture);
 }
@@ -46,6 +48,7 @@ static enum hw_status capture_make(const struct hw_capture_options *options,
         goto no_memory;
     hw_mutex_init(&capture->gate_mutex);
     hw_mutex_init(&capture->step_mutex);
+    hw_mutex_init(&capture->reader_mutex);
     hw_mutex_init(&capture->peers_mutex);
     capture->references = 1;
     capture->env = options->env;

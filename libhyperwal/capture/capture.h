@@ -249,6 +249,19 @@ struct hw_capture_status {
 };
 void hw_capture_status(struct hw_capture *capture, struct hw_capture_status *out);
 
+/*
+ * The end of the log as it was published last, whichever process writes it.  Cheap, but one more
+ * file is open from the first call on.  HW_ENOTFOUND: there is no state in it yet.
+ */
+struct hw_capture_end {
+    uint64_t length;
+    uint64_t seq; /* of the last transaction; UINT64_MAX: none */
+    uint64_t sum;
+    uint32_t page_count;
+};
+enum hw_status hw_capture_end(struct hw_capture *capture, struct hw_capture_end *out,
+                              struct hw_error *err) HW_MUST_CHECK;
+
 /* Where WAL and log stand.  Waits for nothing, not even for a batch that is being written. */
 struct hw_capture_place {
     bool is_known;    /* the log can be written, and is known to be of this database */

@@ -235,6 +235,9 @@ struct hw_capture {
     atomic_uint_least64_t unconfirmed_count, unconfirmed_seq;
     atomic_int_least64_t unconfirmed_since_ms;
 
+    struct hw_mutex reader_mutex;
+    struct hw_core *reader; /* reader_mutex: of hw_capture_end(); owned; NULL: not asked yet */
+
     atomic_uint remote_waiters;
     struct hw_mutex peers_mutex;
     struct hw_peer_table *peers; /* peers_mutex: set once; owned; NULL: not opened yet */

@@ -1,4 +1,4 @@
-/* What capture says of itself: hw_capture_status(). */
+/* What capture says of itself: hw_capture_status(), hw_capture_end(), hw_capture_place(). */
 #include <stdio.h>
 #include <string.h>
 
@@ -110,4 +110,54 @@ void hw_capture_status(struct hw_capture *capture, struct hw_capture_status *out
     out->unconfirmed_seq = atomic_load(&capture->unconfirmed_seq);
     out->unconfirmed_since_ms = atomic_load(&capture->unconfirmed_since_ms);
     out->remote_waiters = atomic_load(&capture->remote_waiters);
+}
+
+/* The reader knows all that is published.  A log that was adopted or pruned is opened anew. */
+static enum hw_status reader_refresh(struct hw_capture *capture, struct hw_error *err)
+{
+    uint64_t limit = hw_shared_durable_length(capture->shared);
+
+    if (capture->reader != NULL && hw_core_refresh_kept(capture->reader, NULL) == HW_OK &&
+        hw_core_refresh(capture->reader, limit, NULL) == HW_OK)
+        return HW_OK;
+    hw_core_close(capture->reader);
+    capture->reader = NULL;
+    return hw_core_open(capture->env, capture->log_dir, HW_CORE_READ, limit, &capture->reader, err);
+}
+
+static enum hw_status end_of(struct hw_capture *capture, struct hw_core *core,
+                             struct hw_capture_end *out, struct hw_error *err)
+{
+    struct hw_note note;
+
+    if (hw_core_length(core) == 0 || hw_note_decode(hw_core_note(core), &note) != HW_OK)
+        return hw_fail(err, HW_ENOTFOUND, "%s: there is nothing in the log yet", capture->path);
+    *out = (struct hw_capture_end){.length = hw_core_length(core),
+                                   .seq = note.seq,
+                                   .sum = note.sum,
+                                   .page_count = note.page_count};
+    return HW_OK;
+}
+
+enum hw_status hw_capture_end(struct hw_capture *capture, struct hw_capture_end *out,
+                              struct hw_error *err)
+{
+    enum hw_status status = HW_OK;
+    bool has_role;
+
+    hw_mutex_lock(&capture->step_mutex);
+    has_role = capture->worker.has_role && capture->worker.core != NULL;
+    if (has_role)
+        status = end_of(capture, capture->worker.core, out, err);
+    hw_mutex_unlock(&capture->step_mutex);
+    if (has_role)
+        return status;
+    if (capture->memory)
+        return hw_fail(err, HW_ENOTFOUND, "%s: the log in memory is not begun", capture->path);
+    hw_mutex_lock(&capture->reader_mutex);
+    status = reader_refresh(capture, err);
+    if (status == HW_OK)
+        status = end_of(capture, capture->reader, out, err);
+    hw_mutex_unlock(&capture->reader_mutex);
+    return status;
 }

@@ -158,14 +158,14 @@ static void let_go(struct hw_committer *c)
 static void checkpoint(struct hw_committer *c)
 {
     struct hw_capture *capture = NULL;
-    struct hw_capture_status now;
+    struct hw_capture_place now;
 
     if (c->db == NULL || c->is_held ||
         sqlite3_file_control(c->db, "main", HW_FCNTL_CAPTURE, &capture) != SQLITE_OK ||
         capture == NULL)
         return;
-    hw_capture_status(capture, &now);
-    if (now.wal_bytes / (now.page_size + 24U) >= CHECKPOINT_FRAMES)
+    hw_capture_place(capture, &now);
+    if (now.wal_frames >= CHECKPOINT_FRAMES)
         (void)sqlite3_wal_checkpoint_v2(c->db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
 }
 

@@ -294,21 +294,38 @@ static enum hw_status run(sqlite3 *db, const char *sql, struct hw_error *err)
     }
 }
 
-static enum hw_status head_now(struct hw_shim_file *file, struct hw_vfs_head *out,
+/* An empty WAL has an index that does not say it. */
+static enum hw_status page_size_of(sqlite3 *db, uint32_t *out, struct hw_error *err)
+{
+    sqlite3_stmt *statement = NULL;
+    int code = sqlite3_prepare_v2(db, "PRAGMA page_size", -1, &statement, NULL);
+
+    if (code == SQLITE_OK)
+        code = sqlite3_step(statement);
+    *out = code == SQLITE_ROW ? (uint32_t)sqlite3_column_int64(statement, 0) : 0;
+    (void)sqlite3_finalize(statement); /* `code` says what went wrong */
+    return code == SQLITE_ROW ? HW_OK
+                              : hw_fail(err, HW_EIO, "PRAGMA page_size: %s", sqlite3_errmsg(db));
+}
+
+static enum hw_status head_now(sqlite3 *db, struct hw_shim_file *file, struct hw_vfs_head *out,
                                struct hw_error *err)
 {
-    struct hw_capture_status now;
+    struct hw_capture_end end;
+    uint32_t page_size;
+    enum hw_status status = page_size_of(db, &page_size, err);
 
-    hw_capture_status(file->capture, &now);
-    if (now.length == 0 || now.page_size == 0 || now.page_count == 0)
+    if (status == HW_OK)
+        status = hw_capture_end(file->capture, &end, err);
+    if (status == HW_ENOTFOUND || (status == HW_OK && end.page_count == 0))
         return hw_fail(err, HW_EBUSY, "there is no log yet");
-    *out = (struct hw_vfs_head){
-        .length = now.length,
-        .seq = now.seq,
-        .sum = now.sum,
-        .page_size = now.page_size,
-        .page_count = now.page_count,
-    };
+    if (status != HW_OK)
+        return status;
+    *out = (struct hw_vfs_head){.length = end.length,
+                                .seq = end.seq,
+                                .sum = end.sum,
+                                .page_size = page_size,
+                                .page_count = end.page_count};
     return HW_OK;
 }
 
@@ -325,7 +342,7 @@ enum hw_status hw_vfs_hold(sqlite3 *db, uint64_t timeout_ms, struct hw_vfs_head 
         return status;
     status = hw_capture_wait_logged(file->capture, timeout_ms, &seq, err);
     if (status == HW_OK)
-        status = head_now(file, head, err);
+        status = head_now(db, file, head, err);
     if (status != HW_OK)
         hw_vfs_let_go(db);
     return status;

@@ -191,6 +191,20 @@ def a_lone_writer_is_never_refused(directory):
     check_ledger("app.db", done, refused)
 
 
+def another_process_may_be_the_worker(directory):
+    """An application that only reads has the log; its WAL is empty, so that its index tells no page size."""
+    make("app.db")
+    with test_remote.client() as application:
+        application.do("db = connect('app.db')")
+        application.do("rows(db, 'SELECT n FROM counter')")
+        application.do("rows(db, 'PRAGMA hyperwal_seq')")
+        check(application.do("json.loads(rows(db, 'PRAGMA hyperwal_status')[0][0])['state']") == "running", "worker")
+        with server("app.db") as primary, writer(primary.urls["app.db"], "w") as w:
+            done, refused, asked, _ = w.do("w.work(20)")
+            check(refused == [] and asked == 0 and len(done) == 20, refused, w.do("getattr(w, 'why', '')"))
+    check_ledger("app.db", done, [])
+
+
 def transactions_of_all_kinds_are_the_same_on_both_sides(directory):
     make("app.db")
     with server("app.db") as primary, writer(primary.urls["app.db"], "a") as w:
@@ -370,7 +384,8 @@ def what_is_not_there_is_made_for_who_may(directory):
         check(db.execute("SELECT * FROM t").fetchall() == [(7,)], "at the server")
 
 
-TESTS = (a_lone_writer_is_never_refused, transactions_of_all_kinds_are_the_same_on_both_sides,
+TESTS = (a_lone_writer_is_never_refused, another_process_may_be_the_worker,
+         transactions_of_all_kinds_are_the_same_on_both_sides,
          two_remote_writers_and_a_local_one_are_serial, processes_of_one_machine_take_turns,
          a_stale_snapshot_is_told_and_a_waiting_writer_waits, who_may_not_write_is_told_so,
          killed_clients_stop_nobody_for_long, a_killed_server_makes_no_answer_untrue,
