@@ -23,6 +23,7 @@ enum {
     UPLOAD_RATE = 64 << 10, /* ... bytes of them */
     FENCES_RESERVE = 100,
     RETRY_MS = 1000, /* after fences could not be had */
+    REST_MS = 20000, /* without anything to do the committer ends; its connection ends sooner */
     SPOOL_PATH_SIZE = 1024,
 };
 
@@ -40,6 +41,8 @@ struct hub_writes {
     bool is_raising;   /* a job that raises the limit of fences is under way ... */
     uint64_t raise_ns; /* ... and none is begun before */
     struct upload upload;
+    unsigned jobs;    /* that the committer has */
+    uint64_t used_ns; /* when somebody last wrote, or asked to */
 };
 
 /* ---------------------------------------------------------------------------- what is said */
@@ -47,7 +50,7 @@ struct hub_writes {
 static struct hub_link *link_of_client(const struct hub_log *log, uint64_t client)
 {
     for (struct hub_link *l = log->links; l != NULL; l = l->next_of_log)
-        if (l->write_client == client)
+        if (l->write_client == client && client != 0)
             return l;
     return NULL;
 }
@@ -74,6 +77,12 @@ static void say_no(struct hub_link *link, enum hw_write_type type, uint64_t requ
     say(link, &message);
 }
 
+static void give_job(struct hub_writes *w, struct hw_job *job)
+{
+    w->jobs++;
+    hw_committer_do(w->committer, job);
+}
+
 /* What the lease table wants to be said. */
 static void tell_events(struct hub_writes *w)
 {
@@ -98,7 +107,7 @@ static void tell_events(struct hub_writes *w)
         job->kind = HW_JOB_HOLD; /* the answer is given when local writers are kept out */
         job->client = event.client;
         job->message = message;
-        hw_committer_do(w->committer, job);
+        give_job(w, job);
     }
 }
 
@@ -115,7 +124,7 @@ static void settle(struct hub_writes *w)
         if (job != NULL) { /* else it is tried again at the next chance */
             job->kind = HW_JOB_FENCES;
             w->is_raising = true;
-            hw_committer_do(w->committer, job);
+            give_job(w, job);
         }
     }
     deadline_ns = hw_lease_deadline(&w->lease);
@@ -205,7 +214,7 @@ static enum hw_status part_came(struct hub_writes *w, struct hub_link *link,
         upload_end(w, HW_WRITE_FAILED, why.message);
     } else if (job->spool.count == job->message.part_count) {
         w->upload.job = NULL;
-        hw_committer_do(w->committer, job);
+        give_job(w, job);
     }
     return HW_OK;
 }
@@ -316,7 +325,7 @@ static void question_asked(struct hub_writes *w, struct hub_link *link,
     job->kind = HW_JOB_QUESTION;
     job->client = link->write_client;
     job->message = *m;
-    hw_committer_do(w->committer, job);
+    give_job(w, job);
     settle(w);
 }
 
@@ -394,6 +403,8 @@ enum hw_status writes_message(struct hub_link *link, const struct hw_write_messa
         refuse(link, m, status, why);
         return HW_OK;
     }
+    if (w->committer != NULL)
+        w->used_ns = hub_now(w->log->hub);
     if (link->write_client == 0)
         link->write_client = ++link->conn->hub->last_write_client;
     switch ((int)m->type) {
@@ -433,6 +444,21 @@ void writes_unlinked(struct hub_link *link)
     settle(w);
 }
 
+/* Nobody writes any more: the thread ends, whose connection was closed before. */
+static void rest(struct hub_writes *w, uint64_t now)
+{
+    uint64_t end_ns = w->used_ns + (uint64_t)REST_MS * NS_PER_MS;
+
+    if (w->jobs > 0 || w->lease.state != HW_LEASE_FREE)
+        return;
+    if (now < end_ns) {
+        hub_timer(w->log->hub, end_ns);
+        return;
+    }
+    hw_committer_stop(w->committer);
+    w->committer = NULL;
+}
+
 void writes_work(struct hub_log *log, uint64_t now)
 {
     struct hub_writes *w = log->writes;
@@ -440,8 +466,11 @@ void writes_work(struct hub_log *log, uint64_t now)
 
     if (w == NULL || w->committer == NULL)
         return;
-    while ((job = hw_committer_done(w->committer)) != NULL)
+    while ((job = hw_committer_done(w->committer)) != NULL) {
+        w->jobs--;
+        w->used_ns = now;
         job_done(w, job);
+    }
     if (upload_is_late(w, now)) {
         struct hub_link *link = link_of_client(log, w->upload.job->client);
 
@@ -451,6 +480,7 @@ void writes_work(struct hub_log *log, uint64_t now)
     }
     hw_lease_tick(&w->lease, now);
     settle(w);
+    rest(w, now);
 }
 
 void writes_rouse(struct hub_log *log)
@@ -463,7 +493,8 @@ void writes_rouse(struct hub_log *log)
     if (job == NULL)
         return;                  /* whoever waits for a worker will say that there is none */
     job->kind = HW_JOB_QUESTION; /* after nothing that was ever written, for nobody */
-    hw_committer_do(log->writes->committer, job);
+    log->writes->used_ns = hub_now(log->hub);
+    give_job(log->writes, job);
 }
 
 void writes_free(struct hub_writes *w)

@@ -26,7 +26,8 @@
 
 enum {
     LEASE_MS = 1000,   /* of waiting for others; then SQLite's busy handler has its say */
-    COMMIT_MS = 60000, /* for the server's answer: the link tells sooner if it is gone */
+    COMMIT_MS = 20000, /* for the server's answer, if the link does not tell that it is gone ... */
+    PART_MS = 1000,    /* ... and so much more for each part */
     OUTCOME_MS = 10000,
 };
 enum { UNWRITTEN = UINT32_MAX }; /* a new page that has no frame: as a reader sees it */
@@ -350,7 +351,8 @@ static int send(struct outgoing *o, struct hw_error *error)
     o->main->shim->env->ops->random(o->main->shim->env, chance, sizeof(chance));
     out.origin = hw_origin_make(write->base.fence, write->base.seq + 1, chance);
     o->main->last_write = out.origin;
-    o->main->shim->remotes->commit(o->main->cache, &out, COMMIT_MS, &answer);
+    o->main->shim->remotes->commit(o->main->cache, &out, COMMIT_MS + PART_MS * out.part_count,
+                                   &answer);
     if (answer.verdict == HW_VERDICT_COMMITTED) {
         write->is_committed = true;
         write->committed = (struct hw_vfs_base){.fence = write->base.fence,
