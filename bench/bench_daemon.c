@@ -250,6 +250,7 @@ int main(int argc, char **argv)
     bench_json_number("first_start_s", server.start_s);
     bench_json_number("new_database_ms", 1000 * new_database_s(&server, dir));
     bench_json_number("end_s", server_end(&server));
+    bench_remove_database(bench_path("many/new.db"));
     server = server_start(dir);
     bench_json_number("start_s", server.start_s);
     bench_json_end();

@@ -14,6 +14,7 @@
 
 enum { BUSY_MS = 2000 };       /* how long a program that is in a transaction is waited for */
 enum { LOOK_MS_LIMIT = 8192 }; /* the last look is twice that after a write without a commit */
+enum { ROUND_MS = 1000 };      /* of work, before somebody else has the thread */
 enum { JUDGE_MS = 250 };
 enum { SUSPECT_MS = 500 };   /* a commit through the VFS is counted by then */
 enum { FIRST_REST_MS = 30 }; /* after the start, if nobody wrote since */
@@ -503,13 +504,15 @@ static void work(const struct served_list *list, struct served *served)
 
 void served_work(struct served_list *list)
 {
+    double end = seconds_now() + ROUND_MS / 1000.0;
     bool has_rested = false;
 
-    for (size_t i = 0; i < list->count; i++) {
-        bool was_open = list->items[i].db != NULL;
+    for (size_t i = 0; i < list->count && seconds_now() < end; i++) {
+        struct served *served = &list->items[list->turn++ % list->count];
+        bool was_open = served->db != NULL;
 
-        work(list, &list->items[i]);
-        has_rested |= was_open && list->items[i].db == NULL;
+        work(list, served);
+        has_rested |= was_open && served->db == NULL;
     }
     if (has_rested)
         (void)malloc_trim(0); /* what a database had is half a megabyte */

@@ -56,6 +56,7 @@ struct served_list {
     unsigned rest_s;      /* without events, until a database rests; 0: never */
     struct served *items; /* owned */
     size_t count;
+    size_t turn;         /* whose turn it is: it goes round */
     hyperwal_node *node; /* borrowed; serves them to others; NULL: no network */
 };
 
@@ -78,7 +79,7 @@ enum served_result served_add(struct served_list *list, const char *path, bool i
  * Tell the log about programs that do not use the VFS.  A commit can be seen only after its last
  * write to the WAL, and in between lies an fsync: so after each write we look, and look again at
  * growing intervals until there was a commit, or for some seconds.  Also moves read marks that are
- * due.
+ * due.  About a second at the most: then the others' turn comes with the next call.
  */
 void served_work(struct served_list *list);
 /* A file of it was written: the database, or (is_wal) its WAL. */

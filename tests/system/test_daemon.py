@@ -6,6 +6,7 @@ build directory.  Names given as arguments run only those tests.
 """
 
 import contextlib
+import inspect
 import json
 import os
 import re
@@ -702,7 +703,7 @@ def tests():
     """The functions of one argument `dir`, in the order in which they are written."""
     return [value for value in globals().values()
             if getattr(value, "__module__", "") == __name__ and hasattr(value, "__code__")
-            and value.__code__.co_varnames[:value.__code__.co_argcount] == ("dir",)]
+            and inspect.getfullargspec(value)[:2] == (["dir"], None)]
 
 
 def main():
