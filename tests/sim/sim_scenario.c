@@ -70,6 +70,32 @@ static bool run_once(struct sim *sim, const struct sim_scenario *scenario,
     return reached;
 }
 
+/* What was tried in this program, by kind; told at its end. */
+static uint64_t power_losses, kills, failed_calls, failed_allocations;
+
+static void say_how_many(void)
+{
+    printf("sim: %llu power losses, %llu kills, %llu failed calls, %llu failed allocations\n",
+           (unsigned long long)power_losses, (unsigned long long)kills,
+           (unsigned long long)failed_calls, (unsigned long long)failed_allocations);
+}
+
+static void count_one(enum sim_fault_kind kind)
+{
+    static bool registered;
+
+    if (!registered)
+        registered = atexit(say_how_many) == 0;
+    if (kind == SIM_CRASH)
+        power_losses++;
+    else if (kind == SIM_KILL)
+        kills++;
+    else if (kind == SIM_ENOMEM)
+        failed_allocations++;
+    else
+        failed_calls++;
+}
+
 /* Try fewer operations, where each costs more (sanitizers) or time is short. */
 static uint64_t stride_factor(void)
 {
@@ -95,6 +121,7 @@ static uint64_t run_kind(struct sim *sim, const struct sim_scenario *scenario,
         runs += factor;
         if (!run_once(sim, scenario, &fault, mode))
             return runs;
+        count_one(kind);
     }
 }
 
