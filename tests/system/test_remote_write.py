@@ -324,6 +324,28 @@ def killed_clients_stop_nobody_for_long(directory):
     check_ledger("app.db", done, refused)
 
 
+def a_killed_client_finds_its_cache_good(directory):
+    make("app.db")
+    chance = Random(3)
+    with server("app.db") as primary:
+        for i in range(12):
+            with victim_of({}) as victim:
+                victim.do("exec(%r, names)" % WRITER)
+                victim.do(f"w = Writer({primary.urls['app.db']!r}, 'v{i}')")
+                with contextlib.closing(local("app.db")) as db:
+                    (count,) = db.execute("SELECT n FROM counter").fetchone()
+                    seq = db.execute("PRAGMA hyperwal_seq").fetchone()[0]
+                victim.do(f"rows(w.db, 'PRAGMA hyperwal_wait = {seq}')")
+                check(victim.do("rows(w.db, 'SELECT n, (SELECT count(*) FROM ledger) FROM counter')")
+                      == [[count, count]], i, count)
+                check(victim.do("rows(w.db, 'PRAGMA integrity_check')") == [["ok"]], i)
+                victim.do("w.work(1)")
+                victim.send("w.work(1000)")
+                time.sleep(chance.random() * 0.2)
+                victim.kill()
+    check_ledger("app.db", [], [])
+
+
 def a_killed_server_makes_no_answer_untrue(directory):
     make("app.db")
     chance = Random(7)
@@ -388,7 +410,8 @@ TESTS = (a_lone_writer_is_never_refused, another_process_may_be_the_worker,
          transactions_of_all_kinds_are_the_same_on_both_sides,
          two_remote_writers_and_a_local_one_are_serial, processes_of_one_machine_take_turns,
          a_stale_snapshot_is_told_and_a_waiting_writer_waits, who_may_not_write_is_told_so,
-         killed_clients_stop_nobody_for_long, a_killed_server_makes_no_answer_untrue,
+         killed_clients_stop_nobody_for_long,
+         a_killed_client_finds_its_cache_good, a_killed_server_makes_no_answer_untrue,
          connections_may_be_cut_at_any_byte, what_is_not_there_is_made_for_who_may)
 
 if __name__ == "__main__":
