@@ -277,8 +277,28 @@ static void let_all_read(struct random_world *w)
     random_act_as(w, process);
 }
 
+/* SQLite took it. */
+static void acknowledge(struct random_world *w, struct random_connection *connection,
+                        const char *sql, bool had_wal, bool is_confirmed)
+{
+    bool has_changed;
+
+    random_acknowledge(w, sql);
+    w->totals.commits++;
+    if (w->count == 1)
+        let_all_read(w);
+    has_changed = w->states[w->count].fingerprint != w->states[w->count - 1].fingerprint;
+    /* Without a WAL there was a journal, which may come back; no change syncs nothing. */
+    if (connection->is_full && w->synchronous != RANDOM_OFF &&
+        sim_file_exists(w->sim, "/app.db-wal") && has_changed)
+        w->floor = w->durable = w->count;
+    if (connection->is_local && is_confirmed && had_wal && has_changed)
+        w->floor = w->count;
+}
+
 void random_commit(struct random_world *w, struct random_connection *connection)
 {
+    bool had_wal = sim_file_exists(w->sim, "/app.db-wal"), is_confirmed;
     struct text sql = {.size = 0};
     int rc;
 
@@ -289,16 +309,10 @@ void random_commit(struct random_world *w, struct random_connection *connection)
     else
         make_transaction(w, &sql);
     rc = sqlite3_exec(connection->db, sql.bytes, NULL, NULL, NULL);
-    if (rc == SQLITE_OK && !sim_is_killed(w->sim, connection->process)) {
-        random_acknowledge(w, sql.bytes);
-        w->totals.commits++;
-        if (w->count == 1)
-            let_all_read(w);
-        /* Without a WAL there was a journal, which may come back; no change syncs nothing. */
-        if (connection->is_full && w->synchronous != RANDOM_OFF &&
-            sim_file_exists(w->sim, "/app.db-wal") &&
-            w->states[w->count].fingerprint != w->states[w->count - 1].fingerprint)
-            w->floor = w->durable = w->count;
+    is_confirmed = sqlite3_extended_errcode(connection->db) != HW_VFS_UNCONFIRMED;
+    if ((rc == SQLITE_OK || (!is_confirmed && w->may_have_gaps)) &&
+        !sim_is_killed(w->sim, connection->process)) {
+        acknowledge(w, connection, sql.bytes, had_wal, is_confirmed);
         return;
     }
     if (random_is_down(w)) {

@@ -130,6 +130,10 @@ struct random_connection *random_open(struct random_world *w, unsigned process)
         return NULL;
     }
     random_prepare(w, connection->db);
+    if (process < RANDOM_SHIM_PROCESSES && random_chance(w, 5) == 0) {
+        (void)sqlite3_exec(connection->db, "PRAGMA hyperwal_durability=local", NULL, NULL, NULL);
+        connection->is_local = true;
+    }
     connection->is_full = strcmp(synchronous, "FULL") == 0;
     (void)snprintf(text, sizeof(text), "PRAGMA synchronous=%s", synchronous);
     (void)sqlite3_exec(connection->db, text, NULL, NULL, NULL);

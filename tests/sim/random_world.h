@@ -50,6 +50,7 @@ enum { RANDOM_OFF, RANDOM_NORMAL, RANDOM_FULL, RANDOM_MIXED };
 struct random_connection {
     sqlite3 *db; /* owned; NULL: closed */
     unsigned process;
+    bool is_local;   /* durability=local: an acknowledged commit is in the log */
     bool is_full;    /* synchronous=FULL: an acknowledged commit is durable */
     bool is_reading; /* has a read transaction open, at the state of `seen` */
     uint64_t seen;   /* fingerprint */
