@@ -170,6 +170,10 @@ struct hw_worker {
     unsigned doubts; /* since the last batch: fingerprints are not trusted, then nothing is */
     uint32_t recovered_attempt; /* nBackfillAttempted as recovery left it; 0: it did not */
     bool distrust_file;         /* a checkpoint passed the gate: no old images from the file */
+    bool is_others_turn;        /* a batch was just made: requests and snapshots have a step */
+    bool is_asked;              /* a request is posted, and is due when the log is */
+    uint32_t asked_frame;       /* here, */
+    uint8_t asked_salts[8];     /* in this round, or further */
     bool urgent;                /* somebody waits for what is pending */
     bool is_overtaken;          /* somebody proved to have more of the log: nothing is signed */
     bool alarmed;               /* the shared page shows an alarm of ours */
@@ -402,6 +406,12 @@ bool hw_round_begins_at(struct hw_capture *capture, const uint8_t at_salts[8], u
                         const uint8_t salts[8]);
 /* Did a connection of ours begin it? */
 bool hw_round_is_ours(struct hw_capture *capture, const uint8_t salts[8]);
+/*
+ * The worker runs and the WAL is in a new round, or at the beginning of one: note.at is that, if
+ * all of the last one was logged; else the worker doubts.  HW_AGAIN: it is being begun.
+ */
+enum hw_status hw_round_follow(struct hw_capture *capture, const struct hw_wal_index_header *header,
+                               struct hw_error *err) HW_MUST_CHECK;
 /*
  * The worker runs and the WAL is empty: note.at is there then, if all was logged before; else the
  * worker doubts.  HW_AGAIN: somebody is about to say so.

@@ -145,3 +145,41 @@ enum hw_status hw_round_follow_empty(struct hw_capture *capture,
     hw_worker_publish(capture);
     return HW_OK;
 }
+
+/* note.at is the beginning of the round that the WAL is in. */
+static enum hw_status begin_round(struct hw_capture *capture,
+                                  const struct hw_wal_index_header *header, struct hw_error *err)
+{
+    struct hw_worker *worker = &capture->worker;
+    struct hw_wal_position *at = &worker->note.at;
+    uint8_t bytes[HW_WAL_HEADER_SIZE];
+    enum hw_status status = capture->env->ops->read_at(worker->wal, 0, bytes, sizeof(bytes), err);
+
+    if (status != HW_OK)
+        return status == HW_END ? HW_AGAIN : status;
+    if (hw_wal_header_decode(bytes, &worker->wal_header) != HW_OK ||
+        !hw_header_same_round(header, worker->wal_header.salts))
+        return HW_AGAIN; /* it is being restarted again */
+    memcpy(at->salts, header->salts, sizeof(at->salts));
+    at->frame = 0;
+    memcpy(at->checksum, worker->wal_header.checksum, sizeof(at->checksum));
+    worker->frames_count = 0;
+    return HW_OK;
+}
+
+/* The WAL began a new round.  Through the gate: just follow.  Past it: nothing is known. */
+enum hw_status hw_round_follow(struct hw_capture *capture, const struct hw_wal_index_header *header,
+                               struct hw_error *err)
+{
+    struct hw_worker *worker = &capture->worker;
+    bool same = hw_header_same_round(header, worker->note.at.salts);
+    bool allowed = same || atomic_load(&capture->exclusive) || /* door 2 alone decides there */
+                   hw_round_follows(capture, &worker->note.at, header->salts);
+    enum hw_status status = hw_worker_open_wal(capture, err);
+
+    if (status != HW_OK)
+        return status;
+    if (!allowed)
+        return hw_worker_doubt(capture, "the WAL was restarted by a program without hyperwal");
+    return begin_round(capture, header, err);
+}

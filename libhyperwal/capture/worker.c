@@ -524,44 +524,6 @@ static enum hw_status step_stalled(struct hw_capture *capture, uint64_t *deadlin
     return HW_END;
 }
 
-/* note.at is the beginning of the round that the WAL is in. */
-static enum hw_status begin_round(struct hw_capture *capture,
-                                  const struct hw_wal_index_header *header, struct hw_error *err)
-{
-    struct hw_worker *worker = &capture->worker;
-    struct hw_wal_position *at = &worker->note.at;
-    uint8_t bytes[HW_WAL_HEADER_SIZE];
-    enum hw_status status = capture->env->ops->read_at(worker->wal, 0, bytes, sizeof(bytes), err);
-
-    if (status != HW_OK)
-        return status == HW_END ? HW_AGAIN : status;
-    if (hw_wal_header_decode(bytes, &worker->wal_header) != HW_OK ||
-        !hw_header_same_round(header, worker->wal_header.salts))
-        return HW_AGAIN; /* it is being restarted again */
-    memcpy(at->salts, header->salts, sizeof(at->salts));
-    at->frame = 0;
-    memcpy(at->checksum, worker->wal_header.checksum, sizeof(at->checksum));
-    worker->frames_count = 0;
-    return HW_OK;
-}
-
-/* The WAL began a new round.  Through the gate: just follow.  Past it: nothing is known. */
-static enum hw_status follow_round(struct hw_capture *capture,
-                                   const struct hw_wal_index_header *header, struct hw_error *err)
-{
-    struct hw_worker *worker = &capture->worker;
-    bool same = hw_header_same_round(header, worker->note.at.salts);
-    bool allowed = same || atomic_load(&capture->exclusive) || /* door 2 alone decides there */
-                   hw_round_follows(capture, &worker->note.at, header->salts);
-    enum hw_status status = hw_worker_open_wal(capture, err);
-
-    if (status != HW_OK)
-        return status;
-    if (!allowed)
-        return hw_worker_doubt(capture, "the WAL was restarted by a program without hyperwal");
-    return begin_round(capture, header, err);
-}
-
 /* Is the wal-index that we look at the one that everybody else does? */
 static enum hw_status check_shm(struct hw_capture *capture, struct hw_error *err)
 {
@@ -590,7 +552,7 @@ enum hw_status hw_worker_pending(struct hw_capture *capture, struct hw_wal_index
     if (header->max_frame == 0)
         return hw_round_follow_empty(capture, header);
     if (worker->note.at.frame == 0 || !hw_header_same_round(header, worker->note.at.salts)) {
-        status = follow_round(capture, header, err);
+        status = hw_round_follow(capture, header, err);
         if (status != HW_OK || worker->state != WORKER_RUNNING)
             return status;
     }
@@ -624,6 +586,37 @@ static enum hw_status settle(struct hw_capture *capture, enum hw_status status,
     return HW_OK;
 }
 
+/* A request is served as of what was committed when it was seen, however fast others commit. */
+static bool is_asked(struct hw_worker *worker, bool was_posted,
+                     const struct hw_wal_index_header *header, uint32_t pending)
+{
+    if (pending == 0)
+        return true;
+    if (was_posted && !worker->is_asked) {
+        worker->is_asked = true;
+        worker->asked_frame = header->max_frame;
+        memcpy(worker->asked_salts, header->salts, sizeof(worker->asked_salts));
+    }
+    return worker->is_asked && (worker->note.at.frame >= worker->asked_frame ||
+                                !hw_header_same_round(header, worker->asked_salts));
+}
+
+/* What is done between two batches. */
+static enum hw_status step_between(struct hw_capture *capture, bool asked, struct hw_error *err)
+{
+    struct hw_worker *worker = &capture->worker;
+    enum hw_status status;
+
+    worker->is_others_turn = false;
+    if (asked) {
+        worker->is_asked = false; /* the next one is due later */
+        status = hw_request_step(capture, err);
+        if (status != HW_END)
+            return status;
+    }
+    return worker->handover.is_active ? HW_END : hw_snapshot_step(capture, err);
+}
+
 static enum hw_status step_running(struct hw_capture *capture, uint64_t *deadline_ns,
                                    struct hw_error *err)
 {
@@ -631,7 +624,7 @@ static enum hw_status step_running(struct hw_capture *capture, uint64_t *deadlin
     struct hw_wal_index_header header;
     uint64_t now = now_ns(capture);
     uint32_t pending = 0;
-    bool is_alone = false;
+    bool was_posted = hw_mailbox_is_posted(capture->shared), is_alone = false, due, asked;
     enum hw_status status = check_fork(capture, err);
 
     if (status == HW_OK && worker->handover.is_active) {
@@ -658,22 +651,24 @@ static enum hw_status step_running(struct hw_capture *capture, uint64_t *deadlin
         return status == HW_ETIMEOUT ? HW_OK : settle(capture, status, err);
     }
     worker->urgent = hw_shared_take_urgent(capture->shared) || worker->urgent ||
-                     hw_shared_is_wanted(capture->shared) || hw_mailbox_is_posted(capture->shared);
-    if (pending > 0 && is_due(capture, pending, now)) {
+                     hw_shared_is_wanted(capture->shared) || was_posted;
+    due = pending > 0 && is_due(capture, pending, now);
+    asked = is_asked(worker, was_posted, &header, pending);
+    if (due && !worker->is_others_turn) {
         status = hw_batch_run(capture, &header, err);
+        worker->is_others_turn = status == HW_OK;
         return status == HW_AGAIN ? HW_OK : settle(capture, status, err);
     }
-    if (pending == 0) {
+    if (pending == 0)
         worker->urgent = false;
-        status = hw_request_step(capture, err);
-        if (status != HW_END)
-            return settle(capture, status, err);
-    }
-    if (worker->handover.is_active && pending == 0)
-        return HW_END; /* the writer that is at work, and *deadline_ns */
-    status = hw_snapshot_step(capture, err);
+    status = step_between(capture, asked, err);
     if (status != HW_END)
         return settle(capture, status, err);
+    if (due)
+        return HW_OK; /* there was nothing else to do */
+    if (worker->handover.is_active && pending == 0)
+        return HW_END; /* the writer that is at work, and *deadline_ns */
+
     if (pending == 0) { /* idle: a descriptor less */
         capture->env->ops->close(worker->wal);
         worker->wal = NULL;

@@ -119,6 +119,7 @@ static void the_oldest_state_that_is_kept_is_restored(void **state)
     run_sql(db,
             "CREATE TABLE t(a INTEGER PRIMARY KEY, b); INSERT INTO t VALUES(1, zeroblob(9000))");
     first = logged(db);
+    run_sql(db, "PRAGMA hyperwal_snapshot");
     run_sql(db, "INSERT INTO t VALUES(2, randomblob(3000000))"); /* an entry of several blocks */
     seq = logged(db);
     wanted = fingerprint_of(db);
@@ -402,6 +403,49 @@ static void a_last_close_while_a_successor_checks_makes_no_gap(void **state)
     assert_int_equal(gaps(), 0);
 }
 
+/* Somebody commits before each step of the worker. */
+struct busy {
+    sqlite3 *db; /* of process 2, which has the role */
+    struct hw_capture *capture;
+};
+
+static void commit_and_step(void *ctx)
+{
+    struct busy *busy = ctx;
+
+    sim_set_process(sim, 2);
+    run_sql(busy->db, "INSERT INTO t(b) VALUES(randomblob(100))");
+    step(busy->capture);
+    sim_set_process(sim, 0);
+}
+
+static void requests_are_served_however_fast_others_commit(void **state)
+{
+    struct hw_vfs_options options = {.name = "hwsim2", .base = sim_vfs(sim), .env = sim_env(sim)};
+    struct busy busy;
+    sqlite3 *db;
+
+    (void)state;
+    assert_int_equal(hw_vfs_register(&options, NULL), HW_OK);
+    sim_set_process(sim, 2);
+    busy.db = open_with("hwsim2");
+    run_sql(busy.db, "PRAGMA journal_mode=WAL; CREATE TABLE t(a INTEGER PRIMARY KEY, b)");
+    (void)logged(busy.db);
+    busy.capture = capture_of(busy.db);
+    sim_set_process(sim, 0);
+    db = open_with("hwsim");
+    run_sql(db, "SELECT count(*) FROM t");
+    sim_set_idle(sim, commit_and_step, &busy);
+    run_sql(db, "PRAGMA hyperwal_snapshot");
+    run_sql(db, "PRAGMA hyperwal_label = 'here'");
+    sim_set_idle(sim, NULL, NULL);
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+    sim_set_process(sim, 2);
+    assert_int_equal(sqlite3_close(busy.db), SQLITE_OK);
+    sim_set_process(sim, 0);
+    hw_vfs_unregister("hwsim2");
+}
+
 /*
  * New pages go into the WAL, the last of them once more, and all are taken back: SQLite before
  * 3.50.2 then writes the frames of the transaction without checksums.
@@ -592,6 +636,7 @@ int main(int argc, char **argv)
         TEST(a_worker_finds_its_place_by_a_frame_without_checksum),
         TEST(a_commit_without_checksum_is_logged_in_exclusive_mode),
         TEST(a_last_close_while_a_successor_checks_makes_no_gap),
+        TEST(requests_are_served_however_fast_others_commit),
         TEST(a_log_that_was_being_pruned_verifies_after_any_end),
     };
 
