@@ -452,7 +452,7 @@ void random_label(struct random_world *w, struct random_connection *connection)
 {
     char sql[64];
 
-    if (connection->is_reading || w->count == 0)
+    if (connection->is_reading || w->count == 0 || is_kept_from_wal(w))
         return;
     (void)snprintf(sql, sizeof(sql), "PRAGMA hyperwal_label='l%u'", one_of(w, 5));
     (void)ask_seq(w, connection, sql);
@@ -460,7 +460,7 @@ void random_label(struct random_world *w, struct random_connection *connection)
 
 void random_snapshot(struct random_world *w, struct random_connection *connection)
 {
-    if (!connection->is_reading && w->count > 0)
+    if (!connection->is_reading && w->count > 0 && !is_kept_from_wal(w))
         (void)ask_seq(w, connection, "PRAGMA hyperwal_snapshot");
 }
 
