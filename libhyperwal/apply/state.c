@@ -563,7 +563,8 @@ static void tell_groups(struct hw_replay_plan *plan, hw_block_range *each, void 
     struct hw_snapshot_group *groups = plan->groups;
     uint32_t count = plan->snapshot.group_count;
 
-    qsort(groups, count, sizeof(*groups), by_block);
+    if (count > 0) /* a snapshot of no groups has no list */
+        qsort(groups, count, sizeof(*groups), by_block);
     for (uint32_t i = 0, first = 0; i < count; i++) {
         if (i + 1 < count && groups[i + 1].block_seq <= groups[i].block_seq + 1)
             continue;
