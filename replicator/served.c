@@ -16,9 +16,10 @@ enum { BUSY_MS = 2000 };       /* how long a program that is in a transaction is
 enum { LOOK_MS_LIMIT = 8192 }; /* the last look is twice that after a write without a commit */
 enum { ROUND_MS = 1000 };      /* of work, before somebody else has the thread */
 enum { JUDGE_MS = 250 };
-enum { SUSPECT_MS = 500 };   /* a commit through the VFS is counted by then */
-enum { FIRST_REST_MS = 30 }; /* after the start, if nobody wrote since */
-enum { RETRY_MS = 1000 };    /* after a database could not be put to rest, or be opened again */
+enum { SUSPECT_MS = 500 }; /* a commit through the VFS is counted by then */
+/* After the start, if nobody wrote since; not at once, for programs may be started with us. */
+enum { FIRST_REST_MS = 500 };
+enum { RETRY_MS = 1000 }; /* after a database could not be put to rest, or be opened again */
 
 struct served *served_find(struct served_list *list, const char *path)
 {
@@ -114,7 +115,6 @@ static int64_t data_version(sqlite3 *db)
 /* What the state of a database (hyperwal_status()) says. */
 struct facts {
     uint64_t seq, commits, lag; /* of the log; through the VFS; frames not yet in the log */
-    bool is_elsewhere;          /* another process writes the log: so it has the VFS */
     bool has_snapshot;
 };
 
@@ -135,7 +135,6 @@ static struct facts facts_of(sqlite3 *db)
             .seq = number_of(json, "\"seq\":"),
             .commits = number_of(json, "\"commits\":"),
             .lag = number_of(json, "\"lag\":"),
-            .is_elsewhere = strstr(json, "\"state\":\"standby\"") != NULL,
             .has_snapshot = strstr(json, "\"snapshot_seq\":null") == NULL,
         };
     sqlite3_free(json);
@@ -207,17 +206,17 @@ static bool is_again(int code)
 }
 
 /*
- * Marks are for programs without the VFS: where none was ever seen to commit, and another process
- * writes the log, they would only cost that one's WAL a frame now and then.
+ * Marks are kept at any time: a first commit by a program without the VFS may be copied and its WAL
+ * begun anew before anybody looks, and beside commits through the VFS it may not be told from them.
  */
-static int marks_open(struct served *served, const struct facts *facts)
+static int marks_open(struct served *served)
 {
-    int code;
+    int code = SQLITE_OK;
 
-    if (served->has_sidecar || (!served->is_foreign && facts->is_elsewhere))
-        return SQLITE_OK;
-    code = sidecar_open(&served->sidecar, served->path);
+    if (!served->has_sidecar)
+        code = sidecar_open(&served->sidecar, served->path);
     served->has_sidecar = code == SQLITE_OK;
+    served->sidecar.plants = served->is_foreign;
     return code;
 }
 
@@ -232,7 +231,6 @@ static bool is_same_file(const struct served *served)
 /* The database, through the VFS: from now on its log grows. */
 static int served_connect(struct served *served, char **error)
 {
-    struct facts facts;
     int code = hyperwal_open(served->path, 0, &served->db, error);
 
     if (code != SQLITE_OK)
@@ -242,9 +240,8 @@ static int served_connect(struct served *served, char **error)
     if (code == SQLITE_OK)
         code = database_begin(served->db);
     if (code == SQLITE_OK) {
-        facts = facts_of(served->db);
         served->version = data_version(served->db);
-        code = marks_open(served, &facts);
+        code = marks_open(served);
     }
     if (code != SQLITE_OK)
         *error = sqlite3_mprintf("%s: %s", served->path, sqlite3_errmsg(served->db));
@@ -367,7 +364,7 @@ static void judge(struct served *served, bool has_committed)
         return;
     facts = facts_of(served->db);
     commit_note(served, &facts, served->is_unjudged);
-    (void)marks_open(served, &facts); /* tried again at the next look */
+    (void)marks_open(served); /* tried again at the next look */
     served->is_unjudged = false;
     served->judge_after = now + JUDGE_MS / 1000.0;
 }

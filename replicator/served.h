@@ -7,9 +7,8 @@
  *
  * Awake: open through the VFS, so that this process is the worker of its log, or stands by for one.
  * The connection has read once: it holds SHARED, and no other program's last close deletes the WAL.
- * Marks for programs without the VFS (sidecar.h) are kept unless another process writes the log and
- * no such program was seen to commit.  Resting: rest.h.  Going either way there is always a
- * connection that holds a read mark.
+ * Marks for programs without the VFS (sidecar.h) are kept.  Resting: rest.h.  Going either way
+ * there is always a connection that holds a read mark.
  */
 #ifndef HYPERWAL_SERVED_H
 #define HYPERWAL_SERVED_H
