@@ -295,7 +295,7 @@ static bool worker_is_needed(void *ctx)
 
     return atomic_load(&capture->closing) || hw_shared_yield(capture->shared) != 0 ||
            (hw_capture_can_work(capture) &&
-            (hw_mailbox_is_posted(capture->shared) ||
+            (hw_mailbox_posted(capture->shared) != 0 ||
              (!hw_gate_is_logged(capture) &&
               hw_shared_handover(capture->shared) != HW_HANDOVER_DONE)));
 }

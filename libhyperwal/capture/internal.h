@@ -171,7 +171,7 @@ struct hw_worker {
     uint32_t recovered_attempt; /* nBackfillAttempted as recovery left it; 0: it did not */
     bool distrust_file;         /* a checkpoint passed the gate: no old images from the file */
     bool is_others_turn;        /* a batch was just made: requests and snapshots have a step */
-    bool is_asked;              /* a request is posted, and is due when the log is */
+    uint64_t asked;             /* requests that are posted, due when the log is; 0: none */
     uint32_t asked_frame;       /* here, */
     uint8_t asked_salts[8];     /* in this round, or further */
     bool urgent;                /* somebody waits for what is pending */

@@ -586,19 +586,20 @@ static enum hw_status settle(struct hw_capture *capture, enum hw_status status,
     return HW_OK;
 }
 
-/* A request is served as of what was committed when it was seen, however fast others commit. */
-static bool is_asked(struct hw_worker *worker, bool was_posted,
+/*
+ * Requests are served when all that was committed before they were seen is in the log, however fast
+ * others commit.  One that comes later, or in the place of one that was given up, begins anew.
+ */
+static bool is_asked(struct hw_worker *worker, uint64_t posted,
                      const struct hw_wal_index_header *header, uint32_t pending)
 {
-    if (pending == 0)
-        return true;
-    if (was_posted && !worker->is_asked) {
-        worker->is_asked = true;
+    if (worker->asked != posted) {
+        worker->asked = posted;
         worker->asked_frame = header->max_frame;
         memcpy(worker->asked_salts, header->salts, sizeof(worker->asked_salts));
     }
-    return worker->is_asked && (worker->note.at.frame >= worker->asked_frame ||
-                                !hw_header_same_round(header, worker->asked_salts));
+    return pending == 0 || (posted != 0 && (worker->note.at.frame >= worker->asked_frame ||
+                                            !hw_header_same_round(header, worker->asked_salts)));
 }
 
 /* What is done between two batches. */
@@ -609,7 +610,7 @@ static enum hw_status step_between(struct hw_capture *capture, bool asked, struc
 
     worker->is_others_turn = false;
     if (asked) {
-        worker->is_asked = false; /* the next one is due later */
+        worker->asked = 0; /* the next one is due later */
         status = hw_request_step(capture, err);
         if (status != HW_END)
             return status;
@@ -624,7 +625,8 @@ static enum hw_status step_running(struct hw_capture *capture, uint64_t *deadlin
     struct hw_wal_index_header header;
     uint64_t now = now_ns(capture);
     uint32_t pending = 0;
-    bool was_posted = hw_mailbox_is_posted(capture->shared), is_alone = false, due, asked;
+    uint64_t posted = hw_mailbox_posted(capture->shared);
+    bool is_alone = false, due, asked;
     enum hw_status status = check_fork(capture, err);
 
     if (status == HW_OK && worker->handover.is_active) {
@@ -651,9 +653,9 @@ static enum hw_status step_running(struct hw_capture *capture, uint64_t *deadlin
         return status == HW_ETIMEOUT ? HW_OK : settle(capture, status, err);
     }
     worker->urgent = hw_shared_take_urgent(capture->shared) || worker->urgent ||
-                     hw_shared_is_wanted(capture->shared) || was_posted;
+                     hw_shared_is_wanted(capture->shared) || posted != 0;
     due = pending > 0 && is_due(capture, pending, now);
-    asked = is_asked(worker, was_posted, &header, pending);
+    asked = is_asked(worker, posted, &header, pending);
     if (due && !worker->is_others_turn) {
         status = hw_batch_run(capture, &header, err);
         worker->is_others_turn = status == HW_OK;

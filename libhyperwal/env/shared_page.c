@@ -662,12 +662,17 @@ enum hw_status hw_mailbox_take(struct hw_shared_page *page, struct hw_request *r
     return HW_END;
 }
 
-bool hw_mailbox_is_posted(struct hw_shared_page *page)
+uint64_t hw_mailbox_posted(struct hw_shared_page *page)
 {
-    for (uint32_t i = 0; i < SLOT_COUNT; i++)
-        if (atomic_load(&page->layout->slots[i].state) == POSTED)
-            return true;
-    return false;
+    uint64_t stamp = 0;
+
+    for (uint32_t i = 0; i < SLOT_COUNT; i++) {
+        struct mail_slot *mail = &page->layout->slots[i];
+
+        if (atomic_load(&mail->state) == POSTED) /* no two requests have one deadline */
+            stamp = stamp * 31 + (atomic_load(&mail->deadline_ns) | 1) + i;
+    }
+    return stamp;
 }
 
 void hw_mailbox_answer(struct hw_shared_page *page, uint32_t slot, const struct hw_answer *answer)

@@ -210,7 +210,8 @@ void hw_mailbox_cancel(struct hw_shared_page *page, uint32_t slot);
 /* The worker's side.  HW_END: nothing is posted. */
 enum hw_status hw_mailbox_take(struct hw_shared_page *page, struct hw_request *request,
                                uint32_t *slot) HW_MUST_CHECK;
-bool hw_mailbox_is_posted(struct hw_shared_page *page);
+/* 0: nothing is posted.  Else a number that is another one when other requests are. */
+uint64_t hw_mailbox_posted(struct hw_shared_page *page);
 void hw_mailbox_answer(struct hw_shared_page *page, uint32_t slot, const struct hw_answer *answer);
 void hw_mailbox_repost(struct hw_shared_page *page); /* a new worker: what the old one had taken */
 
