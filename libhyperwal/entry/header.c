@@ -116,7 +116,8 @@ enum hw_status hw_genesis_decode(struct hw_cursor *cursor, struct hw_genesis *ou
     page_count = hw_cursor_uint(cursor);
     sum = hw_cursor_le64(cursor);
     if (cursor->failed || hw_cursor_left(cursor) != 0 || page_count > UINT32_MAX ||
-        page_size > UINT32_MAX || !hw_entry_page_size_ok((uint32_t)page_size))
+        page_size > UINT32_MAX || !hw_entry_page_size_ok((uint32_t)page_size) ||
+        (page_count == 0 && sum != 0)) /* of no pages */
         return HW_ECORRUPT;
     *out = (struct hw_genesis){.format_version = (uint32_t)version,
                                .page_size = (uint32_t)page_size,
