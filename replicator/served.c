@@ -216,7 +216,6 @@ static int marks_open(struct served *served)
     if (!served->has_sidecar)
         code = sidecar_open(&served->sidecar, served->path);
     served->has_sidecar = code == SQLITE_OK;
-    served->sidecar.plants = served->is_foreign;
     return code;
 }
 

@@ -550,8 +550,6 @@ static int frame_move(struct sidecar *sidecar, sqlite3 *db, const hyperwal_wal *
     if (sidecar->holds)
         sidecar->frames = 0; /* it may be at READ(0) */
     hold_leave(sidecar);
-    if (!sidecar->plants)
-        return mark_next(sidecar, db, WAIT_MS, NULL);
     if (sidecar->frames == 0)
         return mark_plant(sidecar, db, -1);
     code = checkpoint(sidecar->copier, &frames, &copied);

@@ -21,13 +21,10 @@
  * (hyperwal_hold()) and follows.  The same way we get out of the way of a program that wants to
  * restart or truncate the WAL.
  *
- * A worker in another process asks its gate alone, and compares the database with the log when a
- * program without the VFS begins a round: nothing is lost, but it takes its time.  So where such a
- * program was seen to commit READ(0) is avoided: the first mark is
+ * A worker in another process asks its gate alone.  Then READ(0) is avoided: the first mark is
  * planted at a frame of our own, which nobody could copy yet, a mark moves only to a frame above
  * the one it is at, and a new round is begun by us: a commit that sets user_version to what it is;
- * that restart goes through the gate of the VFS.  Until then no frame of ours comes into the log of
- * an application that has the VFS.
+ * that restart goes through the gate of the VFS.
  *
  * Marks of two servers would keep each other from restarting the WAL: the lock of the file
  * `sidecar.lock` in the log's directory decides which one has them.  The other one tries again
@@ -50,7 +47,6 @@ struct sidecar {
     sqlite3 *writer;   /* owned; past the VFS: keeps writers out, and writes nothing */
     int lock;          /* descriptor of sidecar.lock; -1: not open */
     bool has_lock;
-    bool plants;       /* with the worker elsewhere: a program without the VFS has committed */
     bool holds;        /* marks[0] counts, and the worker here was told */
     bool is_due;       /* somebody wrote to the WAL or the database since */
     int settle_ms;     /* to the move after the next: the last one may have come too early */
