@@ -438,7 +438,9 @@ def connections_may_break_anywhere(dir):
 
 def descriptors_may_run_out(dir):
     net.make("own.db")
-    with net.server("own.db") as primary:
+    with open("serve.conf", "w", encoding="utf-8") as file:
+        file.write("rest-after = 0\n")  # to wake a database takes some
+    with net.server("--config", "serve.conf", "own.db") as primary:
         server = Server(primary.process.pid)
         host = primary.urls["own.db"].split("/")[2]
         where = [*host.split(":"), net.run("key", "own.db").stdout.strip()]

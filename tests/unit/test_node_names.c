@@ -177,8 +177,8 @@ static void registry_of_another_kind_or_time_is_refused(void **state)
 static void rows_that_others_wrote_are_checked(void **state)
 {
     static const char *const rows[] = {
-        "INSERT INTO names VALUES('a/b', NULL, NULL, 0); INSERT INTO addresses VALUES('a/b', 0, "
-        "'hyper://h/a')",
+        ("INSERT INTO names VALUES('a/b', NULL, NULL, 0); INSERT INTO addresses VALUES('a/b', 0, "
+         "'hyper://h/a')"),
         "INSERT INTO names VALUES('b', NULL, NULL, 0)",
         "INSERT INTO names VALUES('c', NULL, NULL, 0); INSERT INTO addresses VALUES('c', 0, 'x')",
         "PRAGMA ignore_check_constraints=1; INSERT INTO names VALUES('d', x'00', '/d', 0)",
