@@ -159,9 +159,12 @@ static enum hw_status open_database(struct hw_names *names, bool writes, struct 
     if (code != SQLITE_OK)
         return fail_sqlite(names, code, err);
     (void)sqlite3_busy_timeout(names->db, BUSY_MS); /* cannot fail on an open database */
-    status = run(names, "PRAGMA foreign_keys=ON; PRAGMA trusted_schema=OFF", err);
-    if (status == HW_OK)
+    /* One transaction: somebody may make the tables while we look. */
+    status = run(names, "PRAGMA foreign_keys=ON; PRAGMA trusted_schema=OFF; BEGIN", err);
+    if (status == HW_OK) {
         status = check_version(names, &version, err);
+        (void)sqlite3_exec(names->db, "COMMIT", NULL, NULL, NULL); /* nothing was written */
+    }
     if (status == HW_OK && version == 0) {
         status = writes ? make(names, err)
                         : hw_fail(err, HW_ENOTFOUND, "%s: has no names yet", names->path);
