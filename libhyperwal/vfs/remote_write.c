@@ -30,7 +30,7 @@ enum {
     PART_MS = 1000,    /* ... and so much more for each part */
     OUTCOME_MS = 10000,
 };
-enum { UNWRITTEN = UINT32_MAX }; /* a new page that has no frame: as a reader sees it */
+#define UNWRITTEN UINT32_MAX /* a new page that has no frame: as a reader sees it */
 
 struct hw_shim_write {
     struct hw_vfs_base base;

@@ -212,6 +212,19 @@ static void processes_at_once_lose_nothing_and_agree(void **state)
     }
 }
 
+static _Noreturn void write_until_killed(struct place *f, const char *path, unsigned k, int out)
+{
+    for (unsigned i = 0;; i++) {
+        struct hw_error unwritten;
+        char address[64];
+
+        (void)snprintf(address, sizeof(address), "tcp://h%u:%u", k, i);
+        if (hw_known_check(f->env, path, address, first, true, &unwritten, NULL) != HW_OK ||
+            write(out, "x", 1) != 1)
+            _exit(1);
+    }
+}
+
 /* The child tells by a byte that it wrote one more, and is killed in the midst of the next. */
 static void killed_writer_leaves_a_whole_file_that_others_go_on_with(void **state)
 {
@@ -230,14 +243,8 @@ static void killed_writer_leaves_a_whole_file_that_others_go_on_with(void **stat
         assert_int_equal(pipe(ends), 0);
         child = fork();
         assert_true(child >= 0);
-        for (unsigned i = 0; child == 0; i++) {
-            struct hw_error unwritten;
-
-            (void)snprintf(address, sizeof(address), "tcp://h%u:%u", k, i);
-            if (hw_known_check(f->env, path, address, first, true, &unwritten, NULL) != HW_OK ||
-                write(ends[1], "x", 1) != 1)
-                _exit(1);
-        }
+        if (child == 0)
+            write_until_killed(f, path, k, ends[1]);
         (void)close(ends[1]);
         while (written <= k && read(ends[0], &byte, 1) == 1)
             written++;
