@@ -20,32 +20,71 @@ void hw_env_log(struct hw_env *env, enum hw_log_level level, const char *format,
     env->ops->log(env, level, line);
 }
 
+/* Opens a file of at most `max` bytes; the caller closes *file. */
+static enum hw_status open_small(struct hw_env *env, const char *path, size_t max,
+                                 struct hw_file **file, size_t *size, struct hw_error *err)
+{
+    struct hw_file_stat stat;
+    enum hw_status status = env->ops->open(env, path, HW_OPEN_READ, file, err);
+
+    if (status != HW_OK)
+        return status;
+    status = env->ops->stat_file(*file, &stat, err);
+    if (status == HW_OK && stat.size > max)
+        status = hw_fail(err, HW_ELIMIT, "%s: %llu bytes where at most %zu belong", path,
+                         (unsigned long long)stat.size, max);
+    if (status != HW_OK)
+        env->ops->close(*file);
+    else
+        *size = (size_t)stat.size;
+    return status;
+}
+
+static enum hw_status read_small(struct hw_file *file, const char *path, void *buf, size_t size,
+                                 struct hw_error *err)
+{
+    enum hw_status status = file->env->ops->read_at(file, 0, buf, size, err);
+
+    if (status == HW_END)
+        status = hw_fail(err, HW_EIO, "%s: shrank while it was read", path);
+    file->env->ops->close(file);
+    return status;
+}
+
 enum hw_status hw_env_read_file(struct hw_env *env, const char *path, void *buf, size_t capacity,
                                 size_t *size, struct hw_error *err)
 {
-    struct hw_file_stat stat;
     struct hw_file *file = NULL;
-    enum hw_status status;
+    size_t found;
+    enum hw_status status = open_small(env, path, capacity, &file, &found, err);
 
-    status = env->ops->open(env, path, HW_OPEN_READ, &file, err);
-    if (status != HW_OK)
-        return status;
-    status = env->ops->stat_file(file, &stat, err);
-    if (status != HW_OK)
-        goto done;
-    if (stat.size > capacity) {
-        status = hw_fail(err, HW_ELIMIT, "%s: %llu bytes where at most %zu belong", path,
-                         (unsigned long long)stat.size, capacity);
-        goto done;
-    }
-    status = env->ops->read_at(file, 0, buf, (size_t)stat.size, err);
-    if (status == HW_END)
-        status = hw_fail(err, HW_EIO, "%s: shrank while it was read", path);
     if (status == HW_OK)
-        *size = (size_t)stat.size;
-done:
-    env->ops->close(file);
+        status = read_small(file, path, buf, found, err);
+    if (status == HW_OK)
+        *size = found;
     return status;
+}
+
+enum hw_status hw_env_read_text(struct hw_env *env, const char *path, size_t max,
+                                struct hw_buffer *out, struct hw_error *err)
+{
+    struct hw_file *file = NULL;
+    uint8_t *text;
+    size_t size;
+    enum hw_status status = open_small(env, path, max, &file, &size, err);
+
+    hw_buffer_clear(out);
+    if (status != HW_OK || size == 0) {
+        if (status == HW_OK)
+            env->ops->close(file);
+        return status;
+    }
+    text = hw_buffer_extend(out, size);
+    if (text == NULL) {
+        env->ops->close(file);
+        return hw_fail(err, HW_ENOMEM, "%s: no memory to read it", path);
+    }
+    return read_small(file, path, text, size, err);
 }
 
 /* The directory part of `path`, "." if it has none; owned by the caller. */

@@ -17,6 +17,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/buffer.h"
 #include "base/error.h"
 
 enum hw_log_level { HW_LOG_DEBUG, HW_LOG_INFO, HW_LOG_WARN, HW_LOG_ERROR };
@@ -126,6 +127,12 @@ void hw_env_log(struct hw_env *env, enum hw_log_level level, const char *format,
 /* A whole small file at once.  HW_ELIMIT: larger than `capacity`. */
 enum hw_status hw_env_read_file(struct hw_env *env, const char *path, void *buf, size_t capacity,
                                 size_t *size, struct hw_error *err) HW_MUST_CHECK;
+/*
+ * The same into `out` (owned by the caller), as large as it is.  Another process may replace the
+ * file meanwhile: what is read is all of the one or all of the other.
+ */
+enum hw_status hw_env_read_text(struct hw_env *env, const char *path, size_t max,
+                                struct hw_buffer *out, struct hw_error *err) HW_MUST_CHECK;
 /* Write `path` so that it has the old content or the new one after a crash: tmp, sync, rename. */
 enum hw_status hw_env_replace_file(struct hw_env *env, const char *path, const void *buf,
                                    size_t size, unsigned open_flags,

@@ -191,8 +191,7 @@ static bool is_same(const struct hw_file_stat *one, const struct hw_file_stat *o
 static enum hw_status file_read(struct hw_env *env, const char *path, struct hw_rules *rules,
                                 struct hw_file_stat *stat, bool *is_there, struct hw_error *err)
 {
-    uint8_t *text = NULL; /* owned */
-    size_t size = 0;
+    struct hw_buffer text = {0};
     enum hw_status status = env->ops->stat(env, path, stat, err);
 
     *is_there = status == HW_OK;
@@ -207,18 +206,13 @@ static enum hw_status file_read(struct hw_env *env, const char *path, struct hw_
         return hw_fail(err, HW_EREADONLY,
                        "%s: others may write it (mode %03o), and so let anybody in; chmod go-w it",
                        path, (unsigned)(stat->mode & 0777));
-    if (stat->size > HW_RULES_TEXT_MAX)
-        return hw_fail(err, HW_ELIMIT, "%s: more than %d bytes", path, HW_RULES_TEXT_MAX);
-    text = hw_alloc((size_t)stat->size + 1);
-    if (text == NULL)
-        return hw_fail(err, HW_ENOMEM, "%s: no memory to read it", path);
-    status = hw_env_read_file(env, path, text, (size_t)stat->size + 1, &size, err);
+    status = hw_env_read_text(env, path, HW_RULES_TEXT_MAX, &text, err);
     if (status == HW_OK) {
-        status = hw_rules_decode((struct hw_slice){text, size}, rules, err);
+        status = hw_rules_decode((struct hw_slice){text.bytes, text.size}, rules, err);
         if (status != HW_OK)
             (void)hw_prefix(err, status, "%s", path);
     }
-    hw_free(text);
+    hw_buffer_release(&text);
     return status;
 }
 

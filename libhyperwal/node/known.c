@@ -102,7 +102,6 @@ static enum hw_status file_read(struct hw_env *env, const char *path, struct hw_
 {
     struct hw_file_stat stat;
     enum hw_status status = env->ops->stat(env, path, &stat, err);
-    uint8_t *text;
 
     *is_kept = true;
     hw_buffer_clear(out);
@@ -117,12 +116,7 @@ static enum hw_status file_read(struct hw_env *env, const char *path, struct hw_
     if ((stat.mode & 022) != 0)
         return hw_fail(err, HW_EREADONLY, "%s: others may write it (mode %03o); chmod go-w it",
                        path, (unsigned)(stat.mode & 0777));
-    if (stat.size > HW_KNOWN_TEXT_MAX)
-        return hw_fail(err, HW_ELIMIT, "%s: more than %d bytes", path, HW_KNOWN_TEXT_MAX);
-    text = hw_buffer_extend(out, (size_t)stat.size + 1);
-    if (text == NULL)
-        return hw_fail(err, HW_ENOMEM, "%s: no memory to read it", path);
-    return hw_env_read_file(env, path, text, (size_t)stat.size + 1, &out->size, err);
+    return hw_env_read_text(env, path, HW_KNOWN_TEXT_MAX, out, err);
 }
 
 /* Others hold it for one write; who was stopped with it keeps nobody waiting for long. */

@@ -151,6 +151,41 @@ static void no_place_to_write_is_told_and_keeps_nobody_out(void **state)
     f->env->ops->close(lock);
 }
 
+/* Between the look at the file and its reading another process writes it anew, and longer. */
+static enum hw_status stat_before_another_writes(struct hw_env *env, const char *path,
+                                                 struct hw_file_stat *out, struct hw_error *err)
+{
+    enum { LINES = 40 };
+    static const char line[] =
+        "tcp://other:1 0300000000000000000000000000000000000000000000000000000000000000 now\n";
+    char text[LINES * sizeof(line)] = "";
+    struct hw_env *posix = hw_env_posix();
+    enum hw_status status = posix->ops->stat(posix, path, out, err);
+
+    (void)env;
+    for (unsigned i = 0; i < LINES; i++)
+        memcpy(text + i * strlen(line), line, strlen(line));
+    if (hw_env_replace_file(posix, path, text, strlen(text), HW_OPEN_PRIVATE, err) != HW_OK)
+        return HW_EIO;
+    return status;
+}
+
+static void file_that_grows_between_two_looks_is_read_whole(void **state)
+{
+    struct place *f = *state;
+    struct hw_env_ops ops = *f->env->ops;
+    struct hw_env growing = {&ops};
+    struct hw_error unwritten;
+    char path[128];
+
+    known_path(f, path);
+    assert_ok(meet(f, path, "tcp://h:1", first));
+    ops.stat = stat_before_another_writes;
+    assert_status(
+        hw_known_check(&growing, path, "tcp://other:1", first, false, &unwritten, &f->err),
+        HW_EREFUSED, &f->err);
+}
+
 enum { RACERS = 5, SERVERS = 6 };
 
 /* Where the disk is slow one may find the lock taken for all of its time: it meets again. */
@@ -426,6 +461,7 @@ int main(int argc, char **argv)
         TEST(what_people_write_there_is_kept_and_counts),
         TEST(file_that_cannot_be_believed_lets_nobody_through),
         TEST(no_place_to_write_is_told_and_keeps_nobody_out),
+        TEST(file_that_grows_between_two_looks_is_read_whole),
         TEST(processes_at_once_lose_nothing_and_agree),
         TEST(killed_writer_leaves_a_whole_file_that_others_go_on_with),
         cmocka_unit_test(failures_of_the_disk_forget_nobody),
