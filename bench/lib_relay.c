@@ -1,4 +1,4 @@
-/* Implements bench/lib_relay.h: one process, poll(), at most eight connections. */
+/* Implements bench/lib_relay.h: one process, ppoll(), at most eight connections. */
 #include "lib_relay.h"
 
 #include <arpa/inet.h>
@@ -127,8 +127,8 @@ static void pass_on(struct relay *relay, unsigned end)
     relay->bytes[end & 1] += (uint64_t)size;
 }
 
-/* What is due goes out; milliseconds until something else is, -1: nothing is under way. */
-static int deliver(struct relay *relay)
+/* What is due goes out; false: nothing else is under way.  *pause: until it is due. */
+static bool deliver(struct relay *relay, struct timespec *pause)
 {
     uint64_t now = bench_now_ns(), next = UINT64_MAX;
 
@@ -149,7 +149,11 @@ static int deliver(struct relay *relay)
         if (way->first != NULL && way->first->due_ns < next)
             next = way->first->due_ns;
     }
-    return next == UINT64_MAX ? -1 : (int)((next - now) / 1000000) + 1;
+    if (next == UINT64_MAX)
+        return false;
+    *pause =
+        (struct timespec){(time_t)((next - now) / 1000000000), (long)((next - now) % 1000000000)};
+    return true;
 }
 
 static void body(void *ctx, int in, int out)
@@ -159,12 +163,15 @@ static void body(void *ctx, int in, int out)
     relay->port = (unsigned)bench_hear(in);
     for (;;) {
         struct pollfd fds[2 + 2 * PAIRS_MAX] = {{in, POLLIN, 0}, {relay->listener, POLLIN, 0}};
+        struct timespec pause;
+        bool is_under_way;
 
         for (unsigned i = 0; i < 2 * PAIRS_MAX; i++)
             fds[2 + i] = (struct pollfd){
                 relay->ways[i ^ 1].size < WAITING_MAX ? relay->ends[i] : -1, POLLIN, 0};
-        if (poll(fds, 2 + 2 * PAIRS_MAX, deliver(relay)) < 0 && errno != EINTR)
-            bench_die("poll: %s", strerror(errno));
+        is_under_way = deliver(relay, &pause);
+        if (ppoll(fds, 2 + 2 * PAIRS_MAX, is_under_way ? &pause : NULL, NULL) < 0 && errno != EINTR)
+            bench_die("ppoll: %s", strerror(errno));
         if (fds[0].revents != 0) {
             uint64_t ask;
 
