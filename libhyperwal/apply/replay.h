@@ -75,6 +75,12 @@ enum hw_status hw_replay_newest_snapshot(struct hw_core *core, uint64_t *index_s
                                          struct hw_snapshot *out,
                                          struct hw_error *err) HW_MUST_CHECK;
 /*
+ * Are the groups of the plan's snapshot there?  HW_EPRUNED, HW_EMISSING: not all.  Of a snapshot
+ * older than those that pruning kept the index may be left, among the entries that are kept.
+ */
+enum hw_status hw_replay_plan_check(struct hw_core *core, const struct hw_replay_plan *plan,
+                                    struct hw_error *err) HW_MUST_CHECK;
+/*
  * Is block `seq` a group of the plan's snapshot?  They lie among the entries after its least base,
  * and nobody needs to look at them to know it: in a mirror that would be to fetch them.
  */

@@ -391,6 +391,12 @@ static enum hw_status plan_for(struct hw_core *core, uint64_t seq, struct hw_rep
         return status;
     if (choice.index_seq != UINT64_MAX) {
         status = hw_replay_plan_snapshot(core, choice.index_seq, plan, err);
+        if (status == HW_OK && !hw_core_is_mirror(core))
+            status = hw_replay_plan_check(core, plan, err);
+        if (status == HW_EPRUNED) { /* older than those that pruning kept */
+            choice.pruned = true;
+            return refuse_target(core, plan, seq, &choice, err);
+        }
         if (status != HW_OK)
             return status;
     } else if (plan->genesis.page_count == 0 && hw_core_first_kept(core) <= 1 && !choice.pruned) {
@@ -423,6 +429,20 @@ static enum hw_status list_groups(struct hw_replay_plan *plan, struct hw_error *
     qsort(listed, count, sizeof(*listed), by_number);
     plan->listed = listed;
     return HW_OK;
+}
+
+enum hw_status hw_replay_plan_check(struct hw_core *core, const struct hw_replay_plan *plan,
+                                    struct hw_error *err)
+{
+    uint64_t first = hw_core_first_kept(core);
+    struct hw_buffer byte = {0};
+    enum hw_status status = HW_OK;
+
+    for (uint32_t i = 0; status == HW_OK && i < plan->snapshot.group_count; i++)
+        if (plan->groups[i].block_seq < first)
+            status = hw_core_read_head(core, plan->groups[i].block_seq, 1, &byte, err);
+    hw_buffer_release(&byte);
+    return status;
 }
 
 bool hw_replay_plan_lists(const struct hw_replay_plan *plan, uint64_t seq)

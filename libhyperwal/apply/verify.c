@@ -241,15 +241,18 @@ static enum hw_status scratch_cut(void *ctx, uint32_t page_count, struct hw_erro
 
 /* ------------------------------------------------------------- pass 2: groups against the state */
 
-/* Bit i: page i of the group was changed by an entry in (base, before). */
+/*
+ * Bit i: page i of the group was changed by an entry in (base, before), or may have been by one
+ * that was given up.
+ */
 static enum hw_status changed_since(struct verify *verify, uint32_t group, uint64_t base,
                                     uint64_t before, uint64_t *out, struct hw_error *err)
 {
     struct hw_transaction_decoder *decoder = NULL;
     enum hw_status status = hw_transaction_decoder_new(&decoder, err);
 
-    *out = 0;
-    for (uint64_t seq = base + 1; status == HW_OK && seq < before; seq++) {
+    *out = base + 1 < verify->first ? UINT64_MAX : 0;
+    for (uint64_t seq = base + 1; *out != UINT64_MAX && status == HW_OK && seq < before; seq++) {
         struct hw_transaction transaction = {0};
         struct hw_entry_header header;
         struct hw_cursor body;
@@ -371,14 +374,35 @@ static enum hw_status check_index(struct verify *verify, struct hw_replay *repla
 
 /* ------------------------------------------------------------------------ pass 2: the stretches */
 
-/* The first snapshot in blocks [from, ...) of states at or after `from`.  HW_END: there is none. */
+/* Are all groups there that the index lists? */
+static enum hw_status is_whole(struct verify *verify, uint64_t index_seq, bool *out,
+                               struct hw_error *err)
+{
+    struct hw_replay_plan listed = {.genesis = verify->genesis};
+    enum hw_status status = hw_replay_plan_snapshot(verify->core, index_seq, &listed, err);
+
+    if (status == HW_OK)
+        status = hw_replay_plan_check(verify->core, &listed, err);
+    hw_replay_plan_release(&listed);
+    *out = !hw_block_is_absent(status);
+    return *out ? status : HW_OK;
+}
+
+/*
+ * The first snapshot in blocks [from, ...) of states at or after `from`.  Of one older than those
+ * that pruning kept the index may be there, among the entries that are kept, without its groups.
+ * HW_END: there is none.
+ */
 static enum hw_status find_start(struct verify *verify, uint64_t *from, uint64_t *index_seq,
                                  struct hw_error *err)
 {
+    uint64_t broken = UINT64_MAX;
+
     for (uint64_t seq = *from; seq < verify->length; seq++) {
         struct hw_entry_header header;
         struct hw_snapshot snapshot;
         struct hw_cursor body;
+        bool whole = true;
         enum hw_status status =
             hw_block_peek(verify->core, seq, &verify->buffer, &header, &body, err);
 
@@ -391,11 +415,17 @@ static enum hw_status find_start(struct verify *verify, uint64_t *from, uint64_t
         if (hw_snapshot_peek(&body, seq, &snapshot) != HW_OK)
             return wrong(seq, "bad numbers of a snapshot", err);
         /* The base of the oldest snapshot kept may be the entry before the first that is kept. */
-        if (snapshot.least_base + (*from == verify->first) >= *from) {
-            *index_seq = seq;
-            return HW_OK;
-        }
+        if (snapshot.least_base + (*from == verify->first) < *from)
+            continue;
+        *index_seq = seq;
+        status = is_whole(verify, seq, &whole, err);
+        if (status != HW_OK || whole)
+            return status;
+        broken = seq;
     }
+    if (broken != UINT64_MAX && !hw_core_is_mirror(verify->core))
+        return wrong(broken, "lists blocks that were pruned, and no snapshot that is whole follows",
+                     err);
     return HW_END;
 }
 
@@ -422,8 +452,9 @@ static enum hw_status check_block(struct verify *verify, struct hw_replay *repla
         return HW_END;
     if (status == HW_OK && replay->exact && header.type == HW_ENTRY_GROUP)
         status = check_group(verify, replay, seq, err);
+    /* Those before the one that the replay began with are not kept. */
     if (status == HW_OK && replay->exact && header.type == HW_ENTRY_SNAPSHOT && header.starts &&
-        (replay->plan->from_empty || seq != replay->plan->index_seq))
+        (replay->plan->from_empty || seq > replay->plan->index_seq))
         status = check_index(verify, replay, seq, err);
     if (status == HW_OK)
         status = hw_replay_block(replay, err);

@@ -186,6 +186,29 @@ static void pruned_states_are_told_apart_from_those_that_never_were(void **state
     log_builder_free(log);
 }
 
+/* Pruning keeps the entries after the oldest base; an index among them may have lost its groups. */
+static void a_snapshot_without_its_groups_is_none(void **state)
+{
+    struct log_builder *log = log_builder_new(sim_env(machine), 512, 100, 1);
+    uint64_t base, after, freed;
+    struct hw_state found;
+    struct hw_error err;
+
+    (void)state;
+    (void)log_transaction(log, 3, 100);
+    log_snapshot_group(log);
+    base = log_transaction(log, 3, 100);
+    (void)log_snapshot(log, false);
+    log_snapshot_group(log);
+    after = log_transaction(log, 3, 100);
+    (void)log_snapshot(log, false);
+    assert_int_equal(hw_core_prune(log->core, keep_from, &base, false, &freed, &err), HW_OK);
+    assert_int_equal(by_seq(log, base, &found, &err), HW_EPRUNED);
+    assert_non_null(strstr(err.message, "given up by pruning; states are kept from seq"));
+    assert_int_equal(by_seq(log, after, &found, &err), HW_OK);
+    log_builder_free(log);
+}
+
 static int machine_up(void **state)
 {
     (void)state;
@@ -209,6 +232,7 @@ int main(void)
         cmocka_unit_test(head_is_told_before_any_snapshot_leads_to_it),
         cmocka_unit_test(states_in_a_gap_are_refused_and_the_gap_is_named),
         cmocka_unit_test(pruned_states_are_told_apart_from_those_that_never_were),
+        cmocka_unit_test(a_snapshot_without_its_groups_is_none),
     };
 
     return cmocka_run_group_tests(tests, machine_up, machine_down);

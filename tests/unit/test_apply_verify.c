@@ -314,6 +314,64 @@ static void sum_of_a_database_that_a_crash_left_counts_its_wal(void **state)
     assert_true(sim_file_exists(machine, "left.db-wal")); /* looking moved no frame */
 }
 
+static bool keep_some(void *ctx, uint64_t index)
+{
+    const bool *keep = ctx;
+
+    return keep[index];
+}
+
+/*
+ * Of the snapshot before the oldest one kept the index lies among the entries that are kept, which
+ * begin with the last state before that.  Its groups do not.
+ */
+static void index_whose_groups_were_pruned_is_passed(void **state)
+{
+    struct log_builder *log = log_builder_new(sim_env(machine), 512, 100, 1);
+    bool keep[64];
+    uint64_t base, freed;
+    struct hw_error err;
+
+    (void)state;
+    (void)log_transaction(log, 3, 100);
+    log_snapshot_group(log);
+    base = log_transaction(log, 3, 100);
+    (void)log_snapshot(log, false);
+    (void)log_snapshot(log, false);
+    (void)log_transaction(log, 3, 100);
+    for (unsigned i = 0; i < 64; i++)
+        keep[i] = i == 0 || i >= base;
+    assert_int_equal(hw_core_prune(log->core, keep_some, keep, false, &freed, &err), HW_OK);
+    assert_int_equal(hw_core_first_kept(log->core), base);
+    assert_verifies(log);
+    log_builder_free(log);
+}
+
+/* A group that did not change is listed again with a newer base; it must not be given up. */
+static void newest_snapshot_without_an_old_group_is_found(void **state)
+{
+    struct log_builder *log = log_builder_new(sim_env(machine), 512, 100, 1);
+    bool keep[64];
+    uint64_t base, index, freed;
+    struct hw_error err;
+
+    (void)state;
+    index = log_snapshot(log, false);
+    base = log_transaction(log, 1, 100);
+    (void)log_snapshot(log, true);
+    assert_true(log->groups[0].block_seq < index || log->groups[1].block_seq < index);
+    for (unsigned i = 0; i < 64; i++)
+        keep[i] =
+            i == 0 || i >= base || i == log->groups[0].block_seq || i == log->groups[1].block_seq;
+    assert_int_equal(hw_core_prune(log->core, keep_some, keep, false, &freed, &err), HW_OK);
+    assert_verifies(log);
+    for (unsigned i = 1; i < base; i++)
+        keep[i] = false;
+    assert_int_equal(hw_core_prune(log->core, keep_some, keep, false, &freed, &err), HW_OK);
+    assert_finds(log, "lists blocks that were pruned");
+    log_builder_free(log);
+}
+
 static int machine_up(void **state)
 {
     (void)state;
@@ -340,6 +398,8 @@ int main(void)
         cmocka_unit_test(header_that_names_another_label_or_snapshot_is_found),
         cmocka_unit_test(time_that_goes_back_is_found),
         cmocka_unit_test(verification_can_be_stopped),
+        cmocka_unit_test(index_whose_groups_were_pruned_is_passed),
+        cmocka_unit_test(newest_snapshot_without_an_old_group_is_found),
         cmocka_unit_test(sum_of_a_database_counts_wal_and_file),
         cmocka_unit_test(sum_of_a_database_that_a_crash_left_counts_its_wal),
     };
