@@ -39,9 +39,10 @@ const struct hw_vfs_remotes *hw_cache_remotes(void);
 
 /*
  * Make this process the holder, if it is not: the one that is gives its role up when it can.
- * HW_ETIMEOUT: it did not, or the log cannot be opened.
+ * HW_EBUSY: connections of it write, for turn_ms or longer; who calls again soon gets the role
+ * after them.  HW_ETIMEOUT: it does not give it up, or the log cannot be opened.
  */
-enum hw_status hw_cache_take_role(struct hw_cache *cache, uint64_t timeout_ms,
+enum hw_status hw_cache_take_role(struct hw_cache *cache, uint64_t timeout_ms, uint64_t turn_ms,
                                   struct hw_error *err) HW_MUST_CHECK;
 /*
  * The mirror through which this process, the holder, fetches; for messages on its links.  Valid

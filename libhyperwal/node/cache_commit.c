@@ -9,8 +9,9 @@
 #include "node/cache_internal.h"
 
 enum {
-    ROLE_MS = 5000, /* for another process to end its transaction, and ours to begin to hold */
-    HEAD_MS = 3000, /* for the entries up to the head, and to apply them */
+    TURN_MS = 100,  /* for others to end, once it is known that they write ... */
+    ROLE_MS = 2000, /* ... for this process to begin to hold ... */
+    HEAD_MS = 1000, /* ... for the entries up to the head, and to apply them: see remote_write.c */
 };
 
 static void answer_no(struct hw_vfs_answer *out, enum hw_vfs_verdict verdict, const char *text)
@@ -26,8 +27,17 @@ static uint32_t own_id(const struct hw_cache *cache)
 
 static void role_end(struct hw_cache *cache)
 {
-    if (atomic_fetch_sub(&cache->writers, 1) == 1)
-        cache_wake(cache);
+    if (atomic_fetch_sub(&cache->writers, 1) != 1)
+        return;
+    if (atomic_load(&cache->page->holder) == own_id(cache))
+        atomic_store(&cache->page->writing, 0); /* if one began just now, others wait longer */
+    cache_wake(cache);
+}
+
+/* Somebody of this process comes again for it, soon. */
+static bool is_wished_for(const struct hw_cache *cache)
+{
+    return cache->env->ops->monotonic_ns(cache->env) < atomic_load(&cache->wish_ns);
 }
 
 /*
@@ -42,21 +52,25 @@ static enum hw_status role_begin(struct hw_cache *cache, struct hw_mirror **mirr
     enum hw_status status;
 
     if (holder == own_id(cache) && yield != 0 && yield != holder &&
-        atomic_load(&cache->writers) == 0)
+        atomic_load(&cache->writers) == 0 && !is_wished_for(cache))
         return hw_fail(err, HW_EBUSY, "it is the turn of process %u", (unsigned)yield);
     atomic_fetch_add(&cache->writers, 1);
-    status = hw_cache_take_role(cache, ROLE_MS, err);
+    status = hw_cache_take_role(cache, ROLE_MS, TURN_MS, err);
     holder = atomic_load(&cache->page->holder);
-    if (status == HW_ETIMEOUT && holder != 0 && holder != own_id(cache))
-        status = HW_EBUSY; /* it writes */
+    if (status == HW_ETIMEOUT && holder != 0)
+        status = HW_EBUSY; /* it does not let go, or ours is on its way */
     if (status == HW_OK)
         status = hw_cache_mirror_hold(cache, mirror, err);
-    if (status != HW_OK)
+    if (status != HW_OK) {
         role_end(cache);
-    return status;
+        return status;
+    }
+    atomic_store(&cache->page->writing, 1);
+    atomic_store(&cache->wish_ns, 0);
+    return HW_OK;
 }
 
-enum hw_status cache_commit_begin(struct hw_cache *cache, uint64_t timeout_ms,
+enum hw_status cache_commit_begin(struct hw_cache *cache, uint64_t answer_ms,
                                   struct hw_vfs_base *out, struct hw_error *err)
 {
     struct hw_mirror *mirror = NULL;
@@ -66,7 +80,7 @@ enum hw_status cache_commit_begin(struct hw_cache *cache, uint64_t timeout_ms,
 
     if (status != HW_OK)
         return status;
-    status = hw_mirror_write_begin(mirror, timeout_ms, &fence, &length, err);
+    status = hw_mirror_write_begin(mirror, answer_ms, TURN_MS, &fence, &length, err);
     if (status == HW_OK) {
         status = hw_cache_write_begin(cache, length, HEAD_MS, &state, err);
         if (status == HW_ETIMEOUT) /* on its way: SQLite's busy handler says how long that may be */
@@ -162,7 +176,7 @@ void cache_commit_outcome(struct hw_cache *cache, const struct hw_origin *origin
     struct hw_mirror *mirror = NULL;
     struct hw_write_answer answer;
     struct hw_error err = {0};
-    enum hw_status status = hw_cache_take_role(cache, timeout_ms, &err);
+    enum hw_status status = hw_cache_take_role(cache, timeout_ms, timeout_ms, &err);
 
     if (status == HW_OK)
         status = hw_cache_mirror_hold(cache, &mirror, &err);

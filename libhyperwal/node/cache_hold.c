@@ -40,7 +40,16 @@ static bool goes_on(const struct cache_hold *hold)
         return true; /* a connection is in the middle of it */
     return atomic_load(&hold->cache->closing) == 0 &&
            (yield == 0 || yield == atomic_load(&page->holder) ||
-            atomic_load(&hold->cache->writers) != 0);
+            atomic_load(&hold->cache->writers) != 0 ||
+            now_ns(hold->cache) < atomic_load(&hold->cache->wish_ns));
+}
+
+/* Until the role goes to another process that wants it: nothing else tells when that is. */
+static uint64_t until_wish_ends(const struct cache_hold *hold)
+{
+    uint64_t now = now_ns(hold->cache), end = atomic_load(&hold->cache->wish_ns);
+
+    return end > now ? end - now : UINT64_MAX;
 }
 
 static void set_phase(struct hw_cache *cache, enum cache_phase phase)
@@ -369,6 +378,8 @@ static enum hw_status work(struct cache_hold *hold, struct hw_error *err)
             status = live_begin(hold, err);
         if (status == HW_OK && hold->replica != NULL)
             status = write_or_apply(hold, &wait_ns, err);
+        if (wait_ns > until_wish_ends(hold))
+            wait_ns = until_wish_ends(hold);
         if (status == HW_OK && goes_on(hold))
             hw_shared_wait(cache->news, seen, wait_ns);
     }
@@ -411,6 +422,7 @@ static enum hw_status hold_begin(struct cache_hold *hold, struct hw_error *err)
 
     atomic_store(&cache->page->holder, cache->env->ops->process_id(cache->env));
     atomic_store(&cache->page->yield, 0);
+    atomic_store(&cache->page->writing, 0); /* of one that died */
     set_phase(cache, CACHE_STARTING);
     status = log_open(hold, err);
     if (status == HW_OK)

@@ -32,6 +32,7 @@ enum {
     CACHE_CONNECT_MS = 10000, /* for a source to answer, where nothing is known yet */
     CACHE_GRACE_MS = 2000,    /* out of reach for so long: a reader is not kept waiting */
     CACHE_SLICE_MS = 200,     /* between two looks of who waits for somebody who may be dead */
+    CACHE_WISH_MS = 300,      /* longer than SQLite's busy handler sleeps between two tries */
 };
 
 /*
@@ -83,6 +84,7 @@ struct hw_cache {
     struct hw_mirror *mirror; /* the keeper's, while it holds and may lend it; or NULL */
     unsigned mirror_uses;     /* the keeper does not end before they do */
     _Atomic uint32_t writers; /* connections that have, or waited for, the role: it is kept */
+    _Atomic uint64_t wish_ns; /* until when it is kept for who waited in vain; 0: for nobody */
 
     struct hw_thread keeper;
     struct hw_file *lock;     /* owned, the keeper's: what is left when it was interrupted */
@@ -120,7 +122,7 @@ void cache_mirror_lend(struct hw_cache *cache, struct hw_mirror *mirror);
 /* ----------------------------------------------------------------------- cache_commit.c */
 
 /* For vfs/vfs.h. */
-enum hw_status cache_commit_begin(struct hw_cache *cache, uint64_t timeout_ms,
+enum hw_status cache_commit_begin(struct hw_cache *cache, uint64_t answer_ms,
                                   struct hw_vfs_base *out, struct hw_error *err) HW_MUST_CHECK;
 void cache_commit_send(struct hw_cache *cache, const struct hw_vfs_outgoing *outgoing,
                        uint64_t timeout_ms, struct hw_vfs_answer *out);

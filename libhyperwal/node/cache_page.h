@@ -19,6 +19,7 @@
  *       80  length      of the log, blocks
  *       88  received    bytes of blocks that came to this holder
  *       96  turn        of the two texts
+ *      100  writing     1: connections of the holder's process write, or wait for others who do
  *      128  requests    64 words: block + 1 in the upper 52 bits, how many are wanted in the lower
  *                       11, bit 11: cannot be had now.  0: free
  *     1024  texts       two of 480 bytes: what is wrong
@@ -49,8 +50,8 @@ struct cache_page {
     uint8_t boot[16];
     _Atomic uint32_t holder, phase, generation, live, hydrate, yield, online, failures;
     _Atomic uint64_t since_ns, progress, length, received;
-    _Atomic uint32_t turn;
-    uint8_t zeros[28];
+    _Atomic uint32_t turn, writing;
+    uint8_t zeros[24];
     _Atomic uint64_t requests[CACHE_REQUESTS];
     uint8_t more_zeros[384];
     _Atomic uint64_t texts[2][HW_ERROR_SIZE / 8];

@@ -26,20 +26,34 @@ static bool is_holder(struct hw_cache *cache)
 
 /* ---------------------------------------------------------------------------------- the role */
 
-enum hw_status hw_cache_take_role(struct hw_cache *cache, uint64_t timeout_ms, struct hw_error *err)
+static void ask_for_role(struct hw_cache *cache)
 {
-    uint64_t deadline = now_ns(cache) + timeout_ms * NS_PER_MS;
+    atomic_store(&cache->wish_ns, now_ns(cache) + (uint64_t)CACHE_WISH_MS * NS_PER_MS);
+    if (atomic_exchange(&cache->page->yield, cache->env->ops->process_id(cache->env)) == 0)
+        cache_wake(cache);
+}
+
+enum hw_status hw_cache_take_role(struct hw_cache *cache, uint64_t timeout_ms, uint64_t turn_ms,
+                                  struct hw_error *err)
+{
+    uint64_t begin = now_ns(cache), deadline = begin + timeout_ms * NS_PER_MS;
+    uint64_t turn = begin + turn_ms * NS_PER_MS;
     char why[HW_ERROR_SIZE];
 
     for (;;) {
         uint32_t seen = hw_shared_wake_count(cache->news);
+        bool is_ours = is_holder(cache), others_write;
 
-        if (is_holder(cache) && atomic_load(&cache->page->phase) == CACHE_LIVE)
+        if (is_ours && atomic_load(&cache->page->phase) == CACHE_LIVE)
             return HW_OK;
-        if (!is_holder(cache) &&
-            atomic_exchange(&cache->page->yield, cache->env->ops->process_id(cache->env)) == 0)
-            cache_wake(cache);
-        if (!sleep_until(cache, seen, deadline))
+        if (!is_ours)
+            ask_for_role(cache);
+        others_write = !is_ours && atomic_load(&cache->page->writing) != 0;
+        if (others_write && now_ns(cache) >= turn)
+            return hw_fail(err, HW_EBUSY, "process %u writes",
+                           (unsigned)atomic_load(&cache->page->holder));
+        if (!sleep_until(cache, seen, others_write && turn < deadline ? turn : deadline) &&
+            now_ns(cache) >= deadline)
             break;
     }
     cache_problem(cache, why);

@@ -240,11 +240,14 @@ struct hw_write_answer {
 /*
  * Begin to write: the lease of the log's database is asked for from the source that is linked, if
  * it is not held any more.  *fence is its number, *length what the log has at least by now.  One
- * at a time.  HW_EBUSY: another thread writes, or others do and the time is over; HW_EREFUSED: not
- * allowed; HW_EREADONLY: the source has not got the database; HW_ETIMEOUT: it cannot be reached.
+ * at a time.  HW_EBUSY: another thread writes; or others do, and turn_ms after the source said so
+ * it is not our turn yet; or the source is silent.  Then the request stays in the source's line,
+ * and the next call goes on waiting.  HW_EREFUSED: not allowed; HW_EREADONLY: the source has not
+ * got the database; HW_ETIMEOUT: within answer_ms none could be reached; HW_EIO: it went away.
  */
-enum hw_status hw_mirror_write_begin(struct hw_mirror *mirror, uint64_t timeout_ms, uint64_t *fence,
-                                     uint64_t *length, struct hw_error *err) HW_MUST_CHECK;
+enum hw_status hw_mirror_write_begin(struct hw_mirror *mirror, uint64_t answer_ms, uint64_t turn_ms,
+                                     uint64_t *fence, uint64_t *length,
+                                     struct hw_error *err) HW_MUST_CHECK;
 /* The lease is kept, unless it was recalled: then it goes back. */
 void hw_mirror_write_end(struct hw_mirror *mirror);
 /*

@@ -165,13 +165,23 @@ struct hub_waiter {
  *
  *           asked, leased                  write_end
  *   NONE ──────────────────▶ busy, fence ─────────────▶ fence, kept until it is recalled, runs out,
- *                                                       or the link is gone
+ *    │                        ▲                          or the link is gone
+ *    │ asked, must wait       │ asks again, soon
+ *    └──────────▶ asked ──leased──▶ fence, kept for a moment though it is recalled
+ *
+ * Who has to wait does not sleep here for long: SQLite's busy handler has its say, and comes again.
+ * Its request stays where it is in the server's line.
  */
 struct hub_writer {
     struct hub_link *link; /* of the lease, and of what waits for an answer; NULL: none */
     uint64_t fence;        /* 0: no lease */
     uint64_t lease_ms, expires_ns;
     bool is_busy, is_recalled;
+    bool is_asked;  /* a lease, with `request` ... */
+    bool must_wait; /* ... and the server said, at told_ns, that others have it */
+    uint64_t asked_ns, told_ns;
+    uint64_t length;  /* of the log, when the lease was given */
+    uint64_t kept_ns; /* until when a lease that nobody has used yet is not given back; 0: used */
     uint64_t request; /* the last one */
     bool is_waiting;  /* for the answer to it */
     bool has_answer;
@@ -461,6 +471,7 @@ enum hw_status writer_message(struct hub_link *link, const struct hw_write_messa
                               struct hw_error *err) HW_MUST_CHECK;
 void writer_unlinked(struct hub_link *link);
 void writer_sent(struct hub_conn *conn); /* there may be room for more */
+void writer_due(struct hw_mirror *mirror, uint64_t now);
 
 /* ------------------------------------------------------------------------------ writes.c */
 

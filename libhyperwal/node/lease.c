@@ -8,12 +8,20 @@ static const uint64_t lease_ns = (uint64_t)HW_LEASE_MS * 1000000;
 
 /* ----------------------------------------------------------------------------- clients */
 
+static unsigned place(const struct hw_lease *lease, uint64_t id)
+{
+    unsigned i = 0;
+
+    while (i < lease->count && lease->clients[i].id != id)
+        i++;
+    return i;
+}
+
 static struct hw_lease_client *find(struct hw_lease *lease, uint64_t id)
 {
-    for (unsigned i = 0; i < lease->count; i++)
-        if (lease->clients[i].id == id)
-            return &lease->clients[i];
-    return NULL;
+    unsigned i = place(lease, id);
+
+    return i < lease->count ? &lease->clients[i] : NULL;
 }
 
 static void forget(struct hw_lease *lease, uint64_t id)
@@ -146,6 +154,13 @@ bool hw_lease_ask(struct hw_lease *lease, uint64_t id, uint64_t request, uint64_
     client->is_waiting = true;
     settle(lease, now_ns);
     return true;
+}
+
+bool hw_lease_must_wait(const struct hw_lease *lease, uint64_t id)
+{
+    unsigned i = place(lease, id);
+
+    return lease->state != HW_LEASE_FREE && i < lease->count && lease->clients[i].is_waiting;
 }
 
 void hw_lease_release(struct hw_lease *lease, uint64_t id, uint64_t fence, uint64_t now_ns)

@@ -92,6 +92,8 @@ bool hw_lease_wants_limit(const struct hw_lease *lease, uint64_t reserve);
  */
 bool hw_lease_ask(struct hw_lease *lease, uint64_t client, uint64_t request, uint64_t now_ns)
     __attribute__((warn_unused_result));
+/* It asked, and has to wait because another has the lease. */
+bool hw_lease_must_wait(const struct hw_lease *lease, uint64_t client);
 /* It gives the lease back, if it holds it with `fence`; with 0 it does not want it any more. */
 void hw_lease_release(struct hw_lease *lease, uint64_t client, uint64_t fence, uint64_t now_ns);
 /* Its connection is closed, or it may not write any more.  A commit that has begun goes on. */

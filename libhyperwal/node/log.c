@@ -283,6 +283,7 @@ void log_timers(struct hw_hub *hub, uint64_t now)
     for (struct hub_log *log = hub->logs; log != NULL; log = log->next) {
         if (log->mirror != NULL) {
             source_dial_due(log->mirror, now);
+            writer_due(log->mirror, now);
             if (log->mirror->due_ns <= now)
                 log_touch(log);
             else

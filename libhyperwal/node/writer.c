@@ -12,6 +12,7 @@ enum {
     NS_PER_MS = 1000000,
     LEASE_MS_MAX = 3600000,
     MARGIN_MS = 1000,        /* a lease is not begun with that is so near its end */
+    KEPT_MS = 300,           /* longer than SQLite's busy handler sleeps between two tries */
     OUTPUT_ENOUGH = 4 << 20, /* bytes that wait: no more parts before some have gone */
 };
 
@@ -61,17 +62,44 @@ static void give_back(struct hub_writer *writer)
 
 /* ------------------------------------------------------------------- what the server says */
 
+static bool is_asked(const struct hub_writer *writer, const struct hub_link *link, uint64_t request)
+{
+    return writer->is_asked && writer->link == link && writer->request == request;
+}
+
+/* How long it is good is the server's to say: its fence is looked at with each commit. */
 static void leased(struct hub_link *link, const struct hw_write_message *m)
 {
     struct hub_writer *writer = &link->log->mirror->writer;
     struct hw_write_message release = {.type = HW_WRITE_RELEASE, .fence = m->fence};
+    uint64_t now = hub_now(link->log->hub);
     struct hw_error err = {0};
 
-    if (m->status != HW_WRITE_OK || (writer->is_waiting && m->request == writer->request))
+    if (is_asked(writer, link, m->request)) {
+        writer->is_asked = false;
+        if (m->status != HW_WRITE_OK)
+            return;
+        writer->fence = m->fence;
+        writer->lease_ms = m->ms < LEASE_MS_MAX ? m->ms : LEASE_MS_MAX;
+        writer->expires_ns = now + writer->lease_ms * NS_PER_MS;
+        writer->length = m->length;
+        writer->kept_ns = now + (uint64_t)KEPT_MS * NS_PER_MS;
         return;
+    }
     /* Nobody waits for it any more. */
-    if (send(link, &release, &err) != HW_OK)
+    if (m->status == HW_WRITE_OK && send(link, &release, &err) != HW_OK)
         conn_doom(link->conn, &err);
+}
+
+static void must_wait(struct hub_link *link, const struct hw_write_message *m)
+{
+    struct hub_writer *writer = &link->log->mirror->writer;
+
+    if (!is_asked(writer, link, m->request))
+        return;
+    writer->must_wait = true;
+    writer->told_ns = hub_now(link->log->hub);
+    hub_wake(link->log->hub, &writer->word);
 }
 
 static void answered(struct hw_mirror *mirror, const struct hw_write_message *m)
@@ -105,12 +133,14 @@ enum hw_status writer_message(struct hub_link *link, const struct hw_write_messa
         leased(link, m);
         answered(mirror, m);
         return HW_OK;
+    case HW_WRITE_WAITS:
+        must_wait(link, m);
+        return HW_OK;
     case HW_WRITE_RECALL:
         if (link != writer->link || m->fence != writer->fence || writer->fence == 0)
             return HW_OK; /* of one that is over */
         writer->is_recalled = true;
-        if (!writer->is_busy)
-            give_back(writer);
+        writer_due(mirror, hub_now(mirror->hub));
         return HW_OK;
     case HW_WRITE_COMMITTED:
     case HW_WRITE_OUTCOME:
@@ -128,9 +158,21 @@ void writer_unlinked(struct hub_link *link)
     if (writer == NULL || writer->link != link)
         return;
     writer->link = NULL;
-    writer->is_waiting = false;
+    writer->is_waiting = writer->is_asked = false;
     forget_lease(writer);
     hub_wake(link->log->hub, &writer->word);
+}
+
+void writer_due(struct hw_mirror *mirror, uint64_t now)
+{
+    struct hub_writer *writer = &mirror->writer;
+
+    if (!writer->is_recalled || writer->is_busy)
+        return;
+    if (now >= writer->kept_ns)
+        give_back(writer);
+    else
+        hub_timer(mirror->hub, writer->kept_ns);
 }
 
 void writer_sent(struct hub_conn *conn)
@@ -166,7 +208,7 @@ static void expect(struct hub_writer *writer, struct hub_link *link)
     writer->link = link;
     writer->request++;
     writer->is_waiting = true;
-    writer->has_answer = false;
+    writer->has_answer = writer->is_asked = writer->must_wait = false;
     writer->text[0] = '\0';
 }
 
@@ -210,54 +252,94 @@ static enum hw_status no_lease(const struct hub_writer *writer, struct hw_error 
     }
 }
 
-static enum hw_status ask_lease(struct hw_mirror *mirror, uint64_t timeout_ms, uint64_t *length,
-                                struct hw_error *err)
+/* A request is on its way, this one's or that of a call before. */
+static enum hw_status ask(struct hw_mirror *mirror, uint64_t deadline_ns, struct hw_error *err)
 {
     struct hub_writer *writer = &mirror->writer;
     struct hw_write_message lease = {.type = HW_WRITE_LEASE};
-    struct hw_write_message withdraw = {.type = HW_WRITE_RELEASE};
-    uint64_t deadline_ns = hub_now(mirror->hub) + timeout_ms * NS_PER_MS;
-    uint64_t began_ns;
     struct hub_link *link = NULL;
-    enum hw_status status = await_source(mirror, deadline_ns, &link, err);
+    enum hw_status status;
 
+    if (writer->is_asked) {
+        writer->is_waiting = true;
+        return HW_OK;
+    }
+    status = await_source(mirror, deadline_ns, &link, err);
     if (status == HW_OK)
         status = conn_recognize_hearer(link->conn, err);
     if (status != HW_OK)
         return status;
     forget_lease(writer);
     expect(writer, link);
+    writer->is_asked = true;
+    writer->asked_ns = hub_now(mirror->hub);
     lease.request = writer->request;
-    began_ns = hub_now(mirror->hub);
     status = send(link, &lease, err);
-    if (status == HW_OK)
-        status = await(mirror, deadline_ns, err);
-    if (status == HW_ETIMEOUT && writer->link != NULL) {
-        (void)send(writer->link, &withdraw, NULL); /* if that fails the link says why */
-        return hw_fail(err, HW_EBUSY, "others write, or the server does not answer");
+    if (status != HW_OK)
+        writer->is_waiting = writer->is_asked = false;
+    return status;
+}
+
+struct patience {
+    uint64_t began_ns, answer_ns, turn_ns; /* when the call began; times to wait */
+};
+
+/* When to give up for this time.  Who asked long ago does not wait for the answer once more. */
+static uint64_t patience_end(const struct hub_writer *writer, const struct patience *p)
+{
+    uint64_t turn = p->began_ns + p->turn_ns, answer = writer->asked_ns + p->answer_ns;
+
+    if (writer->must_wait)
+        return writer->told_ns > p->began_ns ? writer->told_ns + p->turn_ns : turn;
+    return answer > turn ? answer : turn;
+}
+
+/* HW_EIO: the link is gone. */
+static enum hw_status await_lease(struct hw_mirror *mirror, const struct patience *p,
+                                  struct hw_error *err)
+{
+    struct hub_writer *writer = &mirror->writer;
+
+    while (writer->is_waiting && hub_now(mirror->hub) < patience_end(writer, p)) {
+        uint32_t seen = atomic_load(&writer->word);
+
+        hub_sleep(mirror->hub, &writer->word, seen, patience_end(writer, p));
     }
-    if (status != HW_OK) {
-        writer->is_waiting = false;
-        return status;
-    }
-    if (writer->answer.status != HW_WRITE_OK)
+    if (writer->has_answer && writer->answer.status != HW_WRITE_OK)
         return no_lease(writer, err);
-    writer->fence = writer->answer.fence;
-    writer->lease_ms = writer->answer.ms < LEASE_MS_MAX ? writer->answer.ms : LEASE_MS_MAX;
-    writer->expires_ns = began_ns + writer->lease_ms * NS_PER_MS;
-    *length = writer->answer.length;
-    return HW_OK;
+    if (writer->has_answer && writer->fence != 0)
+        return HW_OK;
+    if (!writer->is_waiting)
+        return hw_fail(err, HW_EIO, "the connection to the server ended before its answer");
+    writer->is_waiting = false;
+    return hw_fail(err, HW_EBUSY, writer->must_wait ? "others write" : "the server is silent");
+}
+
+static enum hw_status ask_lease(struct hw_mirror *mirror, const struct patience *p,
+                                struct hw_error *err)
+{
+    uint64_t deadline_ns = p->began_ns + p->answer_ns;
+    enum hw_status status;
+
+    do {
+        status = ask(mirror, deadline_ns, err);
+        if (status == HW_OK)
+            status = await_lease(mirror, p, err);
+    } while (status == HW_EIO && mirror->writer.link == NULL && hub_now(mirror->hub) < deadline_ns);
+    return status;
 }
 
 static bool has_lease(struct hw_mirror *mirror)
 {
     const struct hub_writer *writer = &mirror->writer;
+    uint64_t now = hub_now(mirror->hub);
 
-    return writer->fence != 0 && writer->link != NULL && !writer->is_recalled &&
-           hub_now(mirror->hub) + (uint64_t)MARGIN_MS * NS_PER_MS < writer->expires_ns;
+    return writer->fence != 0 && writer->link != NULL &&
+           (!writer->is_recalled || now < writer->kept_ns) &&
+           now + (uint64_t)MARGIN_MS * NS_PER_MS < writer->expires_ns;
 }
 
-static enum hw_status begin(struct hw_mirror *mirror, uint64_t timeout_ms, uint64_t *fence,
+static enum hw_status begin(struct hw_mirror *mirror, const struct patience *p, uint64_t *fence,
                             uint64_t *length, struct hw_error *err)
 {
     struct hub_writer *writer = &mirror->writer;
@@ -266,25 +348,31 @@ static enum hw_status begin(struct hw_mirror *mirror, uint64_t timeout_ms, uint6
     if (writer->is_busy)
         return hw_fail(err, HW_EBUSY, "another connection of this process writes");
     writer->is_busy = true;
-    *length = hw_core_length(mirror->log->core);
     if (!has_lease(mirror))
-        status = ask_lease(mirror, timeout_ms, length, err);
-    if (status != HW_OK)
+        status = ask_lease(mirror, p, err);
+    if (status != HW_OK) {
         writer->is_busy = false;
-    else
-        *fence = writer->fence;
-    return status;
+        return status;
+    }
+    *length = hw_core_length(mirror->log->core);
+    if (*length < writer->length)
+        *length = writer->length;
+    *fence = writer->fence;
+    writer->kept_ns = 0;
+    return HW_OK;
 }
 
-enum hw_status hw_mirror_write_begin(struct hw_mirror *mirror, uint64_t timeout_ms, uint64_t *fence,
-                                     uint64_t *length, struct hw_error *err)
+enum hw_status hw_mirror_write_begin(struct hw_mirror *mirror, uint64_t answer_ms, uint64_t turn_ms,
+                                     uint64_t *fence, uint64_t *length, struct hw_error *err)
 {
     struct hw_hub *hub = mirror->hub;
     enum hw_status status = hub_enter(hub, err);
+    struct patience p = {.answer_ns = answer_ms * NS_PER_MS, .turn_ns = turn_ms * NS_PER_MS};
 
     if (status != HW_OK)
         return status;
-    status = begin(mirror, timeout_ms, fence, length, err);
+    p.began_ns = hub_now(hub);
+    status = begin(mirror, &p, fence, length, err);
     hub_leave(hub);
     return status;
 }

@@ -2,7 +2,7 @@
  * Writing from afar, the server's side: leases given and recalled, transactions taken in and handed
  * to the committer, answers.
  *
- *     link ──lease──▶ lease table ──event──▶ leased, recall          (node/lease.h)
+ *     link ──lease──▶ lease table ──event──▶ waits, leased, recall   (node/lease.h)
  *          ──commit, part...──▶ upload ──job──▶ committer ──▶ committed
  *          ──question──▶ fence taken away ──job──▶ committer ──▶ outcome
  *
@@ -332,9 +332,13 @@ static void question_asked(struct hub_writes *w, struct hub_link *link,
 static void lease_asked(struct hub_writes *w, struct hub_link *link,
                         const struct hw_write_message *m)
 {
+    struct hw_write_message waits = {.type = HW_WRITE_WAITS, .request = m->request};
+
     if (!hw_lease_ask(&w->lease, link->write_client, m->request, hub_now(w->log->hub)))
         say_no(link, HW_WRITE_LEASED, m->request, HW_WRITE_BUSY, "too many wait to write it");
     settle(w);
+    if (hw_lease_must_wait(&w->lease, link->write_client))
+        say(link, &waits);
 }
 
 /* Why this link may not write; HW_WRITE_OK: it may. */

@@ -25,7 +25,7 @@
 #include "wal/wal.h"
 
 enum {
-    LEASE_MS = 1000,   /* of waiting for others; then SQLite's busy handler has its say */
+    LEASE_MS = 1000,   /* for the server to answer; then SQLite's busy handler has its say */
     COMMIT_MS = 20000, /* for the server's answer, if the link does not tell that it is gone ... */
     PART_MS = 1000,    /* ... and so much more for each part */
     OUTCOME_MS = 10000,

@@ -140,10 +140,11 @@ struct hw_vfs_remotes {
     void (*log_close)(void *handle); /* and the core; NULL does nothing */
     /*
      * The server's lease, the cache at the head that it names, and the cache's WRITE lock free for
-     * the calling connection.  HW_EBUSY: others write; HW_EREFUSED, HW_EREADONLY: may not be;
+     * the calling connection.  HW_EBUSY: others write, or the server is silent for answer_ms: who
+     * comes again soon keeps its place in the line; HW_EREFUSED, HW_EREADONLY: may not be;
      * HW_ETIMEOUT: nobody can be reached.
      */
-    enum hw_status (*write_begin)(struct hw_cache *cache, uint64_t timeout_ms,
+    enum hw_status (*write_begin)(struct hw_cache *cache, uint64_t answer_ms,
                                   struct hw_vfs_base *out, struct hw_error *err);
     void (*commit)(struct hw_cache *cache, const struct hw_vfs_outgoing *outgoing,
                    uint64_t timeout_ms, struct hw_vfs_answer *out);

@@ -75,7 +75,7 @@ enum hw_status peer_write_message(struct peer_link *link, uint64_t type, struct 
     struct hw_write_message message;
     enum hw_status status;
 
-    if (type < HW_WRITE_LEASE || type > HW_WRITE_OUTCOME)
+    if (type < HW_WRITE_LEASE || type > HW_WRITE_WAITS)
         return HW_OK; /* of a later version */
     status = hw_write_message_decode(type, payload, &message, err);
     if (status != HW_OK || peer->host.wrote == NULL)

@@ -74,6 +74,7 @@ void hw_write_message_encode(const struct hw_write_message *m, struct hw_buffer 
             hw_buffer_add_uint(out, m->seq);
         break;
     case HW_WRITE_LEASE:
+    case HW_WRITE_WAITS:
     case HW_WRITE_RELEASE:
     case HW_WRITE_RECALL:
         break;
@@ -153,7 +154,7 @@ enum hw_status hw_write_message_decode(uint64_t type, struct hw_slice payload,
     struct hw_cursor cursor = hw_cursor(payload.bytes, payload.size);
     struct hw_write_message m = {.type = (enum hw_write_type)type};
 
-    assert(type >= HW_WRITE_LEASE && type <= HW_WRITE_OUTCOME);
+    assert(type >= HW_WRITE_LEASE && type <= HW_WRITE_WAITS);
     if (m.type == HW_WRITE_RELEASE || m.type == HW_WRITE_RECALL)
         m.fence = hw_cursor_uint(&cursor);
     else
@@ -179,6 +180,7 @@ enum hw_status hw_write_message_decode(uint64_t type, struct hw_slice payload,
         m.seq = m.status == HW_WRITE_OK ? hw_cursor_uint(&cursor) : 0;
         break;
     case HW_WRITE_LEASE:
+    case HW_WRITE_WAITS:
     case HW_WRITE_RELEASE:
     case HW_WRITE_RECALL:
         break;

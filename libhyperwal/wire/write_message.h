@@ -3,6 +3,7 @@
  *
  *       client                        server
  *       2 lease ────────────────────▶             request
+ *               ◀───────────────── waits 11        request: others have it, leased comes later
  *               ◀──────────────── leased 3        request, fence, ms, length; or why not
  *       6 commit ───────────────────▶             request, id, sums, pages, parts
  *       7 part ... ─────────────────▶             request, body of a transaction block
@@ -32,6 +33,7 @@ enum hw_write_type {
     HW_WRITE_COMMITTED,
     HW_WRITE_QUESTION,
     HW_WRITE_OUTCOME,
+    HW_WRITE_WAITS,
 };
 
 /* Of an answer.  Whatever is not OK or UNKNOWN is surely not in the database. */

@@ -146,7 +146,7 @@ static void feed_writes(struct hw_slice bytes)
     struct hw_buffer first = {0}, second = {0};
     struct hw_write_message m, again;
 
-    for (uint64_t type = HW_WRITE_LEASE; type <= HW_WRITE_OUTCOME; type++) {
+    for (uint64_t type = HW_WRITE_LEASE; type <= HW_WRITE_WAITS; type++) {
         if (hw_write_message_decode(type, bytes, &m, NULL) != HW_OK)
             continue;
         check(m.status < HW_WRITE_STATUS_COUNT && m.body.size <= bytes.size);

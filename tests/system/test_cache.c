@@ -224,7 +224,7 @@ static void writing_open(struct fixture *f, struct writing *w)
                          "hyperwal-cache"),
          NULL);
     sql(w->into, "PRAGMA wal_autocheckpoint=0");
-    if (hw_cache_take_role(w->cache, LONG_MS, &err) != HW_OK)
+    if (hw_cache_take_role(w->cache, LONG_MS, LONG_MS, &err) != HW_OK)
         fail_msg("%s", err.message);
 }
 

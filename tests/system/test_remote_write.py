@@ -46,6 +46,20 @@ class Writer:
                 db.execute("ROLLBACK")
             raise
 
+    def quickest_refusal(self, tries):
+        import time
+        times = []
+        for _ in range(tries):
+            start = time.monotonic()
+            try:
+                self.db.execute("BEGIN IMMEDIATE")
+                raise Exception("it began")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xff != 5:
+                    raise
+            times.append(time.monotonic() - start)
+        return min(times)
+
     def truth(self, identity):
         import time
         end = time.monotonic() + 60
@@ -294,6 +308,33 @@ def a_stale_snapshot_is_told_and_a_waiting_writer_waits(directory):
     check_ledger("app.db", ["a-0", "open", "b-0"], [])
 
 
+def quickest_refusal(client, tries=5):
+    """Seconds; a loaded machine may take its time for some of them."""
+    return client.do(f"w.quickest_refusal({tries})")
+
+
+def without_a_busy_handler_others_are_told_at_once(directory):
+    """As soon as it is known that somebody writes: on another machine, or in another process of this one."""
+    make("app.db")
+    with server("app.db") as primary, writer(primary.urls["app.db"], "a") as a, \
+            writer(primary.urls["app.db"], "near") as near, \
+            writer(primary.urls["app.db"], "far", environment={"HYPERWAL_CACHE": directory + "/other"}) as far:
+        others = {"near": near, "far": far}
+        for each in others.values():
+            each.do("w.db.execute('PRAGMA busy_timeout = 0')")
+        a.do("w.work(1)")
+        a.do("w.db.execute('BEGIN IMMEDIATE')")
+        for name, each in others.items():
+            seconds = quickest_refusal(each)
+            print(f"    {name}: SQLITE_BUSY after {1000 * seconds:.0f} ms")
+            check(seconds < 0.6, name, seconds)
+        a.do("w.db.execute('ROLLBACK')")
+        for each in others.values():
+            each.do("w.db.execute('PRAGMA busy_timeout = 20000')")
+            check(len(each.do("w.work(1)")[0]) == 1, "nobody writes any more")
+    check_ledger("app.db", ["a-0", "near-0", "far-0"], [])
+
+
 def who_may_not_write_is_told_so(directory):
     make("app.db")
     with server("app.db") as primary, writer(primary.urls["app.db"], "a", environment={
@@ -409,7 +450,8 @@ def what_is_not_there_is_made_for_who_may(directory):
 TESTS = (a_lone_writer_is_never_refused, another_process_may_be_the_worker,
          transactions_of_all_kinds_are_the_same_on_both_sides,
          two_remote_writers_and_a_local_one_are_serial, processes_of_one_machine_take_turns,
-         a_stale_snapshot_is_told_and_a_waiting_writer_waits, who_may_not_write_is_told_so,
+         a_stale_snapshot_is_told_and_a_waiting_writer_waits, without_a_busy_handler_others_are_told_at_once,
+         who_may_not_write_is_told_so,
          killed_clients_stop_nobody_for_long,
          a_killed_client_finds_its_cache_good, a_killed_server_makes_no_answer_untrue,
          connections_may_be_cut_at_any_byte, what_is_not_there_is_made_for_who_may)

@@ -85,7 +85,8 @@ static void client_stop(struct client *c)
 
 static void client_begin(struct place *f, struct client *c)
 {
-    assert_ok(hw_mirror_write_begin(c->mirror, TIMEOUT_MS, &c->fence, &c->length, &f->err));
+    assert_ok(
+        hw_mirror_write_begin(c->mirror, TIMEOUT_MS, TIMEOUT_MS, &c->fence, &c->length, &f->err));
 }
 
 static uint64_t length_now(struct server *s)
@@ -304,6 +305,67 @@ static void a_server_that_is_gone_leaves_a_commit_unknown_or_undone(void **state
     assert_int_equal(sqlite3_close(s.db), SQLITE_OK);
 }
 
+/* A try ends when the server has said that others write; who tries again has kept its place. */
+static void who_has_to_wait_is_told_and_keeps_its_place_in_the_line(void **state)
+{
+    struct place *f = *state;
+    struct server s;
+    struct client c[3];
+    struct hw_write_answer answer;
+    enum hw_status status = HW_EBUSY;
+
+    server_start(f, &s, "tcp://127.0.0.1:0");
+    client_start(f, &c[0], &s, "c");
+    client_start(f, &c[1], &s, "d");
+    client_start(f, &c[2], &s, "e");
+    client_begin(f, &c[0]);
+    for (int i = 1; i < 3; i++)
+        assert_status(
+            hw_mirror_write_begin(c[i].mirror, TIMEOUT_MS, 1, &c[i].fence, &c[i].length, &f->err),
+            HW_EBUSY, &f->err);
+    answer = client_commit(&s, &c[0], increment, NULL);
+    assert_int_equal(answer.status, HW_WRITE_OK);
+    hw_mirror_write_end(c[0].mirror);
+    client_begin(f, &c[1]);
+    answer = client_commit(&s, &c[1], increment, NULL);
+    assert_int_equal(answer.status, HW_WRITE_OK);
+    hw_mirror_write_end(c[1].mirror);
+    for (int i = 0; i < 10000 && status == HW_EBUSY; i++)
+        status =
+            hw_mirror_write_begin(c[2].mirror, TIMEOUT_MS, 1, &c[2].fence, &c[2].length, &f->err);
+    assert_ok(status);
+    assert_int_equal(c[1].fence, c[0].fence + 1);
+    assert_int_equal(c[2].fence, c[1].fence + 1);
+    hw_mirror_write_end(c[2].mirror);
+    for (int i = 0; i < 3; i++)
+        client_stop(&c[i]);
+    server_stop(&s);
+}
+
+/* Who was told to wait and does not come again holds up nobody. */
+static void lease_that_nobody_comes_for_goes_on_to_the_next(void **state)
+{
+    struct place *f = *state;
+    struct server s;
+    struct client c[3];
+    enum hw_status status;
+
+    server_start(f, &s, "tcp://127.0.0.1:0");
+    client_start(f, &c[0], &s, "c");
+    client_start(f, &c[1], &s, "d");
+    client_start(f, &c[2], &s, "e");
+    client_begin(f, &c[0]);
+    status = hw_mirror_write_begin(c[1].mirror, TIMEOUT_MS, 1, &c[1].fence, &c[1].length, &f->err);
+    assert_status(status, HW_EBUSY, &f->err);
+    hw_mirror_write_end(c[0].mirror);
+    client_begin(f, &c[2]);
+    assert_int_equal(c[2].fence, c[0].fence + 2);
+    hw_mirror_write_end(c[2].mirror);
+    for (int i = 0; i < 3; i++)
+        client_stop(&c[i]);
+    server_stop(&s);
+}
+
 static void who_may_not_write_is_refused_and_a_copy_takes_no_writes(void **state)
 {
     struct place *f = *state;
@@ -322,11 +384,13 @@ static void who_may_not_write_is_refused_and_a_copy_takes_no_writes(void **state
     place_address(f, url, "app.db", &copy.address);
     client_stop(&c);
     client_start(f, &c, &copy, "d");
-    assert_status(hw_mirror_write_begin(c.mirror, TIMEOUT_MS, &c.fence, &c.length, &f->err),
-                  HW_EREFUSED, &f->err);
+    assert_status(
+        hw_mirror_write_begin(c.mirror, TIMEOUT_MS, TIMEOUT_MS, &c.fence, &c.length, &f->err),
+        HW_EREFUSED, &f->err);
     assert_ok(hw_hub_allow(copy.hub, HW_RIGHT_READ | HW_RIGHT_WRITE, "*", NULL, &f->err));
-    assert_status(hw_mirror_write_begin(c.mirror, TIMEOUT_MS, &c.fence, &c.length, &f->err),
-                  HW_EREADONLY, &f->err);
+    assert_status(
+        hw_mirror_write_begin(c.mirror, TIMEOUT_MS, TIMEOUT_MS, &c.fence, &c.length, &f->err),
+        HW_EREADONLY, &f->err);
     client_stop(&c);
     hw_hub_close(copy.hub);
     server_stop(&s);
@@ -385,7 +449,8 @@ static void who_loses_the_right_to_write_loses_the_lease_at_once(void **state)
     (void)snprintf(text, sizeof(text), "read * any\nwrite app.db %s\n", key);
     rules = (struct hw_slice){(const uint8_t *)text, strlen(text)};
     assert_ok(hw_hub_set_rules(s.hub, rules, &f->err));
-    assert_ok(hw_mirror_write_begin(c[1].mirror, SOON_MS, &c[1].fence, &c[1].length, &f->err));
+    assert_ok(
+        hw_mirror_write_begin(c[1].mirror, SOON_MS, SOON_MS, &c[1].fence, &c[1].length, &f->err));
     answer = client_commit(&s, &c[0], increment, NULL);
     assert_int_equal(answer.status, HW_WRITE_REFUSED);
     answer = client_commit(&s, &c[1], increment, NULL);
@@ -414,6 +479,10 @@ int main(int argc, char **argv)
             what_became_of_a_transaction_can_be_asked_after_the_server_came_back, setup, teardown),
         cmocka_unit_test_setup_teardown(a_server_that_is_gone_leaves_a_commit_unknown_or_undone,
                                         setup, teardown),
+        cmocka_unit_test_setup_teardown(who_has_to_wait_is_told_and_keeps_its_place_in_the_line,
+                                        setup, teardown),
+        cmocka_unit_test_setup_teardown(lease_that_nobody_comes_for_goes_on_to_the_next, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(who_may_not_write_is_refused_and_a_copy_takes_no_writes,
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(server_that_is_written_to_is_known_from_then_on, setup,

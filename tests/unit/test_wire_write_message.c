@@ -30,6 +30,7 @@ static const struct hw_write_message samples[] = {
     {.type = HW_WRITE_QUESTION, .request = 4},
     {.type = HW_WRITE_OUTCOME, .request = 4, .seq = 9},
     {.type = HW_WRITE_OUTCOME, .request = 4, .status = HW_WRITE_NOT},
+    {.type = HW_WRITE_WAITS, .request = 1ULL << 33},
 };
 enum { SAMPLES = sizeof(samples) / sizeof(samples[0]) };
 
