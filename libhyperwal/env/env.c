@@ -87,6 +87,17 @@ enum hw_status hw_env_read_text(struct hw_env *env, const char *path, size_t max
     return read_small(file, path, text, size, err);
 }
 
+enum hw_status hw_env_check_ours(const char *path, const struct hw_file_stat *stat,
+                                 const char *and_so, struct hw_error *err)
+{
+    if (stat->is_foreign)
+        return hw_fail(err, HW_EREADONLY, "%s: another user owns it%s; chown it", path, and_so);
+    if ((stat->mode & 022) != 0)
+        return hw_fail(err, HW_EREADONLY, "%s: others may write it (mode %03o)%s; chmod go-w it",
+                       path, (unsigned)(stat->mode & 0777), and_so);
+    return HW_OK;
+}
+
 /* The directory part of `path`, "." if it has none; owned by the caller. */
 static char *directory_of(const char *path)
 {

@@ -40,6 +40,7 @@ struct hw_file_stat {
     uint32_t mode; /* permission bits */
     bool is_directory;
     bool is_special; /* neither a file nor a directory: a device, a pipe, a socket */
+    bool is_foreign; /* its owner is neither who runs this process nor root */
 };
 
 struct hw_env;
@@ -133,6 +134,9 @@ enum hw_status hw_env_read_file(struct hw_env *env, const char *path, void *buf,
  */
 enum hw_status hw_env_read_text(struct hw_env *env, const char *path, size_t max,
                                 struct hw_buffer *out, struct hw_error *err) HW_MUST_CHECK;
+/* HW_EREADONLY: others than who runs this process, and root, may write it, `and_so` (a clause). */
+enum hw_status hw_env_check_ours(const char *path, const struct hw_file_stat *stat,
+                                 const char *and_so, struct hw_error *err) HW_MUST_CHECK;
 /* Write `path` so that it has the old content or the new one after a crash: tmp, sync, rename. */
 enum hw_status hw_env_replace_file(struct hw_env *env, const char *path, const void *buf,
                                    size_t size, unsigned open_flags,

@@ -240,6 +240,7 @@ static void stat_convert(const struct stat *from, struct hw_file_stat *to)
         .mode = from->st_mode & 07777,
         .is_directory = S_ISDIR(from->st_mode),
         .is_special = !S_ISDIR(from->st_mode) && !S_ISREG(from->st_mode),
+        .is_foreign = from->st_uid != 0 && from->st_uid != geteuid(),
     };
 }
 

@@ -202,10 +202,9 @@ static enum hw_status file_read(struct hw_env *env, const char *path, struct hw_
         return status;
     if (stat->is_directory || stat->is_special)
         return hw_fail(err, HW_EMISUSE, "%s: not a file", path);
-    if ((stat->mode & 022) != 0)
-        return hw_fail(err, HW_EREADONLY,
-                       "%s: others may write it (mode %03o), and so let anybody in; chmod go-w it",
-                       path, (unsigned)(stat->mode & 0777));
+    status = hw_env_check_ours(path, stat, ", and so may let anybody in", err);
+    if (status != HW_OK)
+        return status;
     status = hw_env_read_text(env, path, HW_RULES_TEXT_MAX, &text, err);
     if (status == HW_OK) {
         status = hw_rules_decode((struct hw_slice){text.bytes, text.size}, rules, err);

@@ -113,10 +113,8 @@ static enum hw_status file_read(struct hw_env *env, const char *path, struct hw_
         *is_kept = false;
         return HW_OK;
     }
-    if ((stat.mode & 022) != 0)
-        return hw_fail(err, HW_EREADONLY, "%s: others may write it (mode %03o); chmod go-w it",
-                       path, (unsigned)(stat.mode & 0777));
-    return hw_env_read_text(env, path, HW_KNOWN_TEXT_MAX, out, err);
+    status = hw_env_check_ours(path, &stat, "", err);
+    return status == HW_OK ? hw_env_read_text(env, path, HW_KNOWN_TEXT_MAX, out, err) : status;
 }
 
 /* Others hold it for one write; who was stopped with it keeps nobody waiting for long. */

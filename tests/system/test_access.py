@@ -142,6 +142,12 @@ def file_that_is_wrong_is_refused(dir):
     error = run("serve", "--listen", "tcp://127.0.0.1:0", "--authorized-keys", "authorized_keys",
                 "app.db", code=1).stderr
     check("others may write it" in error and "chmod go-w" in error, error)
+    if os.geteuid() == 0:  # nobody else can give a file away
+        os.chmod("authorized_keys", 0o600)
+        os.chown("authorized_keys", 12345, -1)
+        error = run("serve", "--listen", "tcp://127.0.0.1:0", "--authorized-keys", "authorized_keys",
+                    "app.db", code=1).stderr
+        check("another user owns it" in error, error)
     error = run("serve", "--listen", "tcp://127.0.0.1:0", "--authorized-keys", "missing", "app.db",
                 code=1).stderr
     os.remove("authorized_keys")

@@ -186,6 +186,34 @@ static void file_that_grows_between_two_looks_is_read_whole(void **state)
         HW_EREFUSED, &f->err);
 }
 
+static enum hw_status stat_of_another_user(struct hw_env *env, const char *path,
+                                           struct hw_file_stat *out, struct hw_error *err)
+{
+    struct hw_env *posix = hw_env_posix();
+    enum hw_status status = posix->ops->stat(posix, path, out, err);
+
+    (void)env;
+    assert_false(out->is_foreign);
+    out->is_foreign = true;
+    return status;
+}
+
+static void file_of_another_user_lets_nobody_through(void **state)
+{
+    struct place *f = *state;
+    struct hw_env_ops ops = *f->env->ops;
+    struct hw_env foreign = {&ops};
+    struct hw_error unwritten;
+    char path[128];
+
+    known_path(f, path);
+    assert_ok(meet(f, path, "tcp://h:1", first));
+    ops.stat = stat_of_another_user;
+    assert_status(hw_known_check(&foreign, path, "tcp://h:1", first, false, &unwritten, &f->err),
+                  HW_EREADONLY, &f->err);
+    assert_non_null(strstr(f->err.message, "another user owns it"));
+}
+
 enum { RACERS = 5, SERVERS = 6 };
 
 /* Where the disk is slow one may find the lock taken for all of its time: it meets again. */
@@ -462,6 +490,7 @@ int main(int argc, char **argv)
         TEST(file_that_cannot_be_believed_lets_nobody_through),
         TEST(no_place_to_write_is_told_and_keeps_nobody_out),
         TEST(file_that_grows_between_two_looks_is_read_whole),
+        TEST(file_of_another_user_lets_nobody_through),
         TEST(processes_at_once_lose_nothing_and_agree),
         TEST(killed_writer_leaves_a_whole_file_that_others_go_on_with),
         cmocka_unit_test(failures_of_the_disk_forget_nobody),
