@@ -62,7 +62,6 @@ static void fork_register(void)
 
 static void fork_list_add(struct posix_file *file)
 {
-    (void)pthread_once(&fork_once, fork_register);
     hw_mutex_lock(&fork_mutex);
     file->close_on_fork = true;
     file->next_on_fork = closed_on_fork;
@@ -548,5 +547,8 @@ struct hw_env *hw_env_posix(void)
 {
     static struct hw_env env = {.ops = &posix_ops};
 
+    /* Before all others of this library: what is registered first prepares a fork last, and the
+     * layers above open files with their locks held. */
+    (void)pthread_once(&fork_once, fork_register);
     return &env;
 }

@@ -37,6 +37,49 @@ void hw_mutex_release(struct hw_mutex *mutex)
     (void)pthread_mutex_destroy(&mutex->mutex); /* fails only if it is locked: our own mistake */
 }
 
+/* A mutex and a condition without attributes: no call on them fails. */
+void hw_door_init(struct hw_door *door)
+{
+    *door = (struct hw_door)HW_DOOR_INIT;
+}
+
+void hw_door_enter(struct hw_door *door)
+{
+    (void)pthread_mutex_lock(&door->mutex);
+    while (door->is_shut)
+        (void)pthread_cond_wait(&door->moved, &door->mutex);
+    door->inside++;
+    (void)pthread_mutex_unlock(&door->mutex);
+}
+
+void hw_door_leave(struct hw_door *door)
+{
+    (void)pthread_mutex_lock(&door->mutex);
+    assert(door->inside > 0);
+    door->inside--;
+    (void)pthread_cond_broadcast(&door->moved);
+    (void)pthread_mutex_unlock(&door->mutex);
+}
+
+void hw_door_shut(struct hw_door *door)
+{
+    (void)pthread_mutex_lock(&door->mutex);
+    while (door->is_shut) /* by another thread */
+        (void)pthread_cond_wait(&door->moved, &door->mutex);
+    door->is_shut = true;
+    while (door->inside > 0)
+        (void)pthread_cond_wait(&door->moved, &door->mutex);
+    (void)pthread_mutex_unlock(&door->mutex);
+}
+
+void hw_door_open(struct hw_door *door)
+{
+    (void)pthread_mutex_lock(&door->mutex);
+    door->is_shut = false;
+    (void)pthread_cond_broadcast(&door->moved);
+    (void)pthread_mutex_unlock(&door->mutex);
+}
+
 struct start {
     void *(*main)(void *);
     void *ctx;

@@ -7,6 +7,7 @@
 #define HW_ENV_THREAD_H
 
 #include <pthread.h>
+#include <stdbool.h>
 
 #include "base/error.h"
 
@@ -23,6 +24,28 @@ void hw_mutex_init(struct hw_mutex *mutex);
 void hw_mutex_lock(struct hw_mutex *mutex);
 void hw_mutex_unlock(struct hw_mutex *mutex);
 void hw_mutex_release(struct hw_mutex *mutex);
+
+/*
+ * A door that many pass, each leaving it again, until somebody shuts it: that one waits until all
+ * have left, and keeps out who comes.  Not entered twice by one thread.
+ */
+struct hw_door {
+    pthread_mutex_t mutex; /* guards what follows */
+    pthread_cond_t moved;
+    unsigned inside;
+    bool is_shut;
+};
+
+#define HW_DOOR_INIT                                                                               \
+    {                                                                                              \
+        PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0, false                              \
+    }
+
+void hw_door_init(struct hw_door *door); /* in a child after a fork: nobody is inside */
+void hw_door_enter(struct hw_door *door);
+void hw_door_leave(struct hw_door *door);
+void hw_door_shut(struct hw_door *door); /* one at a time, others wait */
+void hw_door_open(struct hw_door *door);
 
 struct hw_thread {
     pthread_t thread;

@@ -299,6 +299,60 @@ static void thread_that_waits_for_a_lock_can_be_ended(void **state)
     place->ops->close(holder);
 }
 
+enum { DOOR_THREADS = 3, DOOR_ROUNDS = 2000, DOOR_SHUT = 200 };
+
+struct passage {
+    struct hw_door door;
+    atomic_uint inside, passed;
+};
+
+static void *pass(void *ctx)
+{
+    struct passage *p = ctx;
+
+    for (int i = 0; i < DOOR_ROUNDS; i++) {
+        hw_door_enter(&p->door);
+        atomic_fetch_add(&p->inside, 1);
+        atomic_fetch_sub(&p->inside, 1);
+        hw_door_leave(&p->door);
+    }
+    atomic_fetch_add(&p->passed, DOOR_ROUNDS);
+    return NULL;
+}
+
+static void *shut_and_look(void *ctx)
+{
+    struct passage *p = ctx;
+    intptr_t seen = 0;
+
+    for (int i = 0; i < DOOR_SHUT; i++) {
+        hw_door_shut(&p->door);
+        seen += atomic_fetch_add(&p->inside, 1) != 0; /* neither one who passes nor the other */
+        atomic_fetch_sub(&p->inside, 1);
+        hw_door_open(&p->door);
+    }
+    return (void *)seen;
+}
+
+static void nobody_is_inside_while_the_door_is_shut(void **state)
+{
+    struct passage p = {.door = HW_DOOR_INIT};
+    struct hw_thread threads[DOOR_THREADS];
+    pthread_t shuts;
+    void *seen = NULL;
+
+    (void)state;
+    for (int i = 0; i < DOOR_THREADS; i++)
+        assert_int_equal(hw_thread_start(&threads[i], pass, &p, NULL), HW_OK);
+    assert_int_equal(pthread_create(&shuts, NULL, shut_and_look, &p), 0);
+    assert_null(shut_and_look(&p));
+    assert_int_equal(pthread_join(shuts, &seen), 0);
+    assert_null(seen);
+    for (int i = 0; i < DOOR_THREADS; i++)
+        hw_thread_join(&threads[i]);
+    assert_int_equal(p.passed, DOOR_THREADS * DOOR_ROUNDS);
+}
+
 static void word_wakes_a_waiter_in_another_process(void **state)
 {
     struct place *place = *state;
@@ -407,6 +461,7 @@ int main(void)
         TEST(waiter_gets_the_lock_of_a_process_that_is_killed),
         TEST(lock_of_a_mapped_file_outlives_its_close),
         TEST(thread_that_waits_for_a_lock_can_be_ended),
+        TEST(nobody_is_inside_while_the_door_is_shut),
         TEST(word_wakes_a_waiter_in_another_process),
         TEST(wait_ends_with_its_timeout_or_if_the_word_differs),
         TEST(clock_identity_and_chance_answer),
