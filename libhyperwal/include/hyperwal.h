@@ -340,7 +340,10 @@ HYPERWAL_API int hyperwal_node_reload(hyperwal_node *node, char **error);
  */
 HYPERWAL_API int hyperwal_node_listen(hyperwal_node *node, const char *url, char **bound,
                                       char **error);
-/* Serve the log of SRC (local) under a name; stop. */
+/*
+ * Serve the log of SRC (local) under a name; stop.  A database whose log lies beside it is written
+ * by those with the right, too; this process may have it open itself.
+ */
 HYPERWAL_API int hyperwal_node_serve(hyperwal_node *node, const char *name, const char *src,
                                      char **error);
 HYPERWAL_API void hyperwal_node_unserve(hyperwal_node *node, const char *name);

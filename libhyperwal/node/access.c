@@ -380,6 +380,45 @@ enum hw_status hw_hub_authorize(struct hw_hub *hub, const char *path, struct hw_
     return status;
 }
 
+/* Watches of the old file stay: when they ring, the new one is looked at in vain. */
+static enum hw_status authorize_instead(struct hw_hub *hub, const char *path, struct hw_error *err)
+{
+    struct hub_access *access = &hub->access;
+    struct hw_rules rules;
+    struct hw_file_stat stat;
+    bool is_there;
+    char *copy = NULL;
+    enum hw_status status = file_read(hub->env, path, &rules, &stat, &is_there, err);
+
+    if (status == HW_OK && !is_there)
+        status = hw_fail(err, HW_ENOTFOUND, "%s: there is no such file", path);
+    hw_rules_release(&rules);
+    if (status == HW_OK) {
+        copy = hw_strdup(path);
+        if (copy == NULL)
+            status = hw_fail(err, HW_ENOMEM, "no memory for the path of the rules");
+    }
+    if (status != HW_OK)
+        return status;
+    hw_free(access->path);
+    access->path = copy;
+    access->is_there = access->has_watch = access->has_dir_watch = false;
+    access->has_rules = true;
+    hw_rules_release(&access->filed);
+    return file_load(hub, err);
+}
+
+enum hw_status hw_hub_authorize_instead(struct hw_hub *hub, const char *path, struct hw_error *err)
+{
+    enum hw_status status = hub_enter(hub, err);
+
+    if (status != HW_OK)
+        return status;
+    status = authorize_instead(hub, path, err);
+    hub_leave(hub);
+    return status;
+}
+
 enum hw_status hw_hub_reload_access(struct hw_hub *hub, struct hw_error *err)
 {
     enum hw_status status = hub_enter(hub, err);

@@ -645,6 +645,7 @@ static void cache_forked(void)
 {
     hw_mutex_init(&registry);
     caches = NULL;
+    hw_hub_process_forked();
 }
 
 const struct hw_vfs_remotes *hw_cache_remotes(void)

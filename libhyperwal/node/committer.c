@@ -14,7 +14,8 @@
 
 enum {
     NS_PER_MS = 1000000,
-    BUSY_MS = 2000,    /* for SQLite's lock */
+    BUSY_MS = 2000,    /* for SQLite's lock ... */
+    PAUSE_MAX_MS = 10, /* ... looked at so often */
     BEHIND_MS = 5000,  /* for the log to have what was committed before */
     LOGGED_MS = 10000, /* for the log to have the transaction */
     HOLD_MS = 250,     /* that local writers are kept out for one who is late again and again */
@@ -29,6 +30,7 @@ struct hw_committer {
     char *vfs, *path, *dir, *uri; /* owned */
     struct hw_thread thread;
     _Atomic uint32_t word; /* counts what there is to look at; the thread sleeps on it */
+    atomic_bool is_hurried;
 
     struct hw_mutex mutex; /* guards the next three */
     struct hw_job *todo, *done;
@@ -36,7 +38,9 @@ struct hw_committer {
 
     /* The thread's. */
     sqlite3 *db;
-    bool is_held;
+    unsigned depth; /* how often it entered SQLite as a guest */
+    uint64_t busy_since_ns;
+    bool is_held; /* counts in `depth` */
     uint64_t held_until_ns;
     struct hw_vfs_head head; /* if held */
     struct hw_core *core;    /* the log, for reading */
@@ -92,48 +96,106 @@ static void add_escaped(struct hw_buffer *out, const char *text)
     }
 }
 
+/* Is it where the log lies that nobody gave a directory? */
+static bool is_beside(const char *path, const char *dir)
+{
+    size_t size = strlen(path);
+
+    return strncmp(dir, path, size) == 0 && strcmp(dir + size, "-hyper") == 0;
+}
+
 static char *uri_of(const char *path, const char *dir)
 {
     struct hw_buffer uri = {0};
 
     hw_buffer_add(&uri, "file:", 5);
     add_escaped(&uri, path);
-    hw_buffer_add(&uri, "?log=", 5);
-    add_escaped(&uri, dir);
+    if (!is_beside(path, dir)) {
+        hw_buffer_add(&uri, "?log=", 5);
+        add_escaped(&uri, dir);
+    }
     hw_buffer_add_u8(&uri, 0);
     if (uri.failed)
         hw_buffer_release(&uri);
     return (char *)uri.bytes;
 }
 
+static uint32_t *word_of(struct hw_committer *c)
+{
+    return (uint32_t *)(uintptr_t)&c->word; /* as the system's calls want it */
+}
+
+static void enter(struct hw_committer *c)
+{
+    if (c->depth++ == 0)
+        hw_vfs_guest_enter();
+}
+
+static void leave(struct hw_committer *c)
+{
+    if (--c->depth == 0)
+        hw_vfs_guest_leave();
+}
+
+/* SQLite's busy handler: it has no lock then that a forked child could miss. */
+static int wait_for_lock(void *ctx, int count)
+{
+    struct hw_committer *c = ctx;
+    uint64_t now = c->env->ops->monotonic_ns(c->env);
+    uint32_t seen = atomic_load(&c->word);
+
+    if (count == 0)
+        c->busy_since_ns = now;
+    if (atomic_load(&c->is_hurried) || now - c->busy_since_ns >= (uint64_t)BUSY_MS * NS_PER_MS)
+        return 0;
+    hw_vfs_guest_leave();
+    c->env->ops->wait_word(c->env, word_of(c), seen,
+                           (uint64_t)(count < PAUSE_MAX_MS ? count + 1 : PAUSE_MAX_MS) * NS_PER_MS);
+    hw_vfs_guest_enter();
+    return 1;
+}
+
+static void let_go(struct hw_committer *c)
+{
+    if (!c->is_held)
+        return;
+    hw_vfs_let_go(c->db);
+    c->is_held = false;
+    leave(c);
+}
+
 static void database_close(struct hw_committer *c)
 {
-    if (c->is_held)
-        hw_vfs_let_go(c->db);
-    c->is_held = false;
+    enter(c);
+    let_go(c);
     (void)sqlite3_close(c->db); /* it has no statements: cannot be busy */
     c->db = NULL;
+    leave(c);
 }
 
 /* A connection that has read: SQLite has recovered the WAL, and capture knows it. */
 static enum hw_status database_open(struct hw_committer *c, struct hw_error *err)
 {
     int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_PRIVATECACHE | SQLITE_OPEN_URI;
+    enum hw_status status = HW_OK;
     int code;
 
     if (c->db != NULL)
         return HW_OK;
-    code = sqlite3_open_v2(c->uri, &c->db, flags, c->vfs);
+    enter(c);
+    code = hw_vfs_guest_open(c->uri, &c->db, flags, c->vfs);
     if (code == SQLITE_OK)
-        code = sqlite3_busy_timeout(c->db, BUSY_MS);
+        code = sqlite3_busy_handler(c->db, wait_for_lock, c);
     if (code == SQLITE_OK)
         code = sqlite3_exec(c->db, "SELECT count(*) FROM sqlite_schema", NULL, NULL, NULL);
-    if (code == SQLITE_OK)
-        return HW_OK;
-    hw_fail(err, code == SQLITE_BUSY ? HW_EBUSY : HW_EIO, "the database cannot be opened: %s",
-            c->db == NULL ? sqlite3_errstr(code) : sqlite3_errmsg(c->db));
-    database_close(c);
-    return code == SQLITE_BUSY ? HW_EBUSY : HW_EIO;
+    if (code != SQLITE_OK) {
+        status = hw_fail(err, code == SQLITE_BUSY ? HW_EBUSY : HW_EIO,
+                         "the database cannot be opened: %s",
+                         c->db == NULL ? sqlite3_errstr(code) : sqlite3_errmsg(c->db));
+        database_close(c);
+    }
+    leave(c);
+    return status;
 }
 
 static enum hw_status hold(struct hw_committer *c, struct hw_error *err)
@@ -142,16 +204,12 @@ static enum hw_status hold(struct hw_committer *c, struct hw_error *err)
 
     if (status != HW_OK || c->is_held)
         return status;
+    enter(c);
     status = hw_vfs_hold(c->db, BEHIND_MS, &c->head, err);
     c->is_held = status == HW_OK;
+    if (!c->is_held)
+        leave(c);
     return status;
-}
-
-static void let_go(struct hw_committer *c)
-{
-    if (c->is_held)
-        hw_vfs_let_go(c->db);
-    c->is_held = false;
 }
 
 /* As SQLite does it after a commit; what cannot be done is done after the next one. */
@@ -165,8 +223,11 @@ static void checkpoint(struct hw_committer *c)
         capture == NULL)
         return;
     hw_capture_place(capture, &now);
-    if (now.wal_frames >= CHECKPOINT_FRAMES)
-        (void)sqlite3_wal_checkpoint_v2(c->db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+    if (now.wal_frames < CHECKPOINT_FRAMES)
+        return;
+    enter(c);
+    (void)sqlite3_wal_checkpoint_v2(c->db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+    leave(c);
 }
 
 /* -------------------------------------------------------------------------------- the log */
@@ -364,11 +425,6 @@ static void put_done(struct hw_committer *c, struct hw_job *job)
     hw_bell_ring(c->bell);
 }
 
-static uint32_t *word_of(struct hw_committer *c)
-{
-    return (uint32_t *)(uintptr_t)&c->word; /* as the system's calls want it */
-}
-
 /* Nothing to do: until a job comes, a hold ends, or the connection was idle for long. */
 static void rest(struct hw_committer *c, uint32_t seen)
 {
@@ -467,6 +523,12 @@ static void wake(struct hw_committer *c)
 {
     atomic_fetch_add(&c->word, 1);
     c->env->ops->wake_word(c->env, word_of(c));
+}
+
+void hw_committer_hurry(struct hw_committer *c)
+{
+    atomic_store(&c->is_hurried, true);
+    wake(c);
 }
 
 void hw_committer_stop(struct hw_committer *c)

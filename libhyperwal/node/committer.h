@@ -4,7 +4,8 @@
  *     hub's loop ──job──▶ todo ──▶ thread: SQLite, WAL, log ──▶ done ──ring──▶ hub's loop
  *
  * It may wait for locks and disks, so it is not the hub's.  It has a connection of its own, opened
- * with the first job and closed when nothing came for a while.
+ * with the first job and closed when nothing came for a while: a guest (vfs/vfs.h), as the process
+ * may be that of an application which has the database open itself.
  *
  * Threads: all functions from the hub's, with its mutex; the thread never takes that one.
  */
@@ -61,6 +62,8 @@ enum hw_status hw_committer_start(struct hw_env *env, struct hw_bell *bell, cons
                                   struct hw_error *err) HW_MUST_CHECK;
 /* Waits for the job under way; what was not begun is dropped.  NULL does nothing. */
 void hw_committer_stop(struct hw_committer *committer);
+/* From now on it does not wait for those who have the database locked. */
+void hw_committer_hurry(struct hw_committer *committer);
 void hw_committer_do(struct hw_committer *committer, struct hw_job *job); /* moved */
 /* A job that is done, the caller's now; NULL: none. */
 struct hw_job *hw_committer_done(struct hw_committer *committer);

@@ -103,6 +103,12 @@ enum hw_status hw_hub_set_rules(struct hw_hub *hub, struct hw_slice text,
  */
 enum hw_status hw_hub_authorize(struct hw_hub *hub, const char *path,
                                 struct hw_error *err) HW_MUST_CHECK;
+/*
+ * Rules from this file in place of those of the file that there was, which is not looked at any
+ * more.  HW_ENOTFOUND: there is no such file; what else is wrong, as above; then all is as before.
+ */
+enum hw_status hw_hub_authorize_instead(struct hw_hub *hub, const char *path,
+                                        struct hw_error *err) HW_MUST_CHECK;
 /* HW_OK: it was read; else why it was not, and all is as before. */
 enum hw_status hw_hub_reload_access(struct hw_hub *hub, struct hw_error *err) HW_MUST_CHECK;
 /* What may this identity do with `name`?  Bits of node/rules.h. */
@@ -128,6 +134,12 @@ void hw_hub_unserve(struct hw_hub *hub, const char *name); /* links are closed *
  */
 enum hw_status hw_hub_take_writes(struct hw_hub *hub, const char *name, const char *path,
                                   const char *vfs, struct hw_error *err) HW_MUST_CHECK;
+
+/*
+ * True: nobody writes it from afar until it is said otherwise; what had come is committed and
+ * answered when this returns, and the committer's connection closed.  Not in the hub's thread.
+ */
+void hw_hub_rest_writes(struct hw_hub *hub, const char *name, bool rests);
 
 /* ------------------------------------------------------------------------------ creation */
 
@@ -315,5 +327,6 @@ const struct hw_vfs_listener *hw_hub_listener(void);
 /* The hub of that node, for whoever else needs one; given back with hw_hub_give_back(). */
 enum hw_status hw_hub_borrow(struct hw_hub **out, struct hw_error *err) HW_MUST_CHECK;
 void hw_hub_give_back(struct hw_hub *hub);
+void hw_hub_process_forked(void); /* in a child: that node is the parent's */
 
 #endif

@@ -16,6 +16,7 @@ struct listened {
 struct handle {
     struct hw_hub *hub; /* whose; a forked child makes its own */
     char *name;         /* owned */
+    bool has_access;
     char address[HW_URL_MAX];
 };
 
@@ -26,6 +27,8 @@ static struct {
     uint32_t process_id;
     unsigned uses;
     struct listened *listened;
+    char *access;       /* owned; the file that says who may do what; NULL: the user's */
+    unsigned accessing; /* handles that asked for that */
 } node = {.mutex = HW_MUTEX_INIT};
 
 static void node_forget(void)
@@ -36,8 +39,10 @@ static void node_forget(void)
         node.listened = l->next;
         hw_free(l);
     }
+    hw_free(node.access);
+    node.access = NULL;
     node.hub = NULL;
-    node.uses = 0;
+    node.uses = node.accessing = 0;
 }
 
 static enum hw_status node_open(struct hw_env *env, struct hw_error *err)
@@ -58,6 +63,12 @@ static enum hw_status node_open(struct hw_env *env, struct hw_error *err)
     }
     node.process_id = env->ops->process_id(env);
     return status;
+}
+
+/* Who held it is not in the child; the rest is forgotten when it is needed. */
+void hw_hub_process_forked(void)
+{
+    hw_mutex_init(&node.mutex);
 }
 
 static void node_close_unused(void)
@@ -100,29 +111,76 @@ static enum hw_status node_listen(const char *url, const char **bound, struct hw
     return HW_OK;
 }
 
-static enum hw_status start(const char *url, const char *name, const char *dir, void **out,
+/*
+ * Who may do what says this file from now on, for all that the process serves: they share their
+ * listeners, and names in it tell them apart.  It stays when those who asked for it are gone, so
+ * that nobody gets in who could not.
+ */
+static enum hw_status node_authorize(const char *access, struct hw_error *err)
+{
+    char *copy;
+    enum hw_status status;
+
+    if (access == NULL || (node.access != NULL && strcmp(node.access, access) == 0))
+        return HW_OK;
+    if (node.accessing > 0)
+        return hw_fail(err, HW_EMISUSE,
+                       "access: '%s', but this process serves with '%s': one file for all of it",
+                       access, node.access);
+    copy = hw_strdup(access);
+    if (copy == NULL)
+        return hw_fail(err, HW_ENOMEM, "no memory for the path of the rules");
+    status = hw_hub_authorize_instead(node.hub, access, err);
+    if (status != HW_OK) {
+        hw_free(copy);
+        return hw_prefix(err, status, "access");
+    }
+    hw_free(node.access);
+    node.access = copy;
+    return HW_OK;
+}
+
+static enum hw_status serve(const struct hw_vfs_served *served, struct handle *handle,
                             struct hw_error *err)
 {
-    struct handle *handle = hw_zalloc(sizeof(*handle)); /* owned */
     const char *bound = NULL;
+    enum hw_status status = node_authorize(served->access, err);
+
+    if (status == HW_OK)
+        status = node_listen(served->url, &bound, err);
+    if (status == HW_OK)
+        status = hw_hub_serve(node.hub, served->name, served->dir, err);
+    if (status == HW_OK && served->access != NULL) {
+        status = hw_hub_take_writes(node.hub, served->name, served->path, served->vfs, err);
+        if (status != HW_OK)
+            hw_hub_unserve(node.hub, served->name);
+    }
+    if (status != HW_OK)
+        return status;
+    handle->hub = node.hub;
+    handle->has_access = served->access != NULL;
+    hw_address_format(bound, served->name, handle->address);
+    return HW_OK;
+}
+
+static enum hw_status start(const struct hw_vfs_served *served, void **out, struct hw_error *err)
+{
+    struct handle *handle = hw_zalloc(sizeof(*handle)); /* owned */
     enum hw_status status;
 
     if (handle != NULL)
-        handle->name = hw_strdup(name);
+        handle->name = hw_strdup(served->name);
     if (handle == NULL || handle->name == NULL) {
         hw_free(handle);
-        return hw_fail(err, HW_ENOMEM, "%s: no memory to serve %s", url, name);
+        return hw_fail(err, HW_ENOMEM, "%s: no memory to serve %s", served->url, served->name);
     }
     hw_mutex_lock(&node.mutex);
     status = node_open(hw_env_posix(), err);
     if (status == HW_OK)
-        status = node_listen(url, &bound, err);
-    if (status == HW_OK)
-        status = hw_hub_serve(node.hub, name, dir, err);
+        status = serve(served, handle, err);
     if (status == HW_OK) {
-        handle->hub = node.hub;
-        hw_address_format(bound, name, handle->address);
         node.uses++;
+        node.accessing += handle->has_access;
         *out = handle;
     } else {
         node_close_unused();
@@ -133,6 +191,14 @@ static enum hw_status start(const char *url, const char *name, const char *dir, 
         hw_free(handle);
     }
     return status;
+}
+
+/* The node is there as long as the handle; in a forked child it does nothing. */
+static void rest(void *ctx, bool rests)
+{
+    const struct handle *handle = ctx;
+
+    hw_hub_rest_writes(handle->hub, handle->name, rests);
 }
 
 static void stop(void *ctx)
@@ -146,6 +212,7 @@ static void stop(void *ctx)
     if (handle->hub == node.hub && node.process_id == env->ops->process_id(env)) {
         hw_hub_unserve(node.hub, handle->name);
         node.uses--;
+        node.accessing -= handle->has_access;
         node_close_unused();
     }
     hw_mutex_unlock(&node.mutex);
@@ -189,7 +256,12 @@ static const char *address(const void *handle)
 const struct hw_vfs_listener *hw_hub_listener(void)
 {
     static const struct hw_vfs_listener listener = {
-        .start = start, .stop = stop, .address = address};
+        .start = start,
+        .rest = rest,
+        .stop = stop,
+        .address = address,
+        .forked = hw_hub_process_forked,
+    };
 
     return &listener;
 }

@@ -41,8 +41,10 @@ struct hub_writes {
     bool is_raising;   /* a job that raises the limit of fences is under way ... */
     uint64_t raise_ns; /* ... and none is begun before */
     struct upload upload;
-    unsigned jobs;    /* that the committer has */
-    uint64_t used_ns; /* when somebody last wrote, or asked to */
+    unsigned jobs;          /* that the committer has */
+    uint64_t used_ns;       /* when somebody last wrote, or asked to */
+    bool is_resting;        /* the application closes the database: nobody writes */
+    _Atomic uint32_t ended; /* counts jobs that are done; who puts off the writers sleeps on it */
 };
 
 /* ---------------------------------------------------------------------------- what is said */
@@ -116,6 +118,8 @@ static void settle(struct hub_writes *w)
 {
     uint64_t deadline_ns;
 
+    if (w->is_resting)
+        return;
     tell_events(w);
     if (!w->is_raising && hub_now(w->log->hub) >= w->raise_ns &&
         hw_lease_wants_limit(&w->lease, FENCES_RESERVE)) {
@@ -151,6 +155,17 @@ static void upload_end(struct hub_writes *w, enum hw_write_status status, const 
         hw_lease_revoke(&w->lease, w->lease.fence, hub_now(w->log->hub));
     hw_job_free(job);
     settle(w);
+}
+
+/* Its sender may try again. */
+static void upload_drop(struct hub_writes *w, const char *why)
+{
+    struct hub_link *sender =
+        w->upload.job != NULL ? link_of_client(w->log, w->upload.job->client) : NULL;
+
+    if (sender != NULL)
+        sender->is_committing = false;
+    upload_end(w, HW_WRITE_LOST, why);
 }
 
 static bool upload_is_late(const struct hub_writes *w, uint64_t now)
@@ -314,13 +329,8 @@ static void question_asked(struct hub_writes *w, struct hub_link *link,
         return;
     }
     /* A commit with this fence that is still on its way must not come after the answer. */
-    if (w->upload.job != NULL && hw_origin_fence(&w->upload.job->message.id) == fence) {
-        struct hub_link *sender = link_of_client(w->log, w->upload.job->client);
-
-        if (sender != NULL)
-            sender->is_committing = false;
-        upload_end(w, HW_WRITE_LOST, "somebody asked what became of it");
-    }
+    if (w->upload.job != NULL && hw_origin_fence(&w->upload.job->message.id) == fence)
+        upload_drop(w, "somebody asked what became of it");
     hw_lease_revoke(&w->lease, fence, hub_now(w->log->hub));
     job->kind = HW_JOB_QUESTION;
     job->client = link->write_client;
@@ -349,8 +359,32 @@ static enum hw_write_status may_write(struct hub_link *link, const char **why)
     *why = "this identity may not write this database";
     if (link->conn->is_outgoing || (access_rights_to_log(link->log, key) & HW_RIGHT_WRITE) == 0)
         return HW_WRITE_REFUSED;
-    *why = "this server has a copy of the log, and not the database";
-    return link->log->writes == NULL ? HW_WRITE_NOWHERE : HW_WRITE_OK;
+    if (link->log->writes != NULL)
+        return HW_WRITE_OK;
+    *why = hw_core_is_mirror(link->log->core)
+               ? "this server has a copy of the log, and not the database"
+               : "who serves this database takes no writes (beside listen=URL, access=FILE lets "
+                 "those write who may)";
+    return HW_WRITE_NOWHERE;
+}
+
+/* Why not just now. */
+static enum hw_write_status is_put_off(const struct hub_writes *w, enum hw_write_type type,
+                                       const char **why)
+{
+    if (!w->is_resting)
+        return HW_WRITE_OK;
+    *why = "the application that has the database closes it";
+    switch ((int)type) {
+    case HW_WRITE_COMMIT:
+        return HW_WRITE_LOST;
+    case HW_WRITE_QUESTION:
+        return HW_WRITE_UNKNOWN;
+    case HW_WRITE_RELEASE:
+        return HW_WRITE_OK;
+    default:
+        return HW_WRITE_BUSY;
+    }
 }
 
 static void log_refusal(struct hub_link *link, const char *why)
@@ -377,9 +411,9 @@ static void refuse(struct hub_link *link, const struct hw_write_message *m,
                    enum hw_write_status status, const char *why)
 {
     if (m->type == HW_WRITE_LEASE) {
-        if (!link->is_refusal_told)
+        if (!link->is_refusal_told && status != HW_WRITE_BUSY)
             log_refusal(link, why);
-        link->is_refusal_told = true;
+        link->is_refusal_told = link->is_refusal_told || status != HW_WRITE_BUSY;
         say_no(link, HW_WRITE_LEASED, m->request, status, why);
     } else if (m->type == HW_WRITE_COMMIT) {
         link->last_commit = m->request;
@@ -399,7 +433,9 @@ enum hw_status writes_message(struct hub_link *link, const struct hw_write_messa
 
     if (status == HW_WRITE_REFUSED && w != NULL && link->write_client != 0)
         writes_unlinked(link); /* the right is gone, and the lease with it */
-    if (status == HW_WRITE_OK && writes_begin(w, &no) != HW_OK) {
+    if (status == HW_WRITE_OK)
+        status = is_put_off(w, m->type, &why);
+    if (status == HW_WRITE_OK && !w->is_resting && writes_begin(w, &no) != HW_OK) {
         status = HW_WRITE_FAILED;
         why = no.message;
     }
@@ -474,14 +510,10 @@ void writes_work(struct hub_log *log, uint64_t now)
         w->jobs--;
         w->used_ns = now;
         job_done(w, job);
+        hub_wake(log->hub, &w->ended);
     }
-    if (upload_is_late(w, now)) {
-        struct hub_link *link = link_of_client(log, w->upload.job->client);
-
-        if (link != NULL)
-            link->is_committing = false;
-        upload_end(w, HW_WRITE_LOST, "its parts came too slowly");
-    }
+    if (upload_is_late(w, now))
+        upload_drop(w, "its parts came too slowly");
     hw_lease_tick(&w->lease, now);
     settle(w);
     rest(w, now);
@@ -491,7 +523,7 @@ void writes_rouse(struct hub_log *log)
 {
     struct hw_job *job;
 
-    if (log->writes == NULL || writes_begin(log->writes, NULL) != HW_OK)
+    if (log->writes == NULL || log->writes->is_resting || writes_begin(log->writes, NULL) != HW_OK)
         return;
     job = hw_zalloc(sizeof(*job));
     if (job == NULL)
@@ -548,4 +580,42 @@ enum hw_status hw_hub_take_writes(struct hw_hub *hub, const char *name, const ch
     status = allow(hub, name, path, vfs, err);
     hub_leave(hub);
     return status;
+}
+
+/* What the committer has is brought to its end, and answered; *out is the caller's to stop. */
+static void put_off(struct hub_writes *w, struct hw_committer **out)
+{
+    struct hw_hub *hub = w->log->hub;
+
+    upload_drop(w, "the application that has the database closes it");
+    if (w->committer != NULL)
+        hw_committer_hurry(w->committer);
+    while (w->jobs > 0) {
+        uint32_t seen = atomic_load(&w->ended);
+
+        hub_sleep(hub, &w->ended, seen, UINT64_MAX);
+    }
+    *out = w->committer;
+    w->committer = NULL;
+}
+
+void hw_hub_rest_writes(struct hw_hub *hub, const char *name, bool rests)
+{
+    struct hw_slice wanted = {(const uint8_t *)name, strlen(name)};
+    struct hw_committer *committer = NULL;
+    struct hub_log *log;
+
+    if (hub_enter(hub, NULL) != HW_OK)
+        return;
+    log = log_find_name(hub, wanted);
+    if (log != NULL && log->writes != NULL && log->writes->is_resting != rests) {
+        log->writes->is_resting = rests;
+        log->writes->used_ns = hub_now(hub);
+        if (rests)
+            put_off(log->writes, &committer);
+        else if (writes_begin(log->writes, NULL) == HW_OK) /* else the next who asks begins */
+            settle(log->writes);
+    }
+    hub_leave(hub);
+    hw_committer_stop(committer); /* outside: it closes its connection, and others are served */
 }

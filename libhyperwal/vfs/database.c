@@ -24,12 +24,14 @@ unsigned hw_shim_generation(void)
 
 static void before_fork(void)
 {
+    hw_shim_guest_prepare_fork(); /* first: a guest may want the mutex before it is out */
     hw_mutex_lock(&mutex);
 }
 
 static void after_fork_in_parent(void)
 {
     hw_mutex_unlock(&mutex);
+    hw_shim_guest_forked(false);
 }
 
 /* The child must not hold its parent's claims, and its parent's databases are none of its own. */
@@ -43,6 +45,7 @@ static void after_fork_in_child(void)
     }
     databases = NULL; /* what they hold is lost to the child, and so are its connections */
     hw_mutex_unlock(&mutex);
+    hw_shim_guest_forked(true);
     hw_shim_listen_forked(); /* a fork does not wait for a network */
     hw_vfs_lazy_forked();
     if (remotes != NULL)
@@ -183,9 +186,10 @@ static struct hw_shim_database *find(const struct hw_shim *shim, const char *pat
     return NULL;
 }
 
-enum hw_status hw_shim_database_open(struct hw_shim *shim, const char *path,
-                                     struct hw_shim_database **out, struct hw_error *err)
+enum hw_status hw_shim_database_open(struct hw_shim_file *file, const char *path,
+                                     struct hw_error *err)
 {
+    struct hw_shim *shim = file->shim;
     struct hw_shim_database *database;
     enum hw_status status = HW_OK;
 
@@ -214,7 +218,8 @@ enum hw_status hw_shim_database_open(struct hw_shim *shim, const char *path,
         databases = database;
     }
     database->references++;
-    *out = database;
+    database->guests += file->is_guest;
+    file->database = database;
 done:
     hw_mutex_unlock(&mutex);
     return status;
@@ -354,26 +359,76 @@ void hw_shim_database_add_listen(struct hw_shim_database *database, struct hw_sh
     hw_mutex_unlock(&mutex);
 }
 
-/* The last connection closes: nobody is served any more, unless somebody opens just now. */
-static void stop_listening(struct hw_shim_database *database)
+/* Does this thread close the application's last connection?  With the mutex. */
+static bool is_applications_last(const struct hw_shim_database *database)
 {
-    struct hw_shim_listen *listens = NULL;
+    return database->references - database->guests == 1;
+}
+
+/*
+ * The application's last connection closes: nobody writes from afar any more, and when the capture
+ * is closed nobody is served, unless somebody opens just now.
+ */
+static void rest_listening(struct hw_shim_database *database)
+{
+    bool is_last;
 
     hw_shim_listen_lock();
     hw_mutex_lock(&mutex);
-    if (database->references == 1) {
+    is_last = is_applications_last(database);
+    hw_mutex_unlock(&mutex);
+    if (is_last)
+        hw_shim_listen_rest(database, true);
+    hw_shim_listen_unlock();
+}
+
+static void stop_listening(struct hw_shim_database *database)
+{
+    struct hw_shim_listen *listens = NULL;
+    bool is_last;
+
+    hw_shim_listen_lock();
+    hw_mutex_lock(&mutex);
+    is_last = is_applications_last(database);
+    if (is_last) {
         listens = database->listens;
         database->listens = NULL;
     }
     hw_mutex_unlock(&mutex);
+    if (!is_last)
+        hw_shim_listen_rest(database, false);
     hw_shim_listen_stop(database->shim, listens);
     hw_shim_listen_unlock();
+}
+
+/* The last one of all stays in the list while it closes.  Called, and returns, with the mutex. */
+static void close_capture(struct hw_shim_database *database)
+{
+    struct hw_capture *capture = database->capture;
+
+    if (capture == NULL || database->references != 1)
+        return;
+    database->capture = NULL;
+    hw_mutex_unlock(&mutex);
+    hw_capture_close(capture); /* followers get the end of the log if they are quick */
+    hw_mutex_lock(&mutex);
+}
+
+static void forget(struct hw_shim_database *database)
+{
+    struct hw_shim_database **link = &databases;
+
+    while (*link != database)
+        link = &(*link)->next;
+    *link = database->next;
+    unclaim(database);
+    hw_free(database->path);
+    hw_free(database);
 }
 
 void hw_shim_database_leave(struct hw_shim_file *file)
 {
     struct hw_shim_database *database = file->database;
-    struct hw_shim_database **link;
 
     if (database == NULL || file->generation != hw_shim_generation())
         return; /* after a fork the list is not the one that this file is in */
@@ -384,24 +439,21 @@ void hw_shim_database_leave(struct hw_shim_file *file)
             break;
         }
     }
-    /* The last one stays in the list while it closes, so that whoever opens meanwhile finds the
-     * claim; and should that one be gone again before, its capture is closed here as well. */
-    while (database->references == 1 && (database->capture != NULL || database->listens != NULL)) {
-        struct hw_capture *capture = database->capture;
-
-        database->capture = NULL;
+    /* Whoever opens meanwhile finds the claim; and should that one be gone again before, what it
+     * made is closed here as well. */
+    while (!file->is_guest && is_applications_last(database) && database->listens != NULL) {
         hw_mutex_unlock(&mutex);
-        hw_capture_close(capture); /* followers get the end of the log if they are quick */
+        rest_listening(database); /* guests of ours close: they must not be the last */
+        hw_mutex_lock(&mutex);
+        close_capture(database);
+        hw_mutex_unlock(&mutex);
         stop_listening(database);
         hw_mutex_lock(&mutex);
     }
-    if (--database->references == 0) {
-        for (link = &databases; *link != database; link = &(*link)->next)
-            ;
-        *link = database->next;
-        unclaim(database);
-        hw_free(database->path);
-        hw_free(database);
-    }
+    while (database->references == 1 && database->capture != NULL)
+        close_capture(database);
+    database->guests -= file->is_guest;
+    if (--database->references == 0)
+        forget(database);
     hw_mutex_unlock(&mutex);
 }

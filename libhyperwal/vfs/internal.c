@@ -50,7 +50,7 @@ static enum hw_status open_internal(const char *path, const char *vfs, const cha
 {
     sqlite3 *db = NULL;
     enum hw_status status;
-    int code = sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_PRIVATECACHE, vfs);
+    int code = hw_vfs_guest_open(path, &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_PRIVATECACHE, vfs);
 
     if (code == SQLITE_OK)
         code = sqlite3_busy_timeout(db, BUSY_TIMEOUT_MS);

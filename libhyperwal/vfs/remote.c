@@ -131,7 +131,7 @@ static enum hw_status open_files(struct hw_shim_file *file, struct hw_error *err
     hw_free(wal);
     if (file->cache_name == NULL)
         return hw_fail(err, HW_ENOMEM, "no memory to open it");
-    status = hw_shim_database_open(shim, path, &file->database, err);
+    status = hw_shim_database_open(file, path, err);
     if (status != HW_OK)
         return status;
     code = vfs->xOpen(vfs, file->cache_name, file->below,

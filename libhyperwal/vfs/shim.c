@@ -145,7 +145,7 @@ static enum hw_status take_role(struct hw_shim_file *file, const struct hw_uri *
                        file->shim->base->zName);
     status = hw_shim_database_capture(file->database, uri, err);
     if (status == HW_OK && uri->listen != NULL)
-        status = hw_shim_listen(file->database, uri->listen, err);
+        status = hw_shim_listen(file->database, uri, err);
     if (status != HW_OK)
         return status;
     file->role = HW_SHIM_PRIMARY;
@@ -184,7 +184,7 @@ static int open_main(struct hw_shim *shim, const char *name, struct hw_shim_file
     if (status == HW_OK && uri.past)
         return hw_past_file_open(shim, name, &uri, NULL, &file->file, out_flags);
     if (status == HW_OK)
-        status = hw_shim_database_open(shim, name, &file->database, &error);
+        status = hw_shim_database_open(file, name, &error);
     if (status != HW_OK)
         goto failed;
     code = shim->base->xOpen(shim->base, name, file->below, flags, &got_flags);
@@ -247,6 +247,7 @@ static int shim_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *sqlite_fi
     file->shim = shim;
     file->path = name;
     file->generation = hw_shim_generation();
+    file->is_guest = hw_shim_opens_guest();
     file->shared_cache = (flags & SQLITE_OPEN_SHAREDCACHE) != 0;
     file->below = (sqlite3_file *)(file + 1);
     if (main != NULL && main->cache != NULL)

@@ -47,7 +47,8 @@ struct hw_shim_database {
     struct hw_shim_file *files;    /* those of role PRIMARY; borrowed */
     struct hw_shim *shim;
     char *path;                 /* as the base VFS made it; owned */
-    unsigned references;        /* files that hold it */
+    unsigned references;        /* files that hold it ... */
+    unsigned guests;            /* ... and those of them that are not the application's */
     struct hw_file *claim;      /* locked: no other copy of SQLite in this process has the file */
     char *claim_path;           /* owned */
     struct hw_capture *capture; /* one reference; NULL while there is none */
@@ -74,6 +75,7 @@ struct hw_shim_file {
     enum hw_shim_role role;
     unsigned generation; /* of the process: a child after fork has another one */
     bool fork_told;      /* the log line about that is out */
+    bool is_guest;       /* a connection of ours: hw_vfs_guest_open() */
 
     /* Locks that this connection holds. */
     int lock;               /* SQLITE_LOCK_... of the database file */
@@ -143,11 +145,10 @@ bool hw_shim_is_forked(struct hw_shim_file *file);
 
 unsigned hw_shim_generation(void); /* changes in a child after fork */
 /*
- * The database `path` of this process, made if it is not in the list.  HW_EBUSY: another copy of
+ * file->database becomes that of `path`, made if it is not in the list.  HW_EBUSY: another copy of
  * SQLite in this process has it open.
  */
-enum hw_status hw_shim_database_open(struct hw_shim *shim, const char *path,
-                                     struct hw_shim_database **out,
+enum hw_status hw_shim_database_open(struct hw_shim_file *file, const char *path,
                                      struct hw_error *err) HW_MUST_CHECK;
 /* Open its capture, or take part in it. */
 enum hw_status hw_shim_database_capture(struct hw_shim_database *database, const struct hw_uri *uri,
@@ -166,22 +167,29 @@ void hw_shim_database_wal_deleted(struct hw_shim *shim, const char *wal_name);
 void hw_shim_database_add_listen(struct hw_shim_database *database, struct hw_shim_listen *listen,
                                  struct hw_shim_listen **next);
 
+/* ----------------------------------------------------------------------------- guest.c */
+
+bool hw_shim_opens_guest(void); /* this thread opens one */
+void hw_shim_guest_prepare_fork(void);
+void hw_shim_guest_forked(bool is_child);
+
 /* ---------------------------------------------------------------------------- listen.c */
 
 /*
- * Serve the database, which has a capture, at `url` until its last connection of this process
- * closes; a second call with the same URL does nothing.
+ * Serve the database, which has a capture, as `uri` says until the application's last connection of
+ * it closes; a second call with the same URL does nothing.
  */
-enum hw_status hw_shim_listen(struct hw_shim_database *database, const char *url,
+enum hw_status hw_shim_listen(struct hw_shim_database *database, const struct hw_uri *uri,
                               struct hw_error *err) HW_MUST_CHECK;
 /* Call `each` with each address that the database is served at. */
 void hw_shim_listen_each(struct hw_shim_database *database,
                          void (*each)(void *ctx, const char *address), void *ctx);
-/* With the lock, which comes before that of the list of databases. */
+/* All with the lock, which comes before that of the list of databases. */
+void hw_shim_listen_rest(struct hw_shim_database *database, bool rests);
 void hw_shim_listen_stop(struct hw_shim *shim, struct hw_shim_listen *listens);
 void hw_shim_listen_lock(void);
 void hw_shim_listen_unlock(void);
-void hw_shim_listen_forked(void); /* in a child: the lock is free */
+void hw_shim_listen_forked(void); /* in a child: the lock is free, and nothing is served */
 
 /* ------------------------------------------------------------------------------ file.c */
 

@@ -136,6 +136,13 @@ static enum hw_status parse_listen(const char *name, struct hw_uri *uri, struct 
     const char *why = NULL;
 
     uri->listen = sqlite3_uri_parameter(name, "listen");
+    uri->access = sqlite3_uri_parameter(name, "access");
+    if (uri->access != NULL && *uri->access == '\0')
+        return hw_fail(err, HW_EMISUSE, "URI parameter access: the name of a file is missing");
+    if (uri->access != NULL && uri->listen == NULL)
+        return hw_fail(err, HW_EMISUSE,
+                       "URI parameter access: '%s': it says who may write what listen=URL serves",
+                       uri->access);
     if (uri->listen == NULL)
         return HW_OK;
     if (*uri->listen == '\0')
@@ -154,8 +161,9 @@ static enum hw_status parse_listen(const char *name, struct hw_uri *uri, struct 
 /* What only a remote database has, and what it has not. */
 static enum hw_status parse_remote(const char *name, struct hw_uri *uri, struct hw_error *err)
 {
-    static const char *const local[] = {"log",      "storage",    "listen",    "durability",
-                                        "replicas", "on_timeout", "immutable", "nolock"};
+    static const char *const local[] = {"log",        "storage",    "listen",
+                                        "access",     "durability", "replicas",
+                                        "on_timeout", "immutable",  "nolock"};
     const char *server = sqlite3_uri_parameter(name, "server");
     enum hw_status status = number(name, "cache_max", INT64_MAX, &uri->cache_max, err);
 

@@ -21,6 +21,7 @@ struct hw_uri {
     bool memory;         /* storage=memory */
     enum hw_durability durability;
     const char *listen; /* borrowed from the name; NULL: not given */
+    const char *access; /* likewise */
     uint64_t replicas;  /* that confirm a commit, where it waits for followers */
     uint64_t timeout_ms;
     bool continue_on_timeout;

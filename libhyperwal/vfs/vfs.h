@@ -21,17 +21,44 @@
 #include "env/env.h"
 #include "env/thread.h"
 
-/*
- * How a database opened with listen=URL is served from within the process: a layer above knows.
- * `dir` is the directory of its log, which may be made only later.
- */
+/* A database that is opened with listen=URL; all borrowed for the call. */
+struct hw_vfs_served {
+    const char *url, *name;
+    const char *dir;    /* of its log, which may be made only later */
+    const char *path;   /* of the database ... */
+    const char *vfs;    /* ... and the VFS through which it is written */
+    const char *access; /* rules that say who may write; NULL: nobody writes from afar */
+};
+
+/* How it is served from within the process: a layer above knows. */
 struct hw_vfs_listener {
-    enum hw_status (*start)(const char *url, const char *name, const char *dir, void **handle,
+    enum hw_status (*start)(const struct hw_vfs_served *served, void **handle,
                             struct hw_error *err);
+    /*
+     * True: who writes from afar is put off; when this returns no connection for them is open.
+     * False: they may come again.
+     */
+    void (*rest)(void *handle, bool rests);
     void (*stop)(void *handle);
     /* Where it is found, with the port that was taken; borrowed as long as the handle. */
     const char *(*address)(const void *handle);
+    void (*forked)(void); /* in a child: everything belongs to the parent; may be NULL */
 };
+
+/* ------------------------------------------- connections in the application's process */
+
+/*
+ * A connection of our own in a process whose application has the database open is a guest: the
+ * database is served as long as the application has it open, whatever guests there are.
+ */
+int hw_vfs_guest_open(const char *uri, sqlite3 **db, int flags, const char *vfs);
+/*
+ * A guest's thread is between the two whenever it is in SQLite or holds a lock: a fork waits until
+ * it is not, and keeps it out meanwhile.  Else the child would find SQLite's mutexes and the locks
+ * of a database held by nobody that is there.
+ */
+void hw_vfs_guest_enter(void);
+void hw_vfs_guest_leave(void);
 
 /* ------------------------------------------------------------------- databases elsewhere */
 

@@ -207,6 +207,43 @@ static void who_loses_a_right_loses_the_link_and_may_come_back(void **state)
     hw_hub_close(server);
 }
 
+static void another_file_takes_the_place_of_the_first(void **state)
+{
+    struct place *f = *state;
+    char url[HW_URL_MAX], path[128], other[160], gone[160];
+    struct hw_hub *server, *client;
+    unsigned before;
+
+    place_make_log(f);
+    place_append(f, 4);
+    server = place_server(f, url);
+    client = place_hub(f);
+    keys_path(f, path);
+    (void)snprintf(other, sizeof(other), "%s.first", path);
+    (void)snprintf(gone, sizeof(gone), "%s.gone", path);
+    keys_replace(f, "read other.db", client);
+    assert_int_equal(rename(path, other), 0);
+    assert_ok(hw_hub_authorize(server, other, &f->err));
+    assert_resolves(f, client, url, "a.db", HW_EREFUSED);
+
+    /* What cannot be read changes nothing. */
+    assert_status(hw_hub_authorize_instead(server, gone, &f->err), HW_ENOTFOUND, &f->err);
+    keys_replace(f, "read a.db nonsense", NULL);
+    assert_status(hw_hub_authorize_instead(server, path, &f->err), HW_EMISUSE, &f->err);
+    assert_resolves(f, client, url, "a.db", HW_EREFUSED);
+    keys_replace(f, "read a.db", client);
+    assert_ok(hw_hub_authorize_instead(server, path, &f->err));
+    assert_resolves(f, client, url, "a.db", HW_OK);
+
+    before = atomic_load(&loads); /* from now on this one is looked at, and the first is not */
+    assert_int_equal(unlink(other), 0);
+    keys_replace(f, "read other.db", client);
+    await(f, &loads, before);
+    assert_resolves(f, client, url, "a.db", HW_EREFUSED);
+    hw_hub_close(client);
+    hw_hub_close(server);
+}
+
 static void bad_file_changes_nothing_and_is_told_once(void **state)
 {
     struct place *f = *state;
@@ -267,6 +304,7 @@ int main(int argc, char **argv)
         TEST(log_is_given_to_those_who_may_read_one_of_its_names),
         TEST(followers_are_told_of_to_those_who_may_write),
         TEST(who_loses_a_right_loses_the_link_and_may_come_back),
+        TEST(another_file_takes_the_place_of_the_first),
         TEST(bad_file_changes_nothing_and_is_told_once),
     };
 

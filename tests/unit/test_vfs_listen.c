@@ -19,21 +19,24 @@
 #include "vfs/vfs.h"
 
 static struct {
-    atomic_int starts, stops, now, most;
+    atomic_int starts, stops, now, most, rests, resumes;
+    sqlite3 *guest; /* owned; closed when the writers are put off */
+    int closed;     /* with this code */
     bool fail;
-    char url[64], name[64], dir[128]; /* of the last start */
+    char url[64], name[64], dir[128], access[128]; /* of the last start */
 } listener;
 
-static enum hw_status start(const char *url, const char *name, const char *dir, void **handle,
-                            struct hw_error *err)
+static enum hw_status start(const struct hw_vfs_served *served, void **handle, struct hw_error *err)
 {
     int now;
 
     if (listener.fail)
         return hw_fail(err, HW_EBUSY, "the address is taken");
-    (void)snprintf(listener.url, sizeof(listener.url), "%s", url);
-    (void)snprintf(listener.name, sizeof(listener.name), "%s", name);
-    (void)snprintf(listener.dir, sizeof(listener.dir), "%s", dir);
+    (void)snprintf(listener.url, sizeof(listener.url), "%s", served->url);
+    (void)snprintf(listener.name, sizeof(listener.name), "%s", served->name);
+    (void)snprintf(listener.dir, sizeof(listener.dir), "%s", served->dir);
+    (void)snprintf(listener.access, sizeof(listener.access), "%s",
+                   served->access == NULL ? "" : served->access);
     atomic_fetch_add(&listener.starts, 1);
     now = atomic_fetch_add(&listener.now, 1) + 1;
     if (now > atomic_load(&listener.most))
@@ -49,12 +52,22 @@ static void stop(void *handle)
     atomic_fetch_sub(&listener.now, 1);
 }
 
+static void rest(void *handle, bool rests)
+{
+    atomic_fetch_add(rests ? &listener.rests : &listener.resumes, handle == &listener);
+    if (rests && listener.guest != NULL) { /* what a committer does */
+        listener.closed = sqlite3_close(listener.guest);
+        listener.guest = NULL;
+    }
+}
+
 static const char *address(const void *handle)
 {
     return handle == &listener ? "hyper://h:1/app.db" : "";
 }
 
-static const struct hw_vfs_listener methods = {.start = start, .stop = stop, .address = address};
+static const struct hw_vfs_listener methods = {
+    .start = start, .rest = rest, .stop = stop, .address = address};
 static char directory[64];
 static char path[128];
 
@@ -193,6 +206,91 @@ static void open_fails_if_nobody_can_listen(void **state)
     assert_int_equal(listener.now, 0);
 }
 
+static sqlite3 *open_guest(void)
+{
+    sqlite3 *db = NULL;
+
+    assert_int_equal(hw_vfs_guest_open(path, &db, SQLITE_OPEN_READWRITE, "serving"), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, "SELECT * FROM sqlite_schema", NULL, NULL, NULL), SQLITE_OK);
+    return db;
+}
+
+static bool is_there(const char *suffix)
+{
+    char name[160];
+
+    (void)snprintf(name, sizeof(name), "%s%s", path, suffix);
+    return access(name, F_OK) == 0;
+}
+
+static void who_may_write_is_handed_on_with_a_name_that_stays_good(void **state)
+{
+    char here[128], want[160];
+    sqlite3 *db;
+
+    (void)state;
+    assert_non_null(getcwd(here, sizeof(here)));
+    close_db(open_db("&listen=tcp://h:1"));
+    assert_string_equal(listener.access, "");
+    assert_int_equal(listener.rests, 0);
+    db = open_db("&listen=tcp://h:1&access=/some/keys");
+    assert_string_equal(listener.access, "/some/keys");
+    close_db(db);
+    assert_int_equal(listener.rests, 1);
+    db = open_db("&listen=tcp://h:1&access=keys");
+    (void)snprintf(want, sizeof(want), "%s/keys", here);
+    assert_string_equal(listener.access, want);
+    assert_refused("&listen=tcp://h:1&access=others", "serves it with access=");
+    close_db(open_db("&listen=tcp://h:1&access=keys"));
+    close_db(open_db("&listen=tcp://h:1"));
+    assert_refused("&access=keys", "access: 'keys'");
+    assert_refused("&listen=tcp://h:1&access=", "the name of a file is missing");
+    close_db(db);
+    assert_int_equal(listener.starts, listener.stops);
+}
+
+static void applications_last_close_ends_the_guests_before_anything_else(void **state)
+{
+    sqlite3 *db = open_db(""), *second;
+
+    (void)state;
+    assert_int_equal(sqlite3_exec(db, "CREATE TABLE t(v)", NULL, NULL, NULL), SQLITE_OK);
+    close_db(db);
+    db = open_db("&listen=tcp://h:1&access=keys");
+    second = open_db("");
+    assert_int_equal(
+        sqlite3_exec(db, "INSERT INTO t VALUES(1); PRAGMA hyperwal_seq", NULL, NULL, NULL),
+        SQLITE_OK); /* it is in the log: nothing else keeps the WAL */
+    listener.guest = open_guest();
+    close_db(db);
+    assert_non_null(listener.guest);
+    assert_int_equal(listener.stops, 0);
+    close_db(second);
+    assert_null(listener.guest);
+    assert_int_equal(listener.closed, SQLITE_OK);
+    assert_int_equal(listener.rests, 1);
+    assert_int_equal(listener.stops, 1);
+    assert_false(is_there("-wal")); /* the guest was the last to close, as SQLite saw it */
+}
+
+static void guests_alone_keep_nobody_served_and_the_log_open(void **state)
+{
+    sqlite3 *db = open_db("&listen=tcp://h:1"), *guest;
+
+    (void)state;
+    assert_int_equal(sqlite3_exec(db, "CREATE TABLE t(v)", NULL, NULL, NULL), SQLITE_OK);
+    guest = open_guest();
+    close_db(db);
+    assert_int_equal(listener.stops, 1);
+    assert_int_equal(sqlite3_exec(guest, "INSERT INTO t VALUES(1)", NULL, NULL, NULL), SQLITE_OK);
+    db = open_db("&listen=tcp://h:1");
+    close_db(guest);
+    assert_int_equal(listener.starts, 2);
+    assert_int_equal(listener.stops, 1);
+    close_db(db);
+    assert_int_equal(listener.stops, 2);
+}
+
 static void program_without_a_network_says_so(void **state)
 {
     (void)state;
@@ -225,7 +323,7 @@ static void *open_and_close(void *ctx)
     for (int i = 0; i < ROUNDS; i++) {
         sqlite3 *db = NULL;
 
-        failed += try_open("&listen=tcp://h:1", &db) != SQLITE_OK;
+        failed += try_open("&listen=tcp://h:1&access=/keys", &db) != SQLITE_OK;
         failed += atomic_load(&listener.now) != 1; /* as long as one of us is open */
         failed += sqlite3_close(db) != SQLITE_OK;
     }
@@ -246,6 +344,8 @@ static void threads_that_open_and_close_at_once_share_one_listener(void **state)
         assert_null(failed);
     }
     assert_int_equal(listener.most, 1);
+    assert_true(listener.rests >= listener.stops);
+    assert_int_equal(listener.rests, listener.stops + listener.resumes); /* each came to an end */
     assert_int_equal(listener.now, 0);
     assert_int_equal(listener.starts, listener.stops);
 }
@@ -280,6 +380,9 @@ int main(int argc, char **argv)
         TEST(every_url_is_served),
         TEST(status_tells_where_it_is_served),
         TEST(open_fails_if_nobody_can_listen),
+        TEST(who_may_write_is_handed_on_with_a_name_that_stays_good),
+        TEST(applications_last_close_ends_the_guests_before_anything_else),
+        TEST(guests_alone_keep_nobody_served_and_the_log_open),
         cmocka_unit_test_setup_teardown(program_without_a_network_says_so, setup_without_network,
                                         teardown),
         TEST(what_has_no_log_of_its_own_is_not_served),

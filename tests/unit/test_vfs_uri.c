@@ -138,6 +138,8 @@ static void parameters_that_contradict_each_other_are_errors(void **state)
         {"listen", "tcp://h:1", "seq", "5", "past"},
         {"listen", "tcp://h:1", "immutable", "1", "immutable"},
         {"listen", "", "timeout", "5", "listen"},
+        {"access", "/keys", "timeout", "5", "access: '/keys'"},
+        {"access", "", "listen", "tcp://h:1", "access"},
     };
     struct hw_uri uri;
     struct hw_error error;
