@@ -15,7 +15,8 @@ moves packets between them:
 
 Namespaces without a name live as long as somebody has them open, and devices as long as the wire:
 nothing is left behind however the test ends.  What a cut drops, it drops without a word, as a
-cable does; no side learns of it.  Needs root or a kernel that lets users make namespaces, and
+cable does; no side learns of it.  Where connections are reset, both sides of who sends something
+learn at once, as from a firewall; and a host whose link is down knows that itself.  Needs root or a kernel that lets users make namespaces, and
 /dev/net/tun; unavailable() says what is missing.  The kernel need not have netem.
 """
 
@@ -36,6 +37,7 @@ CLONE_NEWNET, CLONE_NEWUSER, PR_SET_PDEATHSIG = 0x40000000, 0x10000000, 1
 TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 1, 0x1000
 SIOCSIFFLAGS, SIOCSIFADDR, SIOCSIFNETMASK, SIOCSIFTXQLEN = 0x8914, 0x8916, 0x891C, 0x8943
 IFF_UP, IFF_RUNNING = 1, 0x40
+TCP_RST, TCP_ACK = 4, 16
 PACKETS_A_TURN = 64  # of one host, before the others have theirs
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -72,6 +74,39 @@ def unavailable():
         return f"no hosts of our own here ({error})"
 
 
+def checksum(data):
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+def reset_packet(source, destination, ports, sequence, acknowledged):
+    """A TCP segment that ends the connection; `acknowledged`: None, or what it acknowledges."""
+    flags = TCP_RST if acknowledged is None else TCP_RST | TCP_ACK
+    fields = [*ports, sequence, acknowledged or 0, 5 << 12 | flags, 0, 0, 0]
+    around = source + destination + struct.pack("!HH", socket.IPPROTO_TCP, 20)
+    fields[6] = checksum(around + struct.pack("!HHIIHHHH", *fields))
+    header = [0x45, 0, 40, 0, 0, 64, socket.IPPROTO_TCP, 0, source, destination]
+    header[7] = checksum(struct.pack("!BBHHHBBH4s4s", *header))
+    return struct.pack("!BBHHHBBH4s4s", *header) + struct.pack("!HHIIHHHH", *fields)
+
+
+def resets_for(packet):
+    """What its sender and its receiver get instead of it: (address, packet) each."""
+    source, destination, start = packet[12:16], packet[16:20], (packet[0] & 15) * 4
+    if packet[9] != socket.IPPROTO_TCP:
+        return
+    here, there, sequence, acknowledged, flags = struct.unpack("!HHIIH", packet[start:start + 14])
+    if flags & TCP_RST:
+        return
+    if flags & TCP_ACK:
+        yield source, reset_packet(destination, source, (there, here), acknowledged, None)
+        yield destination, reset_packet(source, destination, (here, there), sequence, acknowledged)
+    else:
+        yield source, reset_packet(destination, source, (there, here), 0, sequence + 1 & 0xFFFFFFFF)
+
+
 class Host:
     def __init__(self, number):
         self.address = f"10.77.0.{number}"
@@ -102,6 +137,12 @@ class Host:
             set(SIOCSIFFLAGS, b"wire", up)
         return device
 
+    def link(self, is_up):
+        """Its own device is taken down, or up again."""
+        with self, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+            flags = struct.pack("16sH22x", b"wire", IFF_UP | IFF_RUNNING if is_up else 0)
+            fcntl.ioctl(control, SIOCSIFFLAGS, flags)
+
     def __enter__(self):
         self.outside.append(namespace_of_thread())
         call("setns", self.namespace, CLONE_NEWNET)
@@ -119,7 +160,7 @@ class Way:
     def __init__(self, device):
         self.device = device
         self.delay, self.loss, self.rate, self.queue_max = 0.0, 0.0, 0.0, 0
-        self.is_cut = False
+        self.is_cut = self.is_reset = False
         self.packets = collections.deque()  # (due, packet), in order
         self.queued = self.carried = 0      # bytes
         self.free = 0.0                     # when the rate lets the next one begin
@@ -173,8 +214,17 @@ class Wire:
             except OSError:
                 return
             way = self.ways.get(packet[12:20])  # source and destination; others are IPv6 or strangers
-            if way is not None and packet[0] >> 4 == 4:
+            if way is None or packet[0] >> 4 != 4:
+                continue
+            if way.is_reset and not way.is_cut:
+                self.reset(packet)
+            else:
                 way.put(packet, time.monotonic(), self.chance)
+
+    def reset(self, packet):
+        for address, answer in resets_for(packet):
+            with contextlib.suppress(OSError):  # its link is down
+                os.write(self.devices[address], answer)
 
     def run(self):
         inputs = [self.control, *self.devices.values()]
@@ -236,6 +286,14 @@ class Network:
         for i, one in enumerate(self.hosts):
             for two in self.hosts[:i]:
                 self.way(one, two, **values)
+
+    def cut_way(self, one, two, is_cut=True):
+        """What `one` sends to `two`; not what comes back."""
+        self.ask(one, two, is_cut=is_cut)
+
+    def reset(self, one, two, is_reset=True):
+        self.ask(one, two, is_reset=is_reset)
+        self.ask(two, one, is_reset=is_reset)
 
     def cut_between(self, one, two, is_cut=True):
         self.ask(one, two, is_cut=is_cut)

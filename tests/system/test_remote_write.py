@@ -328,6 +328,11 @@ def without_a_busy_handler_others_are_told_at_once(directory):
             seconds = quickest_refusal(each)
             print(f"    {name}: SQLITE_BUSY after {1000 * seconds:.0f} ms")
             check(seconds < 0.6, name, seconds)
+        for name, each in others.items():
+            each.do("w.db.execute('PRAGMA busy_timeout = 1000')")
+            seconds = quickest_refusal(each, 1)
+            print(f"    {name}: with a busy timeout of 1 s after {seconds:.1f} s")
+            check(seconds >= 0.9, name, "the busy handler was not asked", seconds)
         a.do("w.db.execute('ROLLBACK')")
         for each in others.values():
             each.do("w.db.execute('PRAGMA busy_timeout = 20000')")
