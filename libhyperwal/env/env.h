@@ -37,7 +37,8 @@ struct hw_file_stat {
     uint64_t size;      /* bytes */
     uint64_t allocated; /* bytes that it takes, without its holes */
     int64_t modified_ns, changed_ns;
-    uint32_t mode; /* permission bits */
+    uint32_t mode;  /* permission bits */
+    uint32_t owner; /* user id */
     bool is_directory;
     bool is_special; /* neither a file nor a directory: a device, a pipe, a socket */
     bool is_foreign; /* its owner is neither who runs this process nor root */
@@ -84,6 +85,11 @@ struct hw_env_ops {
 
     enum hw_status (*stat)(struct hw_env *env, const char *path, struct hw_file_stat *out,
                            struct hw_error *err); /* HW_ENOTFOUND */
+    /* The same of a symbolic link itself, which is_special. */
+    enum hw_status (*stat_link)(struct hw_env *env, const char *path, struct hw_file_stat *out,
+                                struct hw_error *err);
+    /* Is it a directory of a file system that lives in memory (tmpfs, ramfs)? */
+    bool (*is_in_memory)(struct hw_env *env, const char *path);
     enum hw_status (*rename)(struct hw_env *env, const char *from, const char *to,
                              struct hw_error *err);
     enum hw_status (*remove)(struct hw_env *env, const char *path, struct hw_error *err);
@@ -103,6 +109,7 @@ struct hw_env_ops {
     void (*machine_id)(struct hw_env *env, uint8_t out[16]);
     void (*boot_id)(struct hw_env *env, uint8_t out[16]);
     uint32_t (*process_id)(struct hw_env *env);
+    uint32_t (*user_id)(struct hw_env *env); /* whose files ours are */
 
     /*
      * Sleep while *word == expected, in memory that may be shared between processes, until it is

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
+#include <linux/magic.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,6 +11,7 @@
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -237,6 +239,7 @@ static void stat_convert(const struct stat *from, struct hw_file_stat *to)
         .modified_ns = from->st_mtim.tv_sec * 1000000000LL + from->st_mtim.tv_nsec,
         .changed_ns = from->st_ctim.tv_sec * 1000000000LL + from->st_ctim.tv_nsec,
         .mode = from->st_mode & 07777,
+        .owner = from->st_uid,
         .is_directory = S_ISDIR(from->st_mode),
         .is_special = !S_ISDIR(from->st_mode) && !S_ISREG(from->st_mode),
         .is_foreign = from->st_uid != 0 && from->st_uid != geteuid(),
@@ -307,6 +310,28 @@ static enum hw_status posix_stat(struct hw_env *env, const char *path, struct hw
         return hw_fail_errno(err, errno, "%s: cannot stat", path);
     stat_convert(&st, out);
     return HW_OK;
+}
+
+static enum hw_status posix_stat_link(struct hw_env *env, const char *path,
+                                      struct hw_file_stat *out, struct hw_error *err)
+{
+    struct stat st;
+
+    (void)env;
+    if (lstat(path, &st) != 0)
+        return hw_fail_errno(err, errno, "%s: cannot stat", path);
+    stat_convert(&st, out);
+    return HW_OK;
+}
+
+static bool posix_is_in_memory(struct hw_env *env, const char *path)
+{
+    struct statfs fs;
+    struct stat st;
+
+    (void)env;
+    return stat(path, &st) == 0 && S_ISDIR(st.st_mode) && statfs(path, &fs) == 0 &&
+           (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC);
 }
 
 static enum hw_status posix_rename(struct hw_env *env, const char *from, const char *to,
@@ -463,6 +488,12 @@ static uint32_t posix_process_id(struct hw_env *env)
     return (uint32_t)getpid();
 }
 
+static uint32_t posix_user_id(struct hw_env *env)
+{
+    (void)env;
+    return (uint32_t)geteuid();
+}
+
 static void posix_wait_word(struct hw_env *env, uint32_t *word, uint32_t expected,
                             uint64_t timeout_ns)
 {
@@ -525,6 +556,8 @@ static const struct hw_env_ops posix_ops = {
     .unmap = posix_unmap,
     .close = posix_close,
     .stat = posix_stat,
+    .stat_link = posix_stat_link,
+    .is_in_memory = posix_is_in_memory,
     .rename = posix_rename,
     .remove = posix_remove,
     .make_dir = posix_make_dir,
@@ -538,6 +571,7 @@ static const struct hw_env_ops posix_ops = {
     .machine_id = posix_machine_id,
     .boot_id = posix_boot_id,
     .process_id = posix_process_id,
+    .user_id = posix_user_id,
     .wait_word = posix_wait_word,
     .wake_word = posix_wake_word,
     .log = posix_log,

@@ -279,6 +279,13 @@ static enum hw_status memory_stat(struct hw_env *env, const char *path, struct h
     return HW_OK;
 }
 
+static bool memory_is_in_memory(struct hw_env *env, const char *path)
+{
+    (void)env;
+    (void)path;
+    return true;
+}
+
 static enum hw_status memory_remove(struct hw_env *env, const char *path, struct hw_error *err)
 {
     struct content *content = find(env, path);
@@ -394,6 +401,11 @@ static uint32_t outer_process_id(struct hw_env *env)
     return memory(env)->outer->ops->process_id(memory(env)->outer);
 }
 
+static uint32_t outer_user_id(struct hw_env *env)
+{
+    return memory(env)->outer->ops->user_id(memory(env)->outer);
+}
+
 static void outer_wait_word(struct hw_env *env, uint32_t *word, uint32_t expected,
                             uint64_t timeout_ns)
 {
@@ -426,6 +438,8 @@ static const struct hw_env_ops memory_ops = {
     .unmap = memory_unmap,
     .close = memory_close,
     .stat = memory_stat,
+    .stat_link = memory_stat,
+    .is_in_memory = memory_is_in_memory,
     .rename = memory_rename,
     .remove = memory_remove,
     .make_dir = memory_dir,
@@ -439,6 +453,7 @@ static const struct hw_env_ops memory_ops = {
     .machine_id = outer_machine_id,
     .boot_id = outer_boot_id,
     .process_id = outer_process_id,
+    .user_id = outer_user_id,
     .wait_word = outer_wait_word,
     .wake_word = outer_wake_word,
     .log = outer_log,

@@ -365,6 +365,7 @@ void sim_stat(struct sim *sim, const struct sim_inode *inode, struct hw_file_sta
         .modified_ns = inode->modified_ns,
         .changed_ns = inode->changed_ns,
         .mode = inode->mode,
+        .owner = SIM_USER,
         .is_directory = inode->is_directory,
     };
 }

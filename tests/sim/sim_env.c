@@ -228,6 +228,17 @@ static enum hw_status env_stat(struct hw_env *env, const char *path, struct hw_f
     return HW_OK;
 }
 
+/* The world is one file system, and has no links. */
+static bool env_is_in_memory(struct hw_env *env, const char *path)
+{
+    char full[SIM_PATH_SIZE];
+    const struct sim_inode *inode;
+
+    sim_path(full, path);
+    inode = sim_find(sim_of(env), full);
+    return inode != NULL && inode->is_directory;
+}
+
 static enum hw_status env_rename(struct hw_env *env, const char *from, const char *to,
                                  struct hw_error *err)
 {
@@ -280,6 +291,18 @@ static enum hw_status env_remove_dir(struct hw_env *env, const char *path, struc
 static enum hw_status env_make_dir(struct hw_env *env, const char *path, struct hw_error *err)
 {
     return on_path(env, path, SIM_MAKE_DIR, true, err);
+}
+
+static enum hw_status env_make_private_dir(struct hw_env *env, const char *path,
+                                           struct hw_error *err)
+{
+    enum hw_status status = env_make_dir(env, path, err);
+    char full[SIM_PATH_SIZE];
+
+    sim_path(full, path);
+    if (status == HW_OK)
+        sim_find(sim_of(env), full)->mode = 0700;
+    return status;
 }
 
 static enum hw_status env_sync_dir(struct hw_env *env, const char *path, struct hw_error *err)
@@ -367,6 +390,12 @@ static uint32_t env_process_id(struct hw_env *env)
     return 1000 + sim->process + SIM_PROCESS_COUNT * generation;
 }
 
+static uint32_t env_user_id(struct hw_env *env)
+{
+    (void)env;
+    return SIM_USER;
+}
+
 static void env_wait_word(struct hw_env *env, uint32_t *word, uint32_t expected,
                           uint64_t timeout_ns)
 {
@@ -411,10 +440,12 @@ static const struct hw_env_ops env_ops = {
     .unmap = env_unmap,
     .close = env_close,
     .stat = env_stat,
+    .stat_link = env_stat,
+    .is_in_memory = env_is_in_memory,
     .rename = env_rename,
     .remove = env_remove,
     .make_dir = env_make_dir,
-    .make_private_dir = env_make_dir,
+    .make_private_dir = env_make_private_dir,
     .remove_dir = env_remove_dir,
     .list = env_list,
     .sync_dir = env_sync_dir,
@@ -424,6 +455,7 @@ static const struct hw_env_ops env_ops = {
     .machine_id = env_machine_id,
     .boot_id = env_boot_id,
     .process_id = env_process_id,
+    .user_id = env_user_id,
     .wait_word = env_wait_word,
     .wake_word = env_wake_word,
     .log = env_log,

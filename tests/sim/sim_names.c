@@ -1,6 +1,7 @@
 /* Implements the directories of the simulated disk: names, and changes of names not yet synced. */
 #include <assert.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -157,6 +158,36 @@ void sim_names_put(struct sim *sim, const char *path, struct sim_inode *inode)
     free(text);
 }
 
+static bool is_inside(const char *path, const char *directory)
+{
+    size_t size = strlen(directory);
+
+    if (size == 1) /* the root */
+        return path[1] != '\0';
+    return strncmp(path, directory, size) == 0 && path[size] == '/';
+}
+
+/* One change for each name: a kill sees all of them or none, but a crash may tear them apart. */
+static void rename_inside(struct sim *sim, const char *from, const char *to)
+{
+    size_t count = sim->now.count;
+    struct sim_name *names = sim_allocate((count + 1) * sizeof(*names));
+
+    for (size_t i = 0; i < count; i++)
+        names[i] =
+            (struct sim_name){sim_copy_text(sim->now.items[i].path), sim->now.items[i].inode};
+    for (size_t i = 0; i < count; i++) {
+        char path[2 * SIM_PATH_SIZE];
+
+        (void)snprintf(path, sizeof(path), "%s%s", to,
+                       is_inside(names[i].path, from) ? names[i].path + strlen(from) : "");
+        if (is_inside(names[i].path, from))
+            change_add(sim, names[i].path, path, names[i].inode);
+        free(names[i].path);
+    }
+    free(names);
+}
+
 int sim_rename(struct sim *sim, const char *from, const char *to)
 {
     struct sim_inode *inode = sim_find(sim, from);
@@ -168,20 +199,11 @@ int sim_rename(struct sim *sim, const char *from, const char *to)
         return ENOENT;
     if (there != NULL && there->is_directory)
         return EISDIR;
-    if (inode->is_directory)
-        return ENOSYS; /* nothing here renames directories */
     inode->changed_ns = (int64_t)sim->now_ns;
     change_add(sim, from, to, inode);
+    if (inode->is_directory)
+        rename_inside(sim, from, to);
     return 0;
-}
-
-static bool is_inside(const char *path, const char *directory)
-{
-    size_t size = strlen(directory);
-
-    if (size == 1) /* the root */
-        return path[1] != '\0';
-    return strncmp(path, directory, size) == 0 && path[size] == '/';
 }
 
 int sim_remove(struct sim *sim, const char *path, bool is_directory)

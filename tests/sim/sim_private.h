@@ -19,6 +19,8 @@ struct sim_pending {
     size_t size;
 };
 
+enum { SIM_USER = 1000 }; /* whose the files are */
+
 struct sim_inode {
     uint64_t id;
     uint32_t mode;
