@@ -54,7 +54,6 @@ static enum hw_status capture_make(const struct hw_capture_options *options,
     capture->env = options->env;
     journal = hw_format("%s-journal", options->path);
     capture->base = options->base;
-    capture->memory = options->memory;
     capture->threaded = options->threaded;
     capture->wal_limit = options->wal_limit;
     capture->wal_cap = options->wal_cap != 0 ? options->wal_cap : WAL_CAP_DEFAULT;
@@ -66,12 +65,10 @@ static enum hw_status capture_make(const struct hw_capture_options *options,
     capture->directory = slash == NULL || slash == options->path
                              ? hw_strdup(slash == NULL ? "." : "/")
                              : hw_format("%.*s", (int)(slash - options->path), options->path);
-    if (!options->memory)
-        capture->log_dir = options->log_dir != NULL ? hw_strdup(options->log_dir)
-                                                    : hw_format("%s-hyper", options->path);
+    capture->log_dir = options->log_dir != NULL ? hw_strdup(options->log_dir)
+                                                : hw_format("%s-hyper", options->path);
     if (journal == NULL || capture->path == NULL || capture->directory == NULL ||
-        capture->shm_path == NULL || capture->wal_path == NULL ||
-        (!options->memory && capture->log_dir == NULL))
+        capture->shm_path == NULL || capture->wal_path == NULL || capture->log_dir == NULL)
         goto no_memory;
     capture->filename = sqlite3_create_filename(capture->path, journal, capture->wal_path, 0, NULL);
     if (capture->filename == NULL)
@@ -92,7 +89,7 @@ static enum hw_status check_belongs(struct hw_capture *capture, struct hw_error 
 {
     struct hw_position_file then, now;
 
-    if (capture->memory || hw_position_read(capture->env, capture->log_dir, &then, NULL) != HW_OK ||
+    if (hw_position_read(capture->env, capture->log_dir, &then, NULL) != HW_OK ||
         hw_position_take(capture->env, capture->path, false, &now, NULL) != HW_OK)
         return HW_OK; /* nothing is known: reconciliation decides by content */
     if (strcmp(then.path, now.path) == 0 || (then.device == now.device && then.inode == now.inode))
@@ -126,16 +123,14 @@ static enum hw_status capture_start(struct hw_capture *capture, struct hw_error 
     struct hw_env *env = capture->env;
     enum hw_status status;
 
-    if (!capture->memory) {
-        status = env->ops->make_dir(env, capture->log_dir, err);
-        if (status != HW_OK && status != HW_EEXIST)
-            return hw_prefix(err, status, "cannot make the log's directory");
-        status = check_belongs(capture, err);
-        if (status != HW_OK)
-            return status;
-    }
+    status = env->ops->make_dir(env, capture->log_dir, err);
+    if (status != HW_OK && status != HW_EEXIST)
+        return hw_prefix(err, status, "cannot make the log's directory");
+    status = check_belongs(capture, err);
+    if (status != HW_OK)
+        return status;
     status = hw_shared_page_open(env, capture->log_dir, true, &capture->shared, err);
-    if (status == HW_OK && !capture->memory)
+    if (status == HW_OK)
         status = open_lock_file(capture, err);
     if (status != HW_OK)
         return status;
@@ -310,8 +305,7 @@ static void wait_until_useful(struct hw_capture *capture)
         hw_mutex_lock(&capture->step_mutex);
         has_role = capture->worker.has_role;
         hw_mutex_unlock(&capture->step_mutex);
-        if (has_role || capture->memory || hw_capture_can_work(capture) ||
-            atomic_load(&capture->closing))
+        if (has_role || hw_capture_can_work(capture) || atomic_load(&capture->closing))
             return;
         capture->env->ops->wait_word(capture->env, useful_word(capture), seen, UINT64_MAX);
     }

@@ -39,7 +39,6 @@ struct hw_capture_options {
     const char *path;    /* full path of the database file, as the base VFS made it; copied */
     const char *name;    /* the pointer that xOpen of the base VFS needs; NULL: made from path */
     const char *log_dir; /* NULL: path + "-hyper"; copied */
-    bool memory;         /* the log lives in memory */
     bool threaded;       /* start the worker's thread; false: steps are run by whoever waits */
     uint64_t wal_limit;  /* bytes; above it checkpoints and writers wait for the log; 0: default */
     uint64_t wal_cap;    /* bytes; above it a log that cannot be written is let go; 0: default */
@@ -191,7 +190,6 @@ enum hw_status hw_capture_wait_logged(struct hw_capture *capture, uint64_t timeo
 /*
  * The same, and until so many followers that count have confirmed it: durable, or applied.  *seq is
  * set as soon as it is known, before that UINT64_MAX.  HW_ETIMEOUT: the error says who is missing.
- * HW_EMISUSE: a log in memory has no followers.
  */
 enum hw_status hw_capture_wait_remote(struct hw_capture *capture,
                                       const struct hw_capture_target *target, unsigned replicas,

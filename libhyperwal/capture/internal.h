@@ -65,7 +65,7 @@ enum request_kind {
 /* --------------------------------------------------------------------------------- sums.c */
 
 /*
- * The 8-byte sum of every page as of the last entry: the file `sums`, or memory.  A batch's changes
+ * The 8-byte sum of every page as of the last entry: the file `sums`.  A batch's changes
  * wait in memory until the batch is durable; a transaction too large for that writes early, and an
  * abort then makes the file invalid.  It is a cache: whatever does not check is computed again.
  */
@@ -206,16 +206,16 @@ struct hw_capture {
     struct hw_env *env;
     sqlite3_vfs *base;
     char *shm_path;                  /* owned */
-    char *path, *wal_path, *log_dir; /* owned; log_dir NULL in memory mode */
+    char *path, *wal_path, *log_dir; /* owned */
     char *directory;                 /* owned: where the database is */
     sqlite3_filename filename;       /* owned: what xOpen of the base VFS wants */
     uint64_t wal_limit, wal_cap;
     uint32_t process_id; /* of the opener: another one means a fork */
-    bool memory, threaded;
+    bool threaded;
     /* The WAL's length when a checkpoint of ours was tried, and when an automatic one waited. */
     atomic_uint checkpoint_frame, waited_frame;
     struct hw_shared_page *shared; /* owned */
-    struct hw_file *lock_file;     /* owned: worker.lock, open for life; NULL in memory mode */
+    struct hw_file *lock_file;     /* owned: worker.lock, open for life */
 
     struct hw_mutex gate_mutex;
     uint64_t shm_inode;              /* gate: of the -shm that the handle has mapped; 0: unknown */

@@ -192,8 +192,6 @@ void hw_position_note(struct hw_capture *capture, bool clean)
     struct hw_error err;
     enum hw_status status;
 
-    if (capture->memory)
-        return;
     status = hw_position_take(capture->env, capture->path, clean, &position, &err);
     if (status == HW_OK)
         status = hw_position_write(capture->env, capture->log_dir, &position, &err);

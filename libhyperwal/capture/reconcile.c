@@ -54,7 +54,7 @@ static bool file_is_same(struct hw_capture *capture, bool *clean)
     struct hw_position_file then, now;
 
     *clean = false;
-    if (capture->memory || hw_position_read(capture->env, capture->log_dir, &then, NULL) != HW_OK ||
+    if (hw_position_read(capture->env, capture->log_dir, &then, NULL) != HW_OK ||
         hw_position_take(capture->env, capture->path, false, &now, NULL) != HW_OK)
         return false;
     *clean = then.clean;

@@ -12,8 +12,6 @@ struct hw_peer_table *hw_remote_peers(struct hw_capture *capture)
 {
     struct hw_peer_table *peers;
 
-    if (capture->memory)
-        return NULL;
     hw_mutex_lock(&capture->peers_mutex);
     if (capture->peers == NULL &&
         hw_peer_table_open(capture->env, capture->log_dir, false, &capture->peers, NULL) != HW_OK)
@@ -87,8 +85,6 @@ enum hw_status hw_capture_wait_remote(struct hw_capture *capture,
     enum hw_status status;
 
     *seq = UINT64_MAX;
-    if (capture->memory)
-        return hw_fail(err, HW_EMISUSE, "%s: a log in memory has no followers", capture->path);
     atomic_fetch_add(&capture->remote_waiters, 1);
     /* Now, so that the server hands on what the worker logs meanwhile with the right urgency. */
     hw_shared_set_remote_wait(capture->shared, applied ? 2 : 1);

@@ -95,7 +95,7 @@ void hw_capture_status(struct hw_capture *capture, struct hw_capture_status *out
         out->page_size = capture->worker.log_page_size;
     }
     hw_mutex_unlock(&capture->step_mutex);
-    if (!has_role && !capture->memory &&
+    if (!has_role &&
         hw_core_open(capture->env, capture->log_dir, HW_CORE_READ,
                      hw_shared_durable_length(capture->shared), &core, NULL) == HW_OK) {
         fill_from_core(core, out);
@@ -152,8 +152,6 @@ enum hw_status hw_capture_end(struct hw_capture *capture, struct hw_capture_end 
     hw_mutex_unlock(&capture->step_mutex);
     if (has_role)
         return status;
-    if (capture->memory)
-        return hw_fail(err, HW_ENOTFOUND, "%s: the log in memory is not begun", capture->path);
     hw_mutex_lock(&capture->reader_mutex);
     status = reader_refresh(capture, err);
     if (status == HW_OK)

@@ -27,9 +27,7 @@ struct pending {
 
 struct hw_sums {
     struct hw_env *env;
-    struct hw_file *file; /* owned; NULL: in memory */
-    uint64_t *memory;     /* owned; the words of pages 1.. when there is no file */
-    uint32_t memory_count;
+    struct hw_file *file; /* owned */
     uint32_t page_size;
     bool valid; /* the header is what was last committed */
     bool wrote_early;
@@ -50,14 +48,13 @@ enum hw_status hw_sums_open(struct hw_env *env, const char *dir, uint32_t page_s
     sums->page_size = page_size;
     sums->pending_capacity = 1024;
     sums->pending = hw_zalloc(sums->pending_capacity * sizeof(*sums->pending));
-    path = dir == NULL ? NULL : hw_format("%s/sums", dir);
-    if (sums->pending == NULL || (dir != NULL && path == NULL)) {
+    path = hw_format("%s/sums", dir);
+    if (sums->pending == NULL || path == NULL) {
         status = hw_fail(err, HW_ENOMEM, "no memory for the page sums");
         goto done;
     }
-    if (path != NULL)
-        status = env->ops->open(env, path, HW_OPEN_READ | HW_OPEN_WRITE | HW_OPEN_CREATE,
-                                &sums->file, err);
+    status =
+        env->ops->open(env, path, HW_OPEN_READ | HW_OPEN_WRITE | HW_OPEN_CREATE, &sums->file, err);
 done:
     hw_free(path);
     if (status != HW_OK) {
@@ -72,9 +69,7 @@ void hw_sums_close(struct hw_sums *sums)
 {
     if (sums == NULL)
         return;
-    if (sums->file != NULL)
-        sums->env->ops->close(sums->file);
-    hw_free(sums->memory);
+    sums->env->ops->close(sums->file);
     hw_free(sums->pending);
     hw_free(sums);
 }
@@ -90,10 +85,6 @@ static enum hw_status word_read(struct hw_sums *sums, uint32_t page_number, uint
     uint8_t bytes[8] = {0};
     enum hw_status status;
 
-    if (sums->file == NULL) {
-        *out = page_number <= sums->memory_count ? sums->memory[page_number - 1] : 0;
-        return HW_OK;
-    }
     status =
         sums->env->ops->read_at(sums->file, word_offset(page_number), bytes, sizeof(bytes), err);
     if (status < 0)
@@ -107,20 +98,6 @@ static enum hw_status word_write(struct hw_sums *sums, uint32_t page_number, uin
 {
     uint8_t bytes[8];
 
-    if (sums->file == NULL) {
-        if (page_number > sums->memory_count) {
-            uint32_t count = page_number + page_number / 4 + 64;
-            uint64_t *memory = hw_realloc(sums->memory, count * sizeof(*memory));
-
-            if (memory == NULL)
-                return hw_fail(err, HW_ENOMEM, "no memory for the sums of %u pages", count);
-            memset(memory + sums->memory_count, 0, (count - sums->memory_count) * sizeof(*memory));
-            sums->memory = memory;
-            sums->memory_count = count;
-        }
-        sums->memory[page_number - 1] = sum;
-        return HW_OK;
-    }
     hw_put_le64(bytes, sum);
     return sums->env->ops->write_at(sums->file, word_offset(page_number), bytes, sizeof(bytes),
                                     err);
@@ -134,8 +111,6 @@ bool hw_sums_matches(struct hw_sums *sums, uint64_t seq, uint32_t page_count, ui
     uint64_t total = 0;
     bool matches = false;
 
-    if (sums->file == NULL)
-        return false; /* memory does not outlive the worker that knows what is in it */
     if (sums->env->ops->read_at(sums->file, 0, header, sizeof(header), NULL) != HW_OK ||
         hw_get_le32(header) != MAGIC || hw_get_le32(header + 4) != VERSION ||
         hw_get_le32(header + 8) != sums->page_size || hw_get_le64(header + 16) != seq)
@@ -212,8 +187,6 @@ static enum hw_status header_write(struct hw_sums *sums, uint32_t magic, uint64_
 {
     uint8_t header[HEADER_SIZE] = {0};
 
-    if (sums->file == NULL)
-        return HW_OK;
     hw_put_le32(header, magic);
     hw_put_le32(header + 4, VERSION);
     hw_put_le32(header + 8, sums->page_size);

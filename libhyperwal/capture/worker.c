@@ -92,7 +92,7 @@ static enum hw_status check_fork(struct hw_capture *capture, struct hw_error *er
 {
     struct hw_core_head head = hw_core_head(capture->worker.core);
 
-    if (capture->memory || hw_shared_may_sign(capture->shared, head.fork))
+    if (hw_shared_may_sign(capture->shared, head.fork))
         return HW_OK;
     capture->worker.is_overtaken = true;
     if (hw_overtaken_allows(capture->env, capture->log_dir, &head, err) == HW_EFORK)
@@ -113,17 +113,13 @@ static enum hw_status open_core(struct hw_capture *capture, struct hw_error *err
     worker->log_page_size = 0;
     worker->note =
         (struct hw_note){.seq = UINT64_MAX, .snapshot_seq = UINT64_MAX, .label_seq = UINT64_MAX};
-    if (capture->memory) {
-        status = hw_core_create(capture->env, NULL, &worker->core, err);
-    } else {
-        status = hw_core_open(capture->env, capture->log_dir, HW_CORE_WRITE, UINT64_MAX,
-                              &worker->core, err);
-        if (status == HW_ENOTFOUND)
-            status = hw_core_create(capture->env, capture->log_dir, &worker->core, err);
-        worker->is_overtaken =
-            status == HW_EFORK && hw_overtaken_read(capture->env, capture->log_dir, &overtaken,
-                                                    NULL) == HW_OK; /* or it is a copy */
-    }
+    status =
+        hw_core_open(capture->env, capture->log_dir, HW_CORE_WRITE, UINT64_MAX, &worker->core, err);
+    if (status == HW_ENOTFOUND)
+        status = hw_core_create(capture->env, capture->log_dir, &worker->core, err);
+    worker->is_overtaken =
+        status == HW_EFORK && hw_overtaken_read(capture->env, capture->log_dir, &overtaken, NULL) ==
+                                  HW_OK; /* or it is a copy */
     if (status == HW_OK)
         status = check_fork(capture, err);
     if (status != HW_OK || hw_core_length(worker->core) == 0)
@@ -167,17 +163,14 @@ enum hw_status hw_worker_take_role(struct hw_capture *capture, struct hw_error *
 
     if (worker->has_role)
         return HW_OK;
-    if (!capture->memory)
-        status = capture->env->ops->lock(capture->lock_file, false, err);
+    status = capture->env->ops->lock(capture->lock_file, false, err);
     if (status != HW_OK)
         return status;
-    if (!capture->memory || worker->core == NULL)
-        status = open_core(capture, err);
+    status = open_core(capture, err);
     if (status != HW_OK) {
         close_core(worker);
         if (!is_damage(worker, status)) {
-            if (!capture->memory)
-                capture->env->ops->unlock(capture->lock_file);
+            capture->env->ops->unlock(capture->lock_file);
             return status;
         }
     }
@@ -439,8 +432,6 @@ static enum hw_status probe(struct hw_capture *capture, struct hw_error *err)
     char *path;
     enum hw_status status;
 
-    if (capture->memory)
-        return HW_OK;
     path = hw_format("%s/probe", capture->log_dir);
     zeros = hw_zalloc(PROBE_SIZE);
     if (path == NULL || zeros == NULL) {
@@ -491,7 +482,7 @@ static enum hw_status step_stalled(struct hw_capture *capture, uint64_t *deadlin
     }
     status = worker->is_overtaken ? HW_OK : probe(capture, err); /* room is not what it lacks */
     worker->retry_ns = now_ns(capture) + RETRY_NS;
-    if (status == HW_OK && !capture->memory) {
+    if (status == HW_OK) {
         close_core(worker); /* a poisoned core says nothing any more: what is durable counts */
         status = open_core(capture, err);
         if (status != HW_OK) {
@@ -713,7 +704,7 @@ static bool is_useless(struct hw_capture *capture, uint64_t *deadline_ns)
     uint32_t count = hw_shared_work_count(capture->shared);
     uint64_t now = now_ns(capture);
 
-    if (!capture->threaded || capture->memory || hw_capture_can_work(capture) ||
+    if (!capture->threaded || hw_capture_can_work(capture) ||
         (worker->has_role && worker->state != WORKER_IDLE)) {
         worker->useless_since_ns = 0;
         return false;

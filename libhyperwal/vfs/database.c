@@ -186,33 +186,38 @@ static struct hw_shim_database *find(const struct hw_shim *shim, const char *pat
     return NULL;
 }
 
-enum hw_status hw_shim_database_open(struct hw_shim_file *file, const char *path,
-                                     struct hw_error *err)
+static struct hw_shim_database *find_memory(const struct hw_shim *shim, const char *name)
+{
+    for (struct hw_shim_database *d = databases; d != NULL; d = d->next) {
+        if (d->shim == shim && d->memory_name != NULL && strcmp(d->memory_name, name) == 0)
+            return d;
+    }
+    return NULL;
+}
+
+/* With the mutex. */
+static enum hw_status take(struct hw_shim_file *file, const char *path, struct hw_error *err)
 {
     struct hw_shim *shim = file->shim;
-    struct hw_shim_database *database;
-    enum hw_status status = HW_OK;
+    struct hw_shim_database *database = find(shim, path);
+    enum hw_status status;
 
-    (void)pthread_once(&fork_once, watch_forks); /* cannot fail with a valid object */
-    hw_mutex_lock(&mutex);
     if (shim->remotes != NULL)
         remotes = shim->remotes;
-    database = find(shim, path);
     if (database == NULL) {
         database = hw_zalloc(sizeof(*database));
         if (database != NULL)
             database->path = hw_strdup(path);
         if (database == NULL || database->path == NULL) {
             hw_free(database);
-            status = hw_fail(err, HW_ENOMEM, "no memory to open it");
-            goto done;
+            return hw_fail(err, HW_ENOMEM, "no memory to open it");
         }
         database->shim = shim;
         status = claim(database, err);
         if (status != HW_OK) {
             hw_free(database->path);
             hw_free(database);
-            goto done;
+            return status;
         }
         database->next = databases;
         databases = database;
@@ -220,9 +225,104 @@ enum hw_status hw_shim_database_open(struct hw_shim_file *file, const char *path
     database->references++;
     database->guests += file->is_guest;
     file->database = database;
-done:
+    return HW_OK;
+}
+
+enum hw_status hw_shim_database_open(struct hw_shim_file *file, const char *path,
+                                     struct hw_error *err)
+{
+    enum hw_status status;
+
+    (void)pthread_once(&fork_once, watch_forks); /* cannot fail with a valid object */
+    hw_mutex_lock(&mutex);
+    if (find_memory(file->shim, path) != NULL)
+        status = hw_fail(err, HW_EMISUSE,
+                         "this process has a database of this name in memory: open it with "
+                         "storage=memory, or give the file another name");
+    else
+        status = take(file, path, err);
     hw_mutex_unlock(&mutex);
     return status;
+}
+
+/* With the mutex.  The place is moved into a database that is new in the list. */
+static enum hw_status take_memory(struct hw_shim_file *file, const char *name,
+                                  struct hw_memory_place **place, struct hw_error *err)
+{
+    const char *path = hw_memory_filename(*place);
+    struct hw_shim_database *database = find(file->shim, path);
+    char *copy = NULL;
+    enum hw_status status;
+
+    if (find(file->shim, name) != NULL)
+        return hw_fail(err, HW_EMISUSE,
+                       "URI parameter storage: this process has the file of this name open: close "
+                       "it, or give the database in memory another name");
+    if (database != NULL && database->place == NULL)
+        return hw_fail(err, HW_EMISUSE,
+                       "URI parameter storage: this process has it open as %s: close that first",
+                       path);
+    if (database == NULL) {
+        copy = hw_strdup(name);
+        if (copy == NULL)
+            return hw_fail(err, HW_ENOMEM, "no memory to open it");
+    }
+    status = take(file, path, err);
+    if (status != HW_OK) {
+        hw_free(copy);
+        return status;
+    }
+    if (database == NULL) {
+        file->database->memory_name = copy;
+        file->database->place = *place;
+        *place = NULL;
+    }
+    return HW_OK;
+}
+
+enum hw_status hw_shim_database_open_memory(struct hw_shim_file *file, const char *name,
+                                            bool create, struct hw_error *err)
+{
+    struct hw_memory_place *place = NULL;
+    enum hw_status status;
+
+    (void)pthread_once(&fork_once, watch_forks); /* cannot fail with a valid object */
+    /* Before the list: it waits for other processes. */
+    status = hw_memory_join(file->shim->env, file->shim->base, name, create, &place, err);
+    if (status != HW_OK)
+        return status;
+    hw_mutex_lock(&mutex);
+    status = take_memory(file, name, &place, err);
+    hw_mutex_unlock(&mutex);
+    hw_memory_leave(place); /* the database has its own holder */
+    if (status == HW_OK)
+        file->path = hw_memory_filename(file->database->place);
+    return status;
+}
+
+/* Is it the name that SQLite gave to a file beside `database`? */
+static bool is_beside(const char *name, const char *database, const char *suffix)
+{
+    size_t size = strlen(database);
+
+    return strncmp(name, database, size) == 0 && strcmp(name + size, suffix) == 0;
+}
+
+const char *hw_shim_database_file_name(struct hw_shim *shim, const char *name)
+{
+    const char *found = name;
+
+    hw_mutex_lock(&mutex);
+    for (struct hw_shim_database *d = databases; d != NULL && found == name; d = d->next) {
+        if (d->shim != shim || d->memory_name == NULL)
+            continue;
+        if (is_beside(name, d->memory_name, "-wal"))
+            found = sqlite3_filename_wal(hw_memory_filename(d->place));
+        else if (is_beside(name, d->memory_name, "-journal"))
+            found = sqlite3_filename_journal(hw_memory_filename(d->place));
+    }
+    hw_mutex_unlock(&mutex);
+    return found;
 }
 
 /* The directory of the log as the user named it, made absolute; NULL if there is no memory. */
@@ -243,17 +343,12 @@ static char *absolute_dir(struct hw_shim *shim, const char *dir)
 }
 
 /* Does the capture that is open keep its log where this connection wants it? */
-static enum hw_status check_same_log(const struct hw_capture *capture, const struct hw_uri *uri,
-                                     const char *log_dir, struct hw_error *err)
+static enum hw_status check_same_log(const struct hw_capture *capture, const char *log_dir,
+                                     struct hw_error *err)
 {
     const char *now = hw_capture_log_dir(capture);
 
-    if (uri->memory != (now == NULL) && (uri->memory || log_dir != NULL))
-        return hw_fail(
-            err, HW_EMISUSE,
-            "URI parameter storage: this process has the database open with its log in %s",
-            now == NULL ? "memory" : "files");
-    if (log_dir != NULL && now != NULL && strcmp(now, log_dir) != 0)
+    if (log_dir != NULL && strcmp(now, log_dir) != 0)
         return hw_fail(err, HW_EMISUSE,
                        "URI parameter log: '%s', but this process has the database open with '%s'",
                        log_dir, now);
@@ -287,7 +382,6 @@ enum hw_status hw_shim_database_capture(struct hw_shim_database *database, const
         .base = shim->base,
         .path = database->path,
         .log_dir = log_dir,
-        .memory = uri->memory,
         .threaded = shim->threaded,
     };
     struct hw_capture *capture = NULL;
@@ -299,7 +393,7 @@ enum hw_status hw_shim_database_capture(struct hw_shim_database *database, const
     if (status == HW_OK)
         status = hw_capture_open(&options, &capture, err);
     if (status == HW_OK) {
-        status = check_same_log(capture, uri, log_dir, err);
+        status = check_same_log(capture, log_dir, err);
         if (status != HW_OK)
             hw_capture_close(capture);
     }
@@ -311,7 +405,7 @@ enum hw_status hw_shim_database_capture(struct hw_shim_database *database, const
     assert(!spare || database->capture == capture);
     if (!spare)
         database->capture = capture; /* others of this database read it from now on, unlocked */
-    if (database->claim == NULL && !uri->memory)
+    if (database->claim == NULL)
         status = claim(database, err); /* the directory is there only now */
     hw_mutex_unlock(&mutex);
     if (spare)
@@ -422,6 +516,7 @@ static void forget(struct hw_shim_database *database)
         link = &(*link)->next;
     *link = database->next;
     unclaim(database);
+    hw_free(database->memory_name);
     hw_free(database->path);
     hw_free(database);
 }
@@ -429,6 +524,7 @@ static void forget(struct hw_shim_database *database)
 void hw_shim_database_leave(struct hw_shim_file *file)
 {
     struct hw_shim_database *database = file->database;
+    struct hw_memory_place *place = NULL;
 
     if (database == NULL || file->generation != hw_shim_generation())
         return; /* after a fork the list is not the one that this file is in */
@@ -453,7 +549,10 @@ void hw_shim_database_leave(struct hw_shim_file *file)
     while (database->references == 1 && database->capture != NULL)
         close_capture(database);
     database->guests -= file->is_guest;
-    if (--database->references == 0)
+    if (--database->references == 0) {
+        place = database->place;
         forget(database);
+    }
     hw_mutex_unlock(&mutex);
+    hw_memory_leave(place); /* it waits for other processes */
 }

@@ -16,8 +16,9 @@ struct past_file {
     struct hw_shim *shim;
     const char *path; /* SQLite's, lives until xClose */
     struct hw_core *core;
-    struct hw_cache *cache; /* one reference: whose log it is; NULL: of this machine */
-    void *handle;           /* of `core`, if the cache gave it */
+    struct hw_memory_place *place; /* owned: of a database in memory; else NULL */
+    struct hw_cache *cache;        /* one reference: whose log it is; NULL: of this machine */
+    void *handle;                  /* of `core`, if the cache gave it */
     struct hw_past *past;
     struct hw_state state;
     uint8_t *page;        /* owned: the last page that was read in part */
@@ -45,6 +46,8 @@ static void past_release(struct past_file *file)
     } else if (file->cache == NULL) {
         hw_core_close(file->core);
     }
+    if (file->generation == hw_shim_generation())
+        hw_memory_leave(file->place);
     hw_free(file->page);
     file->file.pMethods = NULL;
 }
@@ -243,6 +246,12 @@ static char *log_directory(struct hw_env *env, const char *path, const struct hw
     return hw_strdup(info.source);
 }
 
+/* The log of a database in memory is there while somebody has that open; so do we, from now on. */
+static enum hw_status join_memory(struct past_file *file, struct hw_error *err)
+{
+    return hw_memory_join(file->shim->env, file->shim->base, file->path, false, &file->place, err);
+}
+
 /* What the writer published is durable; where nobody writes, everything complete is. */
 static enum hw_status open_core(struct hw_env *env, const char *path, const struct hw_uri *uri,
                                 struct hw_core **out, struct hw_error *err)
@@ -273,12 +282,15 @@ int hw_past_file_open(struct hw_shim *shim, const char *path, const struct hw_ur
 
     *file = (struct past_file){
         .shim = shim, .path = path, .cache = cache, .generation = hw_shim_generation()};
-    if (uri->memory)
-        status = hw_fail(&error, HW_EMISUSE, "a log in memory cannot be opened for the past");
-    else if (cache != NULL)
+    if (cache != NULL) {
         status = shim->remotes->log(cache, &file->core, &file->handle, &error);
-    else
-        status = open_core(shim->env, path, uri, &file->core, &error);
+    } else {
+        status = uri->memory ? join_memory(file, &error) : HW_OK;
+        if (status == HW_OK)
+            status =
+                open_core(shim->env, file->place == NULL ? path : hw_memory_filename(file->place),
+                          uri, &file->core, &error);
+    }
     if (status == HW_OK)
         status = hw_past_open(shim->env, file->core, &uri->target, &file->past, &error);
     if (status == HW_OK) {

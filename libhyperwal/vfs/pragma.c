@@ -91,8 +91,7 @@ static int pragma_durability(struct hw_shim_file *file, char **arguments)
     else if (arguments[2] != NULL)
         status = hw_durability_parse(arguments[2], &durability, &error);
     if (status == HW_OK && arguments[2] != NULL)
-        status = hw_durability_check(durability, file->replicas,
-                                     hw_capture_log_dir(file->capture) == NULL, &error);
+        status = hw_durability_check(durability, file->replicas, &error);
     if (status != HW_OK)
         return fail(arguments, status, &error);
     file->durability = durability;

@@ -100,7 +100,7 @@ static enum hw_status add_peers(sqlite3_str *out, struct hw_env *env, const char
 
     if (peers == NULL)
         return hw_fail(err, HW_ENOMEM, "no memory for the status");
-    count = dir == NULL ? 0 : hw_capture_peers(env, dir, peers);
+    count = hw_capture_peers(env, dir, peers);
     sqlite3_str_appendall(out, "\"peers\":[");
     for (size_t i = 0; i < count; i++) {
         if (i > 0)
@@ -161,7 +161,7 @@ static enum hw_status primary_status(struct hw_shim_file *file, char **text, str
     sqlite3_str_appendchar(out, 1, '{');
     add_string(out, "path", file->path);
     add_string(out, "role", "primary");
-    add_string(out, "log", dir == NULL ? ":memory:" : dir);
+    add_string(out, "log", dir);
     add_string(out, "state", now.state);
     add_string(out, "alarm", now.alarm);
     add_key(out, "key", now.key);

@@ -154,7 +154,6 @@ static enum hw_status take_role(struct hw_shim_file *file, const struct hw_uri *
     file->replicas = (unsigned)uri->replicas;
     file->timeout_ms = uri->timeout_ms;
     file->continue_on_timeout = uri->continue_on_timeout;
-    file->wal_name = sqlite3_filename_wal(file->path);
     return HW_OK;
 }
 
@@ -172,6 +171,15 @@ static enum hw_status begin_wal(struct hw_shim_file *file, struct hw_error *err)
     return status == HW_EBUSY ? HW_OK : status;
 }
 
+/* The database that this connection is of; one in memory has its files elsewhere. */
+static enum hw_status open_database(struct hw_shim_file *file, const char *name,
+                                    const struct hw_uri *uri, int flags, struct hw_error *err)
+{
+    if (!uri->memory)
+        return hw_shim_database_open(file, name, err);
+    return hw_shim_database_open_memory(file, name, (flags & SQLITE_OPEN_CREATE) != 0, err);
+}
+
 static int open_main(struct hw_shim *shim, const char *name, struct hw_shim_file *file, int flags,
                      int *out_flags)
 {
@@ -184,10 +192,10 @@ static int open_main(struct hw_shim *shim, const char *name, struct hw_shim_file
     if (status == HW_OK && uri.past)
         return hw_past_file_open(shim, name, &uri, NULL, &file->file, out_flags);
     if (status == HW_OK)
-        status = hw_shim_database_open(file, name, &error);
+        status = open_database(file, name, &uri, flags, &error);
     if (status != HW_OK)
         goto failed;
-    code = shim->base->xOpen(shim->base, name, file->below, flags, &got_flags);
+    code = shim->base->xOpen(shim->base, file->path, file->below, flags, &got_flags);
     if (code != SQLITE_OK) {
         if (file->below->pMethods != NULL)
             (void)file->below->pMethods->xClose(file->below); /* `code` is what went wrong */
@@ -202,8 +210,10 @@ static int open_main(struct hw_shim *shim, const char *name, struct hw_shim_file
         hw_shim_database_leave(file);
         goto failed;
     }
-    if (file->role == HW_SHIM_PRIMARY)
+    if (file->role == HW_SHIM_PRIMARY) {
+        file->wal_name = sqlite3_filename_wal(name);
         hw_shim_database_join(file->database, file);
+    }
     if (file->role == HW_SHIM_REPLICA)
         got_flags = (got_flags & ~SQLITE_OPEN_READWRITE) | SQLITE_OPEN_READONLY;
     if (out_flags != NULL)
@@ -214,10 +224,11 @@ failed:
     return hw_shim_open_failed(name, status, &error);
 }
 
-static int open_wal(struct hw_shim *shim, const char *name, struct hw_shim_file *file,
-                    struct hw_shim_file *main, int flags, int *out_flags)
+static int open_wal(struct hw_shim *shim, struct hw_shim_file *file, struct hw_shim_file *main,
+                    int flags, int *out_flags)
 {
-    int code = shim->base->xOpen(shim->base, name, file->below, flags, out_flags);
+    const char *wal_name = sqlite3_filename_wal(main->path); /* `name`, or that in memory */
+    int code = shim->base->xOpen(shim->base, wal_name, file->below, flags, out_flags);
 
     if (code != SQLITE_OK) {
         if (file->below->pMethods != NULL)
@@ -231,6 +242,15 @@ static int open_wal(struct hw_shim *shim, const char *name, struct hw_shim_file 
     return SQLITE_OK;
 }
 
+/* A journal, a WAL that nobody captures, a temporary file. */
+static int open_other(struct hw_shim *shim, const char *name, sqlite3_file *file, int flags,
+                      int *out_flags)
+{
+    if (name != NULL && flags & (SQLITE_OPEN_MAIN_JOURNAL | SQLITE_OPEN_WAL))
+        name = hw_shim_database_file_name(shim, name);
+    return shim->base->xOpen(shim->base, name, file, flags, out_flags);
+}
+
 static int shim_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *sqlite_file, int flags,
                      int *out_flags)
 {
@@ -241,7 +261,7 @@ static int shim_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *sqlite_fi
     if (name != NULL && flags & SQLITE_OPEN_WAL)
         main = hw_shim_database_of_wal(shim, name);
     if (name == NULL || (main == NULL && !(flags & SQLITE_OPEN_MAIN_DB)))
-        return shim->base->xOpen(shim->base, name, sqlite_file, flags, out_flags);
+        return open_other(shim, name, sqlite_file, flags, out_flags);
 
     memset(file, 0, (size_t)vfs->szOsFile); /* pMethods NULL: no xClose unless we get through */
     file->shim = shim;
@@ -253,7 +273,7 @@ static int shim_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *sqlite_fi
     if (main != NULL && main->cache != NULL)
         return hw_shim_remote_open_wal(shim, file, main, flags, out_flags);
     if (main != NULL)
-        return open_wal(shim, name, file, main, flags, out_flags);
+        return open_wal(shim, file, main, flags, out_flags);
     last_error[0] = '\0';
     last_was_corrupt = false;
     if (hw_shim_is_remote(shim, name))
@@ -270,7 +290,7 @@ static int shim_delete(sqlite3_vfs *vfs, const char *name, int sync_dir)
     if (hw_shim_is_remote(shim, name))
         return SQLITE_IOERR_DELETE_NOENT; /* its cache keeps its files */
     hw_shim_database_wal_deleted(shim, name);
-    return shim->base->xDelete(shim->base, name, sync_dir);
+    return shim->base->xDelete(shim->base, hw_shim_database_file_name(shim, name), sync_dir);
 }
 
 static int shim_access(sqlite3_vfs *vfs, const char *name, int flags, int *out)
@@ -279,7 +299,7 @@ static int shim_access(sqlite3_vfs *vfs, const char *name, int flags, int *out)
 
     if (hw_shim_is_remote(hw_shim(vfs), name))
         return hw_shim_remote_access(hw_shim(vfs), name, flags, out);
-    return base->xAccess(base, name, flags, out);
+    return base->xAccess(base, hw_shim_database_file_name(hw_shim(vfs), name), flags, out);
 }
 
 static int shim_full_pathname(sqlite3_vfs *vfs, const char *name, int size, char *out)

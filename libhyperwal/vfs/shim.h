@@ -25,6 +25,7 @@
 #include "base/sqlite.h"
 #include "capture/capture.h"
 #include "env/env.h"
+#include "vfs/memory.h"
 #include "vfs/uri.h"
 #include "vfs/vfs.h"
 
@@ -46,9 +47,11 @@ struct hw_shim_database {
     struct hw_shim_database *next; /* in the list */
     struct hw_shim_file *files;    /* those of role PRIMARY; borrowed */
     struct hw_shim *shim;
-    char *path;                 /* as the base VFS made it; owned */
-    unsigned references;        /* files that hold it ... */
-    unsigned guests;            /* ... and those of them that are not the application's */
+    char *path;                    /* as the base VFS made it; owned */
+    char *memory_name;             /* owned: what the user calls a database in memory; else NULL */
+    struct hw_memory_place *place; /* owned: that holds its files; NULL: not in memory */
+    unsigned references;           /* files that hold it ... */
+    unsigned guests;               /* ... and those of them that are not the application's */
     struct hw_file *claim;      /* locked: no other copy of SQLite in this process has the file */
     char *claim_path;           /* owned */
     struct hw_capture *capture; /* one reference; NULL while there is none */
@@ -71,7 +74,7 @@ struct hw_shim_file {
     struct hw_shim *shim;
     struct hw_shim_database *database; /* one reference, or NULL */
     struct hw_capture *capture;        /* borrowed from `database`; NULL: no primary */
-    const char *path;                  /* SQLite's, lives until xClose */
+    const char *path;                  /* SQLite's or the place's, lives until xClose */
     enum hw_shim_role role;
     unsigned generation; /* of the process: a child after fork has another one */
     bool fork_told;      /* the log line about that is out */
@@ -146,10 +149,21 @@ bool hw_shim_is_forked(struct hw_shim_file *file);
 unsigned hw_shim_generation(void); /* changes in a child after fork */
 /*
  * file->database becomes that of `path`, made if it is not in the list.  HW_EBUSY: another copy of
- * SQLite in this process has it open.
+ * SQLite in this process has it open; HW_EMISUSE: this process has it in memory.
  */
 enum hw_status hw_shim_database_open(struct hw_shim_file *file, const char *path,
                                      struct hw_error *err) HW_MUST_CHECK;
+/*
+ * The same of the database in memory that the user calls `name`; file->path becomes its path, which
+ * is one of memory.h.  Also what hw_memory_join() answers.
+ */
+enum hw_status hw_shim_database_open_memory(struct hw_shim_file *file, const char *name,
+                                            bool create, struct hw_error *err) HW_MUST_CHECK;
+/*
+ * SQLite's name of a journal or a WAL becomes that of the file: another one for a database in
+ * memory that this process has open, else the same.  Borrowed as long as that is open.
+ */
+const char *hw_shim_database_file_name(struct hw_shim *shim, const char *name);
 /* Open its capture, or take part in it. */
 enum hw_status hw_shim_database_capture(struct hw_shim_database *database, const struct hw_uri *uri,
                                         struct hw_error *err) HW_MUST_CHECK;

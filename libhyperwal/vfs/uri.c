@@ -50,21 +50,14 @@ enum hw_status hw_durability_parse(const char *text, enum hw_durability *out, st
                    "unknown durability '%s': use async, local, remote or remote_apply", text);
 }
 
-enum hw_status hw_durability_check(enum hw_durability durability, uint64_t replicas, bool memory,
+enum hw_status hw_durability_check(enum hw_durability durability, uint64_t replicas,
                                    struct hw_error *err)
 {
-    if (durability < HW_DURABILITY_REMOTE)
-        return HW_OK;
-    if (replicas == 0)
+    if (durability >= HW_DURABILITY_REMOTE && replicas == 0)
         return hw_fail(err, HW_EMISUSE,
                        "durability=%s with replicas=0 waits for nobody: use durability=local, or "
                        "replicas=1 to %d",
                        hw_durability_name(durability), REPLICAS_MAX);
-    if (memory)
-        return hw_fail(err, HW_EMISUSE,
-                       "durability=%s needs a log in files, which followers can read: leave "
-                       "storage=memory out",
-                       hw_durability_name(durability));
     return HW_OK;
 }
 
@@ -147,8 +140,6 @@ static enum hw_status parse_listen(const char *name, struct hw_uri *uri, struct 
         return HW_OK;
     if (*uri->listen == '\0')
         why = "a URL is missing";
-    else if (uri->memory)
-        why = "a log in memory cannot be served: leave storage=memory out";
     else if (uri->past)
         why = "a state of the past has no followers: leave seq, time or label out";
     else if (uri->pass_through)
@@ -202,10 +193,15 @@ enum hw_status hw_uri_parse(const char *name, struct hw_uri *out, struct hw_erro
         status = parse_past(name, &uri, err);
     if (status < 0)
         return status;
+    if (uri.memory && uri.log_dir != NULL)
+        return hw_fail(err, HW_EMISUSE,
+                       "URI parameter log: '%s': with storage=memory the log is in memory, too: "
+                       "leave one of the two out",
+                       uri.log_dir);
     if (durability != NULL) {
         status = hw_durability_parse(durability, &uri.durability, err);
         if (status == HW_OK)
-            status = hw_durability_check(uri.durability, uri.replicas, uri.memory, err);
+            status = hw_durability_check(uri.durability, uri.replicas, err);
         if (status != HW_OK)
             return hw_prefix(err, status, "URI parameter durability");
     }

@@ -18,7 +18,7 @@ enum hw_durability {
 
 struct hw_uri {
     const char *log_dir; /* borrowed from the name; NULL: not given */
-    bool memory;         /* storage=memory */
+    bool memory;         /* storage=memory: database and log, see memory.h */
     enum hw_durability durability;
     const char *listen; /* borrowed from the name; NULL: not given */
     const char *access; /* likewise */
@@ -45,8 +45,8 @@ enum hw_status hw_uri_parse(const char *name, struct hw_uri *out,
 /* "async", "local", "remote" or "remote_apply". */
 enum hw_status hw_durability_parse(const char *text, enum hw_durability *out,
                                    struct hw_error *err) HW_MUST_CHECK;
-/* May a database with this log have that durability?  HW_EMISUSE says why not. */
-enum hw_status hw_durability_check(enum hw_durability durability, uint64_t replicas, bool memory,
+/* May a commit wait for so many?  HW_EMISUSE says why not. */
+enum hw_status hw_durability_check(enum hw_durability durability, uint64_t replicas,
                                    struct hw_error *err) HW_MUST_CHECK;
 const char *hw_durability_name(enum hw_durability durability);
 

@@ -76,23 +76,11 @@ static void states_beyond_the_log_cannot_be_kept(void **state)
                      HW_OK);
 }
 
-static void nobody_follows_a_log_in_memory(void **state)
-{
-    struct world *w = *state;
-    uint64_t seq;
-
-    begin(w, "file:/app.db?vfs=hwsim&storage=memory");
-    assert_int_equal(hw_capture_wait_remote(w->capture, NULL, 1, false, TIMEOUT_MS, &seq, &w->err),
-                     HW_EMISUSE);
-    assert_true(seq == UINT64_MAX);
-}
-
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
         TEST(states_beyond_the_log_cannot_be_kept),
-        TEST(nobody_follows_a_log_in_memory),
     };
 
     return cmocka_run_group_tests_name("capture_refuses", tests, NULL, NULL);

@@ -130,20 +130,6 @@ static void a_flipped_bit_does_not_match(void **state)
     assert_false(hw_sums_matches(f->sums, 1, 100, total, LOCK_PAGE));
 }
 
-static void without_a_directory_they_live_in_memory(void **state)
-{
-    struct fixture *f = *state;
-    struct hw_sums *sums = NULL;
-    uint64_t value = 0;
-
-    assert_int_equal(hw_sums_open(f->env, NULL, PAGE_SIZE, &sums, NULL), HW_OK);
-    fill(sums, 1000);
-    assert_int_equal(hw_sums_commit(sums, 1, NULL), HW_OK);
-    assert_int_equal(hw_sums_get(sums, 1000, &value, NULL), HW_OK);
-    assert_true(value == value_of(1000));
-    hw_sums_close(sums);
-}
-
 /* ------------------------------------------------------------------------- note, position */
 
 static void a_note_comes_back_as_it_was(void **state)
@@ -214,7 +200,6 @@ int main(void)
             a_batch_too_large_for_memory_is_written_early_and_its_abort_invalidates, setup,
             teardown),
         cmocka_unit_test_setup_teardown(a_flipped_bit_does_not_match, setup, teardown),
-        cmocka_unit_test_setup_teardown(without_a_directory_they_live_in_memory, setup, teardown),
         cmocka_unit_test_setup_teardown(a_note_comes_back_as_it_was, setup, teardown),
         cmocka_unit_test_setup_teardown(a_torn_position_file_says_nothing, setup, teardown),
     };

@@ -293,7 +293,11 @@ static void one_database_has_one_log_in_a_process(void **state)
 
     (void)state;
     assert_int_equal(open_uri("&storage=memory", CREATE, &first), SQLITE_OK);
-    assert_int_equal(open_uri("", CREATE, &second), SQLITE_OK); /* as it is */
+    assert_int_equal(open_uri("", CREATE, &second), SQLITE_CANTOPEN); /* a file of this name */
+    assert_int_equal(sqlite3_close(second), SQLITE_OK);
+    assert_int_equal(sqlite3_close(first), SQLITE_OK);
+    assert_int_equal(open_uri("", CREATE, &first), SQLITE_OK);
+    assert_int_equal(open_uri("&storage=memory", CREATE, &second), SQLITE_CANTOPEN);
     assert_int_equal(sqlite3_close(second), SQLITE_OK);
     assert_int_equal(open_uri("&log=elsewhere", CREATE, &second), SQLITE_CANTOPEN);
     assert_int_equal(sqlite3_close(second), SQLITE_OK);

@@ -62,9 +62,10 @@ static void every_parameter_arrives(void **state)
     struct hw_error error;
 
     (void)state;
-    assert_int_equal(
-        parse(&uri, &error, "log", "/logs", "storage", "memory", "timeout", "250", NULL), HW_OK);
+    assert_int_equal(parse(&uri, &error, "log", "/logs", "timeout", "250", NULL), HW_OK);
     assert_string_equal(uri.log_dir, "given");
+    assert_false(uri.memory);
+    assert_int_equal(parse(&uri, &error, "storage", "memory", "timeout", "250", NULL), HW_OK);
     assert_true(uri.memory);
     assert_int_equal(uri.timeout_ms, 250);
     assert_int_equal(
@@ -133,8 +134,7 @@ static void parameters_that_contradict_each_other_are_errors(void **state)
     static const char *const wrong[][5] = {
         {"durability", "remote", "replicas", "0", "replicas=0"},
         {"durability", "remote_apply", "replicas", "0", "replicas=0"},
-        {"durability", "remote", "storage", "memory", "storage=memory"},
-        {"listen", "tcp://h:1", "storage", "memory", "storage=memory"},
+        {"log", "/x", "storage", "memory", "in memory"},
         {"listen", "tcp://h:1", "seq", "5", "past"},
         {"listen", "tcp://h:1", "immutable", "1", "immutable"},
         {"listen", "", "timeout", "5", "listen"},
