@@ -51,12 +51,18 @@ static enum hw_status add_label(struct hw_capture *capture, const char *name, ui
 
 /* ----------------------------------------------------------------------------------- prune */
 
-/* What has to stay: everything from `first` on, block 0, and the blocks in `listed`. */
+enum { SWITCH_SEQ = 1 };
+
+/*
+ * What has to stay: everything from `first` on, block 0, and the blocks in `listed`; and the switch
+ * that says which log this one goes on from, by which followers of that one know it.
+ */
 struct keep {
     uint64_t oldest_base; /* last block of the entry whose state the oldest snapshot begins with */
     uint64_t first;       /* block of that entry: what a state is, its entry says */
     uint64_t *listed;     /* owned, ascending once complete */
     size_t count, capacity;
+    bool has_switch;
 };
 
 static bool keep_block(void *ctx, uint64_t index)
@@ -64,7 +70,7 @@ static bool keep_block(void *ctx, uint64_t index)
     const struct keep *keep = ctx;
     size_t low = 0, high = keep->count;
 
-    if (index == 0 || index >= keep->first)
+    if (index == 0 || index >= keep->first || (index == SWITCH_SEQ && keep->has_switch))
         return true;
     while (low < high) {
         size_t middle = low + (high - low) / 2;
@@ -160,6 +166,26 @@ static enum hw_status keep_entry(struct hw_capture *capture, struct keep *keep,
     return status;
 }
 
+static enum hw_status keep_switch(struct hw_capture *capture, struct keep *keep,
+                                  struct hw_error *err)
+{
+    struct hw_worker *worker = &capture->worker;
+    struct hw_entry_header header;
+    struct hw_cursor cursor;
+    enum hw_status status = HW_END;
+
+    if (hw_core_length(worker->core) > SWITCH_SEQ)
+        status = hw_core_read(worker->core, SWITCH_SEQ, &worker->block, err);
+    if (status != HW_OK) /* an earlier pruning gave it up: of an older version, or it is none */
+        return status == HW_END || status == HW_EPRUNED ? HW_OK : status;
+    cursor = hw_cursor(worker->block.bytes, worker->block.size);
+    status = hw_entry_header_decode(&cursor, SWITCH_SEQ, &header);
+    if (status != HW_OK)
+        return hw_fail(err, status, "block %d is not an entry", SWITCH_SEQ);
+    keep->has_switch = header.type == HW_ENTRY_SWITCH;
+    return HW_OK;
+}
+
 /* Walk the snapshots from the newest back to the one that serves `from_seq`. */
 static enum hw_status plan(struct hw_capture *capture, uint64_t from_seq, struct keep *keep,
                            struct hw_error *err)
@@ -196,6 +222,8 @@ static enum hw_status plan(struct hw_capture *capture, uint64_t from_seq, struct
         keep->oldest_base = 0; /* no snapshot serves it: all is needed */
     if (status == HW_OK)
         status = keep_entry(capture, keep, err);
+    if (status == HW_OK)
+        status = keep_switch(capture, keep, err);
     if (keep->count > 0)
         qsort(keep->listed, keep->count, sizeof(*keep->listed), compare_seqs);
     hw_free(groups);
