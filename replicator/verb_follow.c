@@ -103,6 +103,19 @@ static int follow_live(hyperwal_follower *follower, const struct follow_wishes *
     }
 }
 
+/* Seqs of another log, which it may come from, mean nothing here. */
+static bool is_of(hyperwal_follower *follower, const hyperwal_head *target)
+{
+    unsigned char key[32];
+    hyperwal_log *log = NULL;
+
+    if (hyperwal_log_open(hyperwal_follow_log_dir(follower), &log, NULL) != SQLITE_OK)
+        return false;
+    hyperwal_log_key(log, key);
+    hyperwal_log_close(log);
+    return memcmp(key, target->key, sizeof(key)) == 0;
+}
+
 /*
  * Up to the head as of the start.  Its fork matters: a replica may be further on one that was left.
  */
@@ -122,7 +135,7 @@ static int follow_once(hyperwal_follower *follower, const struct follow_wishes *
                 return result != DONE ? result : CORRUPT;
             was_corrupt = true;
         } else if (seq != HYPERWAL_SEQ_NONE && seq >= target->seq &&
-                   hyperwal_follow_fork(follower) >= target->fork) {
+                   hyperwal_follow_fork(follower) >= target->fork && is_of(follower, target)) {
             print_event("done", wishes->path, seq, wishes->is_json);
             return DONE;
         }
