@@ -29,9 +29,9 @@ static bool follow_progress(void *ctx, uint64_t done, uint64_t total)
            follower->progress(follower->progress_ctx, done, total) != 0;
 }
 
-static bool follow_goes_on(void *ctx)
+bool hw_follow_goes_on(void *follower)
 {
-    return follow_progress(ctx, 0, 0);
+    return follow_progress(follower, 0, 0);
 }
 
 static enum hw_status full_path(const char *path, char **out, struct hw_error *err)
@@ -133,11 +133,13 @@ static enum hw_status want_blocks(struct hyperwal_follower *follower, struct hw_
     if (is_from_elsewhere(follower))
         return hw_mirror_want(follower->mirror, 0, 2,
                               err); /* genesis and switch; more comes later */
+    (void)!hw_mirror_want(follower->mirror, 0, 2,
+                          NULL); /* the switch is for others who come late */
     if (hw_replica_info(log->env, follower->path, &info, NULL) != HW_OK || info.seq == UINT64_MAX ||
         log->env->ops->stat(log->env, follower->path, &stat, NULL) != HW_OK)
         return hw_api_remote_want_live(log->remote, log->core, err);
     hw_mirror_want_tail(follower->mirror, info.seq + 1);
-    return hw_mirror_want(follower->mirror, 0, 1, err);
+    return HW_OK;
 }
 
 /* HW_OK: the replica is there already, or the log has a snapshot to make it from. */
@@ -200,6 +202,22 @@ static int follow_result(struct hyperwal_follower *follower, enum hw_status stat
 
 /* --------------------------------------------------------------------------------- opening */
 
+/* `log` goes on from the database's own log, or from others that do and are kept beside it. */
+static enum hw_status demote_by_path(const char *path, const char *dir, struct hyperwal_log *log,
+                                     struct hw_error *err)
+{
+    struct hyperwal_log *kept = NULL;
+    uint8_t own[HW_KEY_SIZE];
+    enum hw_status status = hw_keep_key(hw_env_posix(), dir, HW_KEEP_LOG, own, err);
+
+    if (status == HW_OK)
+        status = hw_follow_kept_heir(log, own, &kept, err);
+    if (status == HW_OK || status == HW_END)
+        status = hw_follow_demote(path, dir, kept != NULL ? kept : log, err);
+    hyperwal_log_close(kept);
+    return status;
+}
+
 /*
  * A log of its own is in the way of a replica of `heir`: that of an old primary, whose place
  * another one took, or what is left of one that became a replica just before it was killed.
@@ -213,7 +231,7 @@ static enum hw_status log_gives_way(const char *path, const char *dir, struct hy
         return HW_OK;
     if (hw_api_has_file(env, dir, "replica"))
         return hw_keep(env, dir, HW_KEEP_LOG, err);
-    return heir != NULL ? hw_follow_demote(path, dir, heir, err)
+    return heir != NULL ? demote_by_path(path, dir, heir, err)
                         : hw_follow_demote_by_name(follower, path, err);
 }
 
@@ -237,6 +255,8 @@ static enum hw_status open_local(struct hyperwal_follower *follower, const char 
         status = beside == NULL ? hw_fail(err, HW_ENOMEM, "no memory to follow a log")
                                 : log_gives_way(full, beside, follower->log, follower, err);
     }
+    if (status == HW_OK)
+        status = hw_follow_missed(follower, follow_progress, err);
     hw_free(beside);
     hw_free(full);
     return status;
@@ -352,7 +372,7 @@ static enum hw_status open_mirror(struct hyperwal_follower *follower, struct hw_
                                             .sources = follower->sources,
                                             .source_count = follower->source_count,
                                             .dir = follower->dir,
-                                            .go_on = follow_goes_on,
+                                            .go_on = hw_follow_goes_on,
                                             .ctx = follower};
     struct hw_env *env = hw_env_posix();
     struct hw_api_remote *remote = NULL;
@@ -366,9 +386,9 @@ static enum hw_status open_mirror(struct hyperwal_follower *follower, struct hw_
     status = look_at(follower, dir, key, &has_key, &options.is_known, err);
     if (status == HW_OK)
         status = replica_id_read(env, dir, id, err);
-    if (follower->has_heir) {
+    if (follower->has_heir) { /* the name may be that of one that goes on from this one */
         memcpy(key, follower->heir_key, HW_KEY_SIZE);
-        has_key = true;
+        has_key = options.is_known = true;
     }
     if (has_key)
         options.key = key;
@@ -661,7 +681,7 @@ int hyperwal_follow_step(hyperwal_follower *follower, unsigned timeout_ms)
         log = follower->log;
         seen = hw_shared_wake_count(log->page);
         status = follow_apply(follower, &again_ns, &err);
-        if (status != HW_OK && hw_follow_has_heir(follower)) {
+        if (status != HW_OK && hw_follow_has_heir(follower, status == HW_EPRUNED)) {
             status = move(follower, &err);
             if (status >= 0)
                 continue;

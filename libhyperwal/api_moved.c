@@ -10,14 +10,23 @@ enum {
     RESOLVE_MS = 5000,
     PATIENCE_NS_MS = 3000, /* for sources that still have more of the old log */
 };
+#define AGAIN_NS (60 * (uint64_t)1000000000) /* a log in between may be had by then */
 
-/* The first blocks of a log that nobody follows here, through a mirror that is gone afterwards. */
+/*
+ * The first blocks of a log that nobody follows here, through a mirror that is gone afterwards.
+ * `by_name`: it has the source's name, and is not one that is kept there.
+ */
 static enum hw_status heir_open(struct hyperwal_follower *follower, const char *source,
-                                const uint8_t key[HW_KEY_SIZE], struct hyperwal_log **out,
-                                struct hw_error *err)
+                                const uint8_t key[HW_KEY_SIZE], bool by_name,
+                                struct hyperwal_log **out, struct hw_error *err)
 {
-    struct hw_api_remote_options options = {
-        .node = follower->node, .sources = &source, .source_count = 1, .key = key};
+    struct hw_api_remote_options options = {.node = follower->node,
+                                            .sources = &source,
+                                            .source_count = 1,
+                                            .key = key,
+                                            .is_known = !by_name,
+                                            .go_on = hw_follow_goes_on,
+                                            .ctx = follower};
     struct hw_api_remote *remote = NULL;
     char *dir;
     enum hw_status status = hw_api_remote_open(&options, &remote, err);
@@ -45,9 +54,51 @@ static enum hw_status own_info(struct hyperwal_follower *follower, struct hw_rep
     return HW_OK;
 }
 
-/* How does the log `key`, which `source` has, stand to our replica? */
+/*
+ * The log that goes on from `own`, on the way to the one that has the source's name: that one, or
+ * one that it goes on from, which the source keeps.  `key`: of the first, then of the one found.
+ * HW_END: the first goes on from none, or not from ours; HW_EMISSING: it goes on from one that the
+ * source has not got, so nobody can tell.
+ */
+static enum hw_status heir_find(struct hyperwal_follower *follower, const char *source,
+                                const uint8_t own[HW_KEY_SIZE], uint8_t key[HW_KEY_SIZE],
+                                struct hyperwal_log **out, struct hw_error *err)
+{
+    for (unsigned i = 0; i < HW_FOLLOW_CHANGES_MAX; i++) {
+        struct hyperwal_log *log = NULL;
+        uint8_t older[HW_KEY_SIZE];
+        char hex[2 * HW_KEY_SIZE + 1];
+        struct hw_error why = {0};
+        enum hw_status status = heir_open(follower, source, key, i == 0, &log, &why);
+
+        if (status == HW_OK)
+            status = hw_follow_before(log, older, &why);
+        if (status == HW_OK && memcmp(older, own, HW_KEY_SIZE) == 0) {
+            *out = log;
+            return HW_OK;
+        }
+        hyperwal_log_close(log);
+        hw_key_format(key, hex);
+        if (status == HW_AGAIN || (status != HW_OK && i == 0))
+            *err = why;
+        if (status == HW_AGAIN || status == HW_END || (status != HW_OK && i == 0))
+            return status;
+        if (status != HW_OK)
+            return hw_fail(err, HW_EMISSING,
+                           "%s: the log there goes on from %s, and what that one goes on from "
+                           "cannot be told: %.80s",
+                           source, hex, why.message);
+        memcpy(key, older, HW_KEY_SIZE);
+    }
+    return HW_END;
+}
+
+/*
+ * How does the log to go over to stand to our replica, on the way to `key`, which `source` has?
+ * `key` becomes that of the log.
+ */
 static enum hw_status heir_look(struct hyperwal_follower *follower, const char *source,
-                                const uint8_t key[HW_KEY_SIZE], enum hw_relation *relation,
+                                uint8_t key[HW_KEY_SIZE], enum hw_relation *relation,
                                 struct hw_error *err)
 {
     struct hyperwal_log *log = NULL;
@@ -56,9 +107,13 @@ static enum hw_status heir_look(struct hyperwal_follower *follower, const char *
     enum hw_status status = own_info(follower, &info, err);
 
     if (status == HW_OK)
-        status = heir_open(follower, source, key, &log, err);
+        status = heir_find(follower, source, info.key, key, &log, err);
     if (status == HW_OK)
         status = hw_replica_relation(log->core, &info, relation, &switch_, err);
+    if (status == HW_END) {
+        *relation = HW_RELATION_STRANGER;
+        status = HW_OK;
+    }
     hyperwal_log_close(log);
     return status;
 }
@@ -70,18 +125,36 @@ static void heir_take(struct hyperwal_follower *follower, const uint8_t key[HW_K
     follower->behind_ns = 0;
 }
 
+/* Told once; looked at again at `again_ns`. */
 static void stranger_tell(struct hyperwal_follower *follower, const char *source,
-                          const uint8_t key[HW_KEY_SIZE])
+                          const uint8_t key[HW_KEY_SIZE], uint64_t again_ns, const char *why)
 {
     char hex[2 * HW_KEY_SIZE + 1];
+    bool is_told = follower->has_stranger && memcmp(follower->stranger_key, key, HW_KEY_SIZE) == 0;
 
+    follower->has_stranger = true;
+    follower->stranger_again_ns = again_ns;
+    memcpy(follower->stranger_key, key, HW_KEY_SIZE);
+    if (is_told)
+        return;
     hw_key_format(key, hex);
     hw_env_log(hw_env_posix(), HW_LOG_WARN,
-               "event=source_has_another_log path=%s source=%s key=%s reason=\"it does not go on "
-               "from the log that is followed here\"",
-               follower->path, source, hex);
-    follower->has_stranger = true;
-    memcpy(follower->stranger_key, key, HW_KEY_SIZE);
+               "event=source_has_another_log path=%s source=%s key=%s reason=\"%s\"",
+               follower->path, source, hex, why);
+}
+
+static uint64_t now_ns(void)
+{
+    struct hw_env *env = hw_env_posix();
+
+    return env->ops->monotonic_ns(env);
+}
+
+static bool is_known_stranger(const struct hyperwal_follower *follower,
+                              const uint8_t key[HW_KEY_SIZE])
+{
+    return follower->has_stranger && memcmp(follower->stranger_key, key, HW_KEY_SIZE) == 0 &&
+           now_ns() < follower->stranger_again_ns;
 }
 
 /*
@@ -91,7 +164,7 @@ static void stranger_tell(struct hyperwal_follower *follower, const char *source
 static bool waits_for_more(struct hyperwal_follower *follower,
                            const struct hw_mirror_status *mirror)
 {
-    uint64_t now = hw_env_posix()->ops->monotonic_ns(hw_env_posix());
+    uint64_t now = now_ns();
 
     if (follower->behind_ns == 0)
         follower->behind_ns = now;
@@ -99,29 +172,35 @@ static bool waits_for_more(struct hyperwal_follower *follower,
            (mirror->connected > 0 && hyperwal_follow_lag(follower) > 0);
 }
 
-bool hw_follow_has_heir(struct hyperwal_follower *follower)
+bool hw_follow_has_heir(struct hyperwal_follower *follower, bool is_hopeless)
 {
     enum hw_relation relation = HW_RELATION_STRANGER;
     struct hw_mirror_status mirror;
     struct hw_error err = {0};
     const char *source;
+    uint8_t key[HW_KEY_SIZE];
+    enum hw_status status;
 
     if (follower->mirror == NULL || follower->replica == NULL)
         return false;
     hw_mirror_status(follower->mirror, &mirror);
-    if (!mirror.has_moved || (follower->has_stranger &&
-                              memcmp(follower->stranger_key, mirror.moved_key, HW_KEY_SIZE) == 0))
+    if (!mirror.has_moved || is_known_stranger(follower, mirror.moved_key))
         return false;
     source = follower->sources[mirror.moved_source];
-    if (heir_look(follower, source, mirror.moved_key, &relation, &err) != HW_OK)
+    memcpy(key, mirror.moved_key, HW_KEY_SIZE);
+    status = heir_look(follower, source, key, &relation, &err);
+    if (status == HW_EMISSING)
+        stranger_tell(follower, source, mirror.moved_key, now_ns() + AGAIN_NS, err.message);
+    if (status != HW_OK)
         return false; /* asked again when it is dialed again */
     if (relation == HW_RELATION_STRANGER) {
-        stranger_tell(follower, source, mirror.moved_key);
+        stranger_tell(follower, source, mirror.moved_key, UINT64_MAX,
+                      "it does not go on from the log that is followed here");
         return false;
     }
-    if (relation == HW_RELATION_BEHIND && waits_for_more(follower, &mirror))
+    if (relation == HW_RELATION_BEHIND && !is_hopeless && waits_for_more(follower, &mirror))
         return false;
-    heir_take(follower, mirror.moved_key);
+    heir_take(follower, key);
     return true;
 }
 
@@ -186,21 +265,25 @@ static enum hw_status look_at_sources(struct hyperwal_follower *follower,
                                       struct hyperwal_node *node, struct hw_error *err)
 {
     struct hw_replica_info info;
-    enum hw_status status = own_info(follower, &info, err);
+    enum hw_status status = own_info(follower, &info, err), looked = HW_OK;
 
     for (unsigned i = 0; i < follower->source_count && status == HW_OK; i++) {
         enum hw_relation relation = HW_RELATION_STRANGER;
         uint8_t key[HW_KEY_SIZE];
+        struct hw_error why = {0};
 
-        if (resolve(node, follower->sources[i], info.key, key, err) != HW_OK ||
-            heir_look(follower, follower->sources[i], key, &relation, err) != HW_OK ||
-            relation == HW_RELATION_STRANGER)
+        looked = resolve(node, follower->sources[i], info.key, key, &why);
+        if (looked == HW_OK)
+            looked = heir_look(follower, follower->sources[i], key, &relation, &why);
+        if (looked == HW_EMISSING)
+            *err = why;
+        if (looked != HW_OK || relation == HW_RELATION_STRANGER)
             continue;
         heir_take(follower, key);
         status = hw_follow_keep(follower, err);
         return status == HW_OK ? HW_END : status;
     }
-    return status;
+    return status == HW_OK && err->status == HW_EMISSING ? HW_EMISSING : status;
 }
 
 enum hw_status hw_follow_look_for_heir(struct hyperwal_follower *follower, struct hw_error *err)
@@ -217,6 +300,8 @@ enum hw_status hw_follow_look_for_heir(struct hyperwal_follower *follower, struc
     if (status == HW_END)
         return status;
     *err = first;
+    if (status == HW_EMISSING)
+        (void)hw_fail(err, HW_EFORK, "%s", more.message);
     return HW_EFORK;
 }
 
@@ -239,12 +324,19 @@ static enum hw_status demote_to_any(struct hyperwal_follower *follower, struct h
                              "primary of what %s serves",
                              path, follower->sources[i]);
         if (status == HW_OK)
-            status = heir_open(follower, follower->sources[i], key, &heir, err);
+            status = heir_find(follower, follower->sources[i], own, key, &heir, err);
+        if (status == HW_END)
+            status = hw_fail(err, HW_EEXIST,
+                             "%s: a database with a log of its own, not a replica, and the log "
+                             "there does not go on from it",
+                             path);
         if (status == HW_OK)
             status = hw_follow_demote(path, follower->dir, heir, err);
         hyperwal_log_close(heir);
-        if (status == HW_OK)
+        if (status == HW_OK) {
+            heir_take(follower, key);
             return HW_OK;
+        }
     }
     return status;
 }

@@ -39,7 +39,7 @@ unsigned access_rights_to_log(const struct hub_log *log, const uint8_t *key)
 {
     unsigned all = 0;
 
-    if (log->heir != NULL)
+    while (log->heir != NULL)
         log = log->heir;
     if (log->names == NULL) /* a mirror that nobody named */
         return access_rights(log->hub, key, slice_of(""));

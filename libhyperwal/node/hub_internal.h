@@ -401,7 +401,7 @@ enum hw_status log_stat(struct hub_log *log, struct hw_file_stat *out,
                         struct hw_error *err) HW_MUST_CHECK;
 /*
  * If the log goes on from another one that is kept beside it, that one is served as well, by its
- * key alone: for followers who have not got all of it.
+ * key alone, and so is the one before that: for followers who have not got all of them.
  */
 void log_serve_kept(struct hub_log *log);
 uint64_t log_durable_limit(struct hw_shared_page *page); /* blocks that may be read */

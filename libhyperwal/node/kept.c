@@ -1,4 +1,4 @@
-/* A log that was there before the one that is served: log_serve_kept(). */
+/* Logs that were there before the one that is served, one after the other: log_serve_kept(). */
 #include <string.h>
 
 #include "apply/apply.h"
@@ -6,12 +6,20 @@
 #include "hypercore/keep.h"
 #include "node/hub_internal.h"
 
-enum { SWITCH_SEQ = 1 };
+enum { SWITCH_SEQ = 1, KEPT_MAX = 8 };
 
-static void serve(struct hub_log *log, const uint8_t key[HW_KEY_SIZE])
+/* All that are kept lie beside the log that goes on now, which this one leads to. */
+static const struct hub_log *newest(const struct hub_log *log, unsigned *before)
+{
+    for (*before = 0; log->heir != NULL; (*before)++)
+        log = log->heir;
+    return log;
+}
+
+static void serve(struct hub_log *log, const struct hub_log *first, const uint8_t key[HW_KEY_SIZE])
 {
     struct hw_hub *hub = log->hub;
-    char *dir = hw_keep_dir(log->dir, key);
+    char *dir = hw_keep_dir(first->dir, key);
     struct hw_file_stat stat;
     struct hub_log *kept = NULL;
 
@@ -27,11 +35,14 @@ static void serve(struct hub_log *log, const uint8_t key[HW_KEY_SIZE])
 void log_serve_kept(struct hub_log *log)
 {
     struct hw_switch switch_;
+    unsigned before;
+    const struct hub_log *first = newest(log, &before);
 
-    if (log->is_searched || log->names == NULL || hw_core_length(log->core) <= SWITCH_SEQ)
+    if (log->is_searched || first->names == NULL || before >= KEPT_MAX ||
+        !hw_core_has(log->core, SWITCH_SEQ))
         return;
     log->is_searched = true;
     if (hw_switch_read(log->core, SWITCH_SEQ, &switch_, NULL) == HW_OK &&
         switch_.role == HW_SWITCH_CONTINUES)
-        serve(log, switch_.key);
+        serve(log, first, switch_.key);
 }

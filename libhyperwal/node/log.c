@@ -204,7 +204,9 @@ void log_drop_core(struct hub_log *log)
     log->core = NULL;
     log->is_urged = false;
     log->is_shown = false; /* whoever has more proves it again */
-    log->is_searched = log->kept != NULL;
+    log->is_searched = false;
+    if (log->kept != NULL) /* the next log here may go on from another one */
+        log_free(log->kept);
 }
 
 /* -------------------------------------------------------------------------------- flush */
@@ -258,8 +260,10 @@ static void log_flush_one(struct hub_log *log, uint64_t now)
         overtaken_settle(log, now);
     if (log->replication == NULL)
         return;
-    if (log->mirror != NULL)
+    if (log->mirror != NULL) {
         mirror_work(log->mirror, now);
+        log_serve_kept(log);
+    }
     while (hw_replication_tick(log->replication, now, &dropped, &deadline, &err) == HW_OK)
         drop_link(log, dropped, &err);
     log->tick_ns = deadline;
