@@ -139,6 +139,9 @@ class Obedient:
     def open(self, name, parameters):
         self.db = in_memory(name, **parameters)
 
+    def open_afar(self, url):
+        self.db = net.through_vfs(url)
+
     def sql(self, sql):
         return self.db.execute(sql).fetchall()
 
@@ -333,6 +336,23 @@ def a_server_of_its_path_serves_it(dir):
             db.execute("INSERT INTO t(b) VALUES('later')")
             net.wait_for("r.db", value(db, "PRAGMA hyperwal_seq"))
             check(net.dump("r.db") == list(db.iterdump()))
+
+
+def it_is_written_from_afar(dir):
+    with tempfile.TemporaryDirectory() as theirs:
+        key = net.fact("key", "--identity", theirs + "/writer")["key"]
+        with open(theirs + "/rules", "w", encoding="ascii") as file:
+            file.write(f"read,write app.db {key} a writer\n")
+        os.chmod(theirs + "/rules", 0o644)
+        with contextlib.closing(in_memory(listen="tcp://127.0.0.1:0", access=theirs + "/rules")) as db:
+            fill(db)
+            with Other(HYPERWAL_IDENTITY=theirs + "/writer", HYPERWAL_CACHE=theirs + "/cache",
+                       HYPERWAL_KNOWN_SERVERS=theirs + "/known") as other:
+                other.ask("open_afar", status_of(db)["listen"][0])
+                other.ask("sql", "INSERT INTO t(b) VALUES('from afar')")
+                other.ask("close")
+            check(value(db, "SELECT b FROM t ORDER BY a DESC") == "from afar")
+    check(places() == [], places())
 
 
 def a_commit_waits_for_a_follower(dir):
@@ -618,7 +638,7 @@ TESTS = (nothing_is_on_the_disk, its_directory_need_not_be_there, a_file_of_that
          a_first_transaction_can_be_rolled_back, a_first_transaction_that_is_killed_is_rolled_back,
          it_is_attached_like_a_file, the_stock_library_and_the_program_find_it,
          a_follower_is_live_over_tcp, a_follower_is_live_by_path, a_server_of_its_path_serves_it,
-         a_commit_waits_for_a_follower, a_server_sees_it_vanish, a_follower_sees_it_vanish,
+         it_is_written_from_afar, a_commit_waits_for_a_follower, a_server_sees_it_vanish, a_follower_sees_it_vanish,
          two_processes_share_it, the_other_one_goes_on_after_a_kill,
          after_the_last_was_killed_it_begins_empty, what_was_killed_is_removed_by_whoever_opens,
          a_child_does_not_hold_it, a_child_that_closes_takes_nothing_away, many_come_and_go_at_once,
