@@ -6,13 +6,16 @@
 
 #include "base/alloc.h"
 #include "node/cache_internal.h"
+#include "wire/peer.h"
 
 enum {
     NS_PER_MS = 1000000,
     FRESH_MS = 2000, /* for a source to say what is new, where an old state is there */
     RETRY_MS = 1000, /* after a failure */
     READERS_MS = 2,  /* until old readers are asked again to leave the WAL */
-    ABSENT_MAX = 10, /* times in a row that a block was not to be had, before it is an error */
+    /* That a block is not to be had from who is there, before it is an error: longer than it takes
+     * to find out that a silent one is not there. */
+    ABSENT_MS = HW_PEER_SILENCE_MS + 15000,
 };
 
 struct cache_hold {
@@ -23,7 +26,7 @@ struct cache_hold {
     struct cache_reader reader;      /* its core is owned */
     struct hw_replica *replica;      /* owned; NULL: nobody wants the database yet */
     struct hw_lazy_entries *entries; /* owned: what it has to read of the log */
-    unsigned absent;
+    uint64_t absent_ns; /* since when a block is not to be had from who is there; 0: no */
 };
 
 static uint64_t now_ns(const struct hw_cache *cache)
@@ -306,6 +309,16 @@ static enum hw_status live_begin(struct cache_hold *hold, struct hw_error *err)
 
 /* -------------------------------------------------------------------------------- applying */
 
+/* Time counts, and not tries: whatever is new, or wanted, brings the next one. */
+static bool is_absent_for_long(struct cache_hold *hold)
+{
+    uint64_t now = now_ns(hold->cache);
+
+    if (hold->absent_ns == 0)
+        hold->absent_ns = now;
+    return now - hold->absent_ns >= (uint64_t)ABSENT_MS * NS_PER_MS;
+}
+
 /*
  * Apply what there is.  *wait_ns: until to look again, if nothing comes.  A failure is for good:
  * the state that readers see does not go on.
@@ -323,12 +336,12 @@ static enum hw_status apply(struct cache_hold *hold, uint64_t *wait_ns, struct h
     if (status == HW_AGAIN)
         *wait_ns = (uint64_t)READERS_MS * NS_PER_MS;
     if (status >= 0 || status == HW_EMISSING)
-        hold->absent = 0;
+        hold->absent_ns = 0;
     if (status >= 0)
         return HW_OK;
     /* What is not here comes with the next source, or when this one is back. */
     if (status == HW_EMISSING || status == HW_ETIMEOUT ||
-        (status == HW_EPRUNED && ++hold->absent <= ABSENT_MAX) || status == HW_ENOSPC ||
+        (status == HW_EPRUNED && !is_absent_for_long(hold)) || status == HW_ENOSPC ||
         status == HW_ENOMEM) {
         *wait_ns = (uint64_t)RETRY_MS * NS_PER_MS;
         cache_page_set_text(hold->cache->page, err->message);
