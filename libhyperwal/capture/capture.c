@@ -661,26 +661,33 @@ static enum hw_status ask(struct hw_capture *capture, const struct hw_request *r
 {
     uint64_t deadline = deadline_in(capture, timeout_ms);
     struct hw_answer answer;
-    uint32_t slot = UINT32_MAX;
+    uint64_t mail = 0; /* 0: all slots are taken, and one gets free */
 
     for (;;) {
         uint32_t seen = hw_shared_wake_count(capture->shared);
+        enum hw_status status = HW_AGAIN;
 
-        if (slot == UINT32_MAX &&
-            hw_mailbox_post(capture->shared, request, deadline, &slot) != HW_OK)
-            slot = UINT32_MAX; /* all taken: one gets free */
-        if (slot != UINT32_MAX && hw_mailbox_collect(capture->shared, slot, &answer) == HW_OK) {
-            if (answer.status != HW_OK)
-                return hw_fail(err, answer.status, "%s", answer.text);
+        if (mail == 0 && hw_mailbox_post(capture->shared, request, deadline, &mail) != HW_OK)
+            mail = 0;
+        if (mail != 0)
+            status = hw_mailbox_collect(capture->shared, mail, &answer);
+        if (status == HW_OK && answer.status != HW_OK)
+            return hw_fail(err, answer.status, "%s", answer.text);
+        if (status == HW_OK) {
             *result = answer.result;
             return HW_OK;
         }
+        if (status == HW_END)
+            return hw_fail(err, HW_ETIMEOUT,
+                           "%s: this process was stopped for so long that the worker's answer is "
+                           "gone: look whether it was done",
+                           capture->path);
         if (capture->env->ops->monotonic_ns(capture->env) >= deadline)
             break;
         wait_for_news(capture, seen, deadline);
     }
-    if (slot != UINT32_MAX)
-        hw_mailbox_cancel(capture->shared, slot);
+    if (mail != 0)
+        hw_mailbox_cancel(capture->shared, mail);
     return hw_fail(err, HW_ETIMEOUT, "%s: the worker (process %u) did not answer in %llu ms",
                    capture->path, hw_shared_worker(capture->shared),
                    (unsigned long long)timeout_ms);

@@ -216,11 +216,12 @@ enum hw_status hw_capture_prune(struct hw_capture *capture, uint64_t keep_from_s
 enum hw_status hw_capture_hand_over(struct hw_env *env, const char *dir, const uint8_t key[32],
                                     uint64_t timeout_ms, uint64_t *seq,
                                     struct hw_error *err) HW_MUST_CHECK;
-/* The same without waiting: begin, and look for the answer; HW_AGAIN: there is none yet. */
+/* The same without waiting: begin, and look for the answer; HW_AGAIN: there is none yet, HW_END:
+ * none comes. */
 enum hw_status hw_handover_post(struct hw_shared_page *page, const uint8_t key[32],
-                                uint64_t timeout_ms, uint32_t *slot,
+                                uint64_t timeout_ms, uint64_t *mail,
                                 struct hw_error *err) HW_MUST_CHECK;
-enum hw_status hw_handover_collect(struct hw_shared_page *page, uint32_t slot, uint64_t *seq,
+enum hw_status hw_handover_collect(struct hw_shared_page *page, uint64_t mail, uint64_t *seq,
                                    struct hw_error *err) HW_MUST_CHECK;
 
 /* Commits whose wait for durability ended without it. */

@@ -32,7 +32,7 @@ static bool key_parse(const char *hex, uint8_t key[HW_KEY_SIZE])
 
 /* ------------------------------------------------------------------------- the worker's side */
 
-enum hw_status hw_handover_begin(struct hw_capture *capture, uint32_t slot,
+enum hw_status hw_handover_begin(struct hw_capture *capture, uint64_t mail,
                                  const struct hw_request *request, struct hw_error *err)
 {
     struct hw_worker *worker = &capture->worker;
@@ -46,7 +46,7 @@ enum hw_status hw_handover_begin(struct hw_capture *capture, uint32_t slot,
     if (!key_parse(request->text, worker->handover.key))
         return hw_fail(err, HW_EMISUSE, "%s: handed over to no key", capture->path);
     worker->handover.is_active = true;
-    worker->handover.slot = slot;
+    worker->handover.mail = mail;
     worker->handover.deadline_ns =
         capture->env->ops->monotonic_ns(capture->env) + request->argument * 1000000U;
     hw_shared_set_handover(capture->shared, HW_HANDOVER_CLOSING);
@@ -97,7 +97,7 @@ void hw_handover_give_up(struct hw_capture *capture, enum hw_status status,
     worker->handover.is_active = false;
     unlock_write(capture);
     hw_shared_set_handover(capture->shared, HW_HANDOVER_NONE);
-    hw_request_answer(capture, worker->handover.slot, status, 0, err);
+    hw_request_answer(capture, worker->handover.mail, status, 0, err);
 }
 
 void hw_handover_let_go(struct hw_capture *capture)
@@ -158,14 +158,14 @@ static enum hw_status finish(struct hw_capture *capture, struct hw_error *err)
     if (status != HW_OK) {
         /* It may be on the disk all the same: nobody writes until the log was read again. */
         worker->handover.is_active = false;
-        hw_request_answer(capture, worker->handover.slot, status, 0, err);
+        hw_request_answer(capture, worker->handover.mail, status, 0, err);
         return status;
     }
     worker->handover.is_active = false; /* WRITE is held as long as the role */
     tell_ended(capture, switch_.key);
     hw_env_log(capture->env, HW_LOG_WARN, "event=handed_over db=%s seq=%llu", capture->path,
                (unsigned long long)seq);
-    hw_request_answer(capture, worker->handover.slot, HW_OK, seq, NULL);
+    hw_request_answer(capture, worker->handover.mail, HW_OK, seq, NULL);
     return HW_OK;
 }
 
@@ -247,8 +247,8 @@ enum hw_status hw_handover_answer(struct hw_capture *capture, struct hw_error *e
     struct hw_request request;
     struct hw_switch last;
     uint8_t key[HW_KEY_SIZE];
-    uint32_t slot;
-    enum hw_status status = hw_mailbox_take(capture->shared, &request, &slot);
+    uint64_t mail;
+    enum hw_status status = hw_mailbox_take(capture->shared, &request, &mail);
 
     keep_closed(capture);
     if (status != HW_OK)
@@ -256,13 +256,13 @@ enum hw_status hw_handover_answer(struct hw_capture *capture, struct hw_error *e
     status = last_switch(worker, &last, err);
     if (status == HW_OK && request.kind == REQUEST_HANDOVER && key_parse(request.text, key) &&
         memcmp(key, last.key, HW_KEY_SIZE) == 0) { /* who asked did not hear it */
-        hw_request_answer(capture, slot, HW_OK, hw_core_length(worker->core) - 1, NULL);
+        hw_request_answer(capture, mail, HW_OK, hw_core_length(worker->core) - 1, NULL);
         return HW_OK;
     }
     if (status == HW_OK || status == HW_END)
         status =
             hw_fail(err, HW_EREADONLY, "%s: its log was handed over to another one", capture->path);
-    hw_request_answer(capture, slot, status, 0, err);
+    hw_request_answer(capture, mail, status, 0, err);
     return HW_OK;
 }
 
@@ -285,7 +285,7 @@ int hw_gate_may_write(struct hw_capture *capture, struct hw_error *err)
 }
 
 enum hw_status hw_handover_post(struct hw_shared_page *page, const uint8_t key[32],
-                                uint64_t timeout_ms, uint32_t *slot, struct hw_error *err)
+                                uint64_t timeout_ms, uint64_t *mail, struct hw_error *err)
 {
     struct hw_env *env = hw_shared_env(page);
     struct hw_request request = {.kind = REQUEST_HANDOVER, .argument = timeout_ms};
@@ -293,18 +293,18 @@ enum hw_status hw_handover_post(struct hw_shared_page *page, const uint8_t key[3
     enum hw_status status;
 
     hw_key_format(key, request.text);
-    status = hw_mailbox_post(page, &request, deadline, slot);
+    status = hw_mailbox_post(page, &request, deadline, mail);
     if (status != HW_OK)
         return hw_fail(err, HW_EBUSY, "too much is asked of the database's worker just now");
     hw_shared_ring(page);
     return HW_OK;
 }
 
-enum hw_status hw_handover_collect(struct hw_shared_page *page, uint32_t slot, uint64_t *seq,
+enum hw_status hw_handover_collect(struct hw_shared_page *page, uint64_t mail, uint64_t *seq,
                                    struct hw_error *err)
 {
     struct hw_answer answer;
-    enum hw_status status = hw_mailbox_collect(page, slot, &answer);
+    enum hw_status status = hw_mailbox_collect(page, mail, &answer);
 
     if (status != HW_OK)
         return status;
@@ -319,11 +319,11 @@ enum hw_status hw_capture_hand_over(struct hw_env *env, const char *dir, const u
 {
     uint64_t deadline = env->ops->monotonic_ns(env) + (timeout_ms + 500) * 1000000U;
     struct hw_shared_page *page = NULL;
-    uint32_t slot = 0;
+    uint64_t mail = 0;
     enum hw_status status = hw_shared_page_open(env, dir, true, &page, err);
 
     if (status == HW_OK)
-        status = hw_handover_post(page, key, timeout_ms, &slot, err);
+        status = hw_handover_post(page, key, timeout_ms, &mail, err);
     if (status != HW_OK) {
         hw_shared_page_close(page);
         return status;
@@ -331,13 +331,13 @@ enum hw_status hw_capture_hand_over(struct hw_env *env, const char *dir, const u
     for (;;) {
         uint32_t seen = hw_shared_wake_count(page);
 
-        status = hw_handover_collect(page, slot, seq, err);
+        status = hw_handover_collect(page, mail, seq, err);
         if (status != HW_AGAIN || env->ops->monotonic_ns(env) >= deadline)
             break;
         hw_shared_wait(page, seen, SLICE_NS);
     }
-    if (status == HW_AGAIN) {
-        hw_mailbox_cancel(page, slot);
+    if (status == HW_AGAIN || status == HW_END) {
+        hw_mailbox_cancel(page, mail);
         status = hw_fail(err, HW_ETIMEOUT, "%s: nobody who writes the database answered", dir);
     }
     hw_shared_page_close(page);

@@ -137,8 +137,9 @@ struct snapshot_work {
     struct hw_snapshot_group *groups; /* owned, `capacity`: as this snapshot or the last has them */
     uint8_t *dirty;                   /* owned, `capacity`: changed since, or never taken */
     uint32_t capacity;
-    uint64_t bytes;    /* of its group blocks */
-    uint32_t requests; /* bits of the mailbox slots that await it */
+    uint64_t bytes; /* of its group blocks */
+    uint64_t requests[HW_MAILBOX_SLOTS];
+    uint32_t request_count; /* who awaits it; beyond the slots the first ones are overwritten */
     uint64_t log_at_start, raw_at_start;
 };
 
@@ -194,7 +195,7 @@ struct hw_worker {
     struct {
         bool is_active;
         bool holds_write;         /* the WRITE lock of the wal-index, by the capture's own handle */
-        uint32_t slot;            /* of the mailbox: who asked */
+        uint64_t mail;            /* who asked */
         uint8_t key[HW_KEY_SIZE]; /* of the log that goes on */
         uint64_t deadline_ns;
     } handover;
@@ -302,8 +303,8 @@ enum hw_status hw_worker_pending(struct hw_capture *capture, struct hw_wal_index
 
 /* ------------------------------------------------------------------------------- handover.c */
 
-/* Somebody asks for it, in this slot: what cannot be done at all fails at once. */
-enum hw_status hw_handover_begin(struct hw_capture *capture, uint32_t slot,
+/* Somebody asks for it: what cannot be done at all fails at once. */
+enum hw_status hw_handover_begin(struct hw_capture *capture, uint64_t mail,
                                  const struct hw_request *request,
                                  struct hw_error *err) HW_MUST_CHECK;
 /*
@@ -358,6 +359,8 @@ enum hw_status hw_roll_forward(struct hw_capture *capture, uint64_t seq,
 /* ------------------------------------------------------------------------------- snapshot.c */
 
 void hw_snapshot_reset(struct hw_worker *worker); /* a started one is given up, nothing is reused */
+/* Somebody asks for one; one in the making will do. */
+void hw_snapshot_await(struct hw_worker *worker, uint64_t mail);
 void hw_snapshot_touch(struct hw_worker *worker, uint32_t page_number); /* its group has changed */
 bool hw_snapshot_is_due(const struct hw_worker *worker);
 bool hw_snapshot_is_needed(
@@ -371,7 +374,7 @@ enum hw_status hw_snapshot_step(struct hw_capture *capture, struct hw_error *err
 
 /* Answer one request of the mailbox.  HW_END: there is none. */
 enum hw_status hw_request_step(struct hw_capture *capture, struct hw_error *err) HW_MUST_CHECK;
-void hw_request_answer(struct hw_capture *capture, uint32_t slot, enum hw_status status,
+void hw_request_answer(struct hw_capture *capture, uint64_t mail, enum hw_status status,
                        uint64_t result, const struct hw_error *failure);
 
 /* --------------------------------------------------------------------------------- remote.c */

@@ -5,7 +5,7 @@
 #include "base/alloc.h"
 #include "capture/internal.h"
 
-void hw_request_answer(struct hw_capture *capture, uint32_t slot, enum hw_status status,
+void hw_request_answer(struct hw_capture *capture, uint64_t mail, enum hw_status status,
                        uint64_t result, const struct hw_error *failure)
 {
     struct hw_answer answer = {.status = status, .result = result};
@@ -15,7 +15,7 @@ void hw_request_answer(struct hw_capture *capture, uint32_t slot, enum hw_status
 
         memcpy(answer.text, failure->message, size);
     }
-    hw_mailbox_answer(capture->shared, slot, &answer);
+    hw_mailbox_answer(capture->shared, mail, &answer);
 }
 
 static enum hw_status add_label(struct hw_capture *capture, const char *name, uint64_t *seq,
@@ -252,8 +252,8 @@ enum hw_status hw_request_step(struct hw_capture *capture, struct hw_error *err)
 {
     struct hw_request request;
     uint64_t result = 0;
-    uint32_t slot;
-    enum hw_status status = hw_mailbox_take(capture->shared, &request, &slot);
+    uint64_t mail;
+    enum hw_status status = hw_mailbox_take(capture->shared, &request, &mail);
 
     if (status != HW_OK)
         return HW_END;
@@ -263,11 +263,10 @@ enum hw_status hw_request_step(struct hw_capture *capture, struct hw_error *err)
         break;
     case REQUEST_SNAPSHOT:
         /* One in the making will do: it ends with the state that it finds at its end. */
-        capture->worker.snapshot.forced = true;
-        capture->worker.snapshot.requests |= 1U << slot;
+        hw_snapshot_await(&capture->worker, mail);
         return HW_OK; /* answered when it is durable */
     case REQUEST_HANDOVER:
-        status = hw_handover_begin(capture, slot, &request, err);
+        status = hw_handover_begin(capture, mail, &request, err);
         if (status == HW_OK)
             return HW_OK; /* answered when it is done */
         break;
@@ -279,7 +278,7 @@ enum hw_status hw_request_step(struct hw_capture *capture, struct hw_error *err)
         status = hw_fail(err, HW_EVERSION, "a request of unknown kind %u", request.kind);
         break;
     }
-    hw_request_answer(capture, slot, status, result, err);
+    hw_request_answer(capture, mail, status, result, err);
     /* The asker has the failure.  Only one that says something of the log itself is ours too. */
     return status == HW_EIO || status == HW_ENOSPC || status == HW_EBROKEN ? status : HW_OK;
 }

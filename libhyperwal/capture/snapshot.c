@@ -21,12 +21,22 @@ static uint32_t groups_in(uint32_t page_count)
 void hw_snapshot_reset(struct hw_worker *worker)
 {
     struct snapshot_work *work = &worker->snapshot;
-    bool wanted = work->forced || work->active;
-    uint32_t requests = work->requests;
+    struct snapshot_work anew = {.forced = work->forced || work->active,
+                                 .request_count = work->request_count};
 
+    memcpy(anew.requests, work->requests, sizeof(anew.requests));
     hw_free(work->groups);
     hw_free(work->dirty);
-    *work = (struct snapshot_work){.forced = wanted, .requests = requests};
+    *work = anew;
+}
+
+/* More than there are slots: the first ones were given up. */
+void hw_snapshot_await(struct hw_worker *worker, uint64_t mail)
+{
+    struct snapshot_work *work = &worker->snapshot;
+
+    work->forced = true;
+    work->requests[work->request_count++ % HW_MAILBOX_SLOTS] = mail;
 }
 
 void hw_snapshot_touch(struct hw_worker *worker, uint32_t page_number)
@@ -266,11 +276,9 @@ static enum hw_status finish(struct hw_capture *capture, uint32_t group_count, s
     hw_env_log(capture->env, HW_LOG_INFO, "event=snapshot db=%s seq=%llu groups=%u bytes=%llu",
                capture->path, (unsigned long long)note.snapshot_seq, group_count,
                (unsigned long long)work->bytes);
-    for (uint32_t slot = 0; work->requests != 0; slot++) {
-        if (work->requests >> slot & 1)
-            hw_request_answer(capture, slot, HW_OK, note.snapshot_seq, NULL);
-        work->requests &= ~(1U << slot);
-    }
+    for (uint32_t i = 0; i < work->request_count && i < HW_MAILBOX_SLOTS; i++)
+        hw_request_answer(capture, work->requests[i], HW_OK, note.snapshot_seq, NULL);
+    work->request_count = 0;
     return HW_OK;
 }
 

@@ -10,7 +10,13 @@
 #include "base/bytes.h"
 #include "env/thread.h"
 
-enum { MAGIC = 0x50535748, VERSION = 3, SLOT_COUNT = 4, READ_TRIES = 100 };
+enum {
+    MAGIC = 0x50535748,
+    VERSION = 4,
+    SLOT_COUNT = HW_MAILBOX_SLOTS,
+    READ_TRIES = 100,
+    NS_PER_MS = 1000000
+};
 enum { REMOTE_WAIT_NS = 1000000000 };
 enum slot_state { FREE, FILLING, POSTED, TAKEN, DONE };
 
@@ -26,13 +32,14 @@ struct positions {
 };
 
 struct mail_slot {
-    _Atomic uint32_t state;
+    _Atomic uint64_t word;        /* ticket << 8 | slot_state; 0: free */
+    _Atomic uint64_t deadline_ns; /* of who asks */
+    _Atomic uint64_t answered_ns;
+    uint64_t argument, result;
     uint32_t kind;
-    _Atomic uint64_t deadline_ns;
-    uint64_t argument;
-    uint64_t result;
     int32_t status;
-    char text[HW_SHARED_TEXT_SIZE]; /* the request's, then the answer's */
+    char text[HW_SHARED_TEXT_SIZE]; /* the request's */
+    char why[HW_SHARED_TEXT_SIZE];  /* the answer's */
 };
 
 /* The bytes of the file.  Also in the picture of the header. */
@@ -589,74 +596,135 @@ void hw_shared_alarm(struct hw_shared_page *page, char out[HW_SHARED_TEXT_SIZE])
 
 /* -------------------------------------------------------------------------------- mailbox */
 
-static bool slot_claim(struct hw_shared_page *page, struct mail_slot *slot)
+/* Each use of a slot has a ticket, so that who was stopped for long does not take it for its own:
+ * milliseconds (32 bits) and chance (24 bits), never 0. */
+static uint64_t ticket_make(struct hw_env *env)
 {
-    uint32_t state = atomic_load(&slot->state);
+    uint32_t ms = (uint32_t)(env->ops->monotonic_ns(env) / NS_PER_MS);
+    uint8_t chance[3];
 
-    if (state != FREE && page->env->ops->monotonic_ns(page->env) <= atomic_load(&slot->deadline_ns))
-        return false;
-    return atomic_compare_exchange_strong(&slot->state, &state, FILLING);
+    env->ops->random(env, chance, sizeof(chance));
+    return (uint64_t)ms << 24 | (uint64_t)chance[0] << 16 | (uint64_t)chance[1] << 8 | chance[2] |
+           1;
+}
+
+static uint64_t word_of(uint64_t ticket, enum slot_state state)
+{
+    return ticket << 8 | state;
+}
+
+static bool slot_move(struct mail_slot *slot, uint64_t ticket, enum slot_state from,
+                      enum slot_state to)
+{
+    uint64_t word = word_of(ticket, from);
+
+    return atomic_compare_exchange_strong(&slot->word, &word, to == FREE ? 0 : word_of(ticket, to));
+}
+
+static struct mail_slot *slot_of(struct hw_shared_page *page, uint64_t mail)
+{
+    return &page->layout->slots[(mail & 0xff) % SLOT_COUNT];
+}
+
+static uint64_t ticket_of(uint64_t mail)
+{
+    return mail >> 8;
+}
+
+/* Its owner died, or gave up: who lives fetches an answer soon, and fills a slot at once. */
+static bool is_abandoned(struct hw_shared_page *page, struct mail_slot *slot, uint64_t word)
+{
+    uint64_t now = page->env->ops->monotonic_ns(page->env);
+    uint32_t age_ms = (uint32_t)(now / NS_PER_MS) - (uint32_t)(word >> 32);
+
+    switch ((enum slot_state)(word & 0xff)) {
+    case FREE:
+        return true;
+    case FILLING: /* its deadline is not written yet */
+        return age_ms > HW_MAILBOX_ABANDONED_MS;
+    case DONE:
+        return now >
+               atomic_load(&slot->answered_ns) + (uint64_t)HW_MAILBOX_ABANDONED_MS * NS_PER_MS;
+    case POSTED:
+    case TAKEN:
+        break;
+    }
+    return now > atomic_load(&slot->deadline_ns);
+}
+
+static bool slot_claim(struct hw_shared_page *page, struct mail_slot *slot, uint64_t ticket)
+{
+    uint64_t word = atomic_load(&slot->word);
+
+    return is_abandoned(page, slot, word) &&
+           atomic_compare_exchange_strong(&slot->word, &word, word_of(ticket, FILLING));
 }
 
 enum hw_status hw_mailbox_post(struct hw_shared_page *page, const struct hw_request *request,
-                               uint64_t deadline_ns, uint32_t *slot)
+                               uint64_t deadline_ns, uint64_t *mail)
 {
-    for (uint32_t i = 0; i < SLOT_COUNT; i++) {
-        struct mail_slot *mail = &page->layout->slots[i];
+    uint64_t ticket = ticket_make(page->env);
 
-        if (!slot_claim(page, mail))
+    for (uint32_t i = 0; i < SLOT_COUNT; i++) {
+        struct mail_slot *slot = &page->layout->slots[i];
+
+        if (!slot_claim(page, slot, ticket))
             continue;
-        atomic_store(&mail->deadline_ns, deadline_ns);
-        mail->kind = request->kind;
-        mail->argument = request->argument;
-        memcpy(mail->text, request->text, sizeof(mail->text));
-        atomic_store(&mail->state, POSTED);
+        atomic_store(&slot->deadline_ns, deadline_ns);
+        slot->kind = request->kind;
+        slot->argument = request->argument;
+        memcpy(slot->text, request->text, sizeof(slot->text));
+        if (!slot_move(slot, ticket, FILLING, POSTED))
+            continue; /* we were stopped for long */
         hw_shared_urge(page);
-        *slot = i;
+        *mail = ticket << 8 | i;
         return HW_OK;
     }
     return HW_AGAIN;
 }
 
-enum hw_status hw_mailbox_collect(struct hw_shared_page *page, uint32_t slot,
+enum hw_status hw_mailbox_collect(struct hw_shared_page *page, uint64_t mail,
                                   struct hw_answer *answer)
 {
-    struct mail_slot *mail = &page->layout->slots[slot % SLOT_COUNT];
+    struct mail_slot *slot = slot_of(page, mail);
+    uint64_t word = atomic_load(&slot->word);
 
-    if (atomic_load(&mail->state) != DONE)
+    if (word >> 8 != ticket_of(mail))
+        return HW_END;
+    if ((word & 0xff) != DONE)
         return HW_AGAIN;
-    answer->status = (enum hw_status)mail->status;
-    answer->result = mail->result;
-    memcpy(answer->text, mail->text, sizeof(answer->text));
+    answer->status = (enum hw_status)slot->status;
+    answer->result = slot->result;
+    memcpy(answer->text, slot->why, sizeof(answer->text));
     answer->text[sizeof(answer->text) - 1] = '\0';
-    atomic_store(&mail->state, FREE);
-    return HW_OK;
+    return slot_move(slot, ticket_of(mail), DONE, FREE) ? HW_OK : HW_END;
 }
 
-void hw_mailbox_cancel(struct hw_shared_page *page, uint32_t slot)
+void hw_mailbox_cancel(struct hw_shared_page *page, uint64_t mail)
 {
-    struct mail_slot *mail = &page->layout->slots[slot % SLOT_COUNT];
-    uint32_t posted = POSTED;
+    struct mail_slot *slot = slot_of(page, mail);
 
-    /* If the worker has it already the slot frees itself when its deadline has passed. */
-    if (!atomic_compare_exchange_strong(&mail->state, &posted, FREE))
-        atomic_store(&mail->deadline_ns, 0);
+    if (!slot_move(slot, ticket_of(mail), POSTED, FREE) &&
+        !slot_move(slot, ticket_of(mail), TAKEN, FREE))
+        (void)slot_move(slot, ticket_of(mail), DONE, FREE); /* or it is somebody else's */
 }
 
 enum hw_status hw_mailbox_take(struct hw_shared_page *page, struct hw_request *request,
-                               uint32_t *slot)
+                               uint64_t *mail)
 {
     for (uint32_t i = 0; i < SLOT_COUNT; i++) {
-        struct mail_slot *mail = &page->layout->slots[i];
-        uint32_t posted = POSTED;
+        struct mail_slot *slot = &page->layout->slots[i];
+        uint64_t ticket = atomic_load(&slot->word) >> 8;
 
-        if (!atomic_compare_exchange_strong(&mail->state, &posted, TAKEN))
+        if (!slot_move(slot, ticket, POSTED, TAKEN))
             continue;
-        request->kind = mail->kind;
-        request->argument = mail->argument;
-        memcpy(request->text, mail->text, sizeof(request->text));
+        request->kind = slot->kind;
+        request->argument = slot->argument;
+        memcpy(request->text, slot->text, sizeof(request->text));
         request->text[sizeof(request->text) - 1] = '\0';
-        *slot = i;
+        if (atomic_load(&slot->word) != word_of(ticket, TAKEN))
+            continue; /* given up while it was read */
+        *mail = ticket << 8 | i;
         return HW_OK;
     }
     return HW_END;
@@ -667,31 +735,34 @@ uint64_t hw_mailbox_posted(struct hw_shared_page *page)
     uint64_t stamp = 0;
 
     for (uint32_t i = 0; i < SLOT_COUNT; i++) {
-        struct mail_slot *mail = &page->layout->slots[i];
+        uint64_t word = atomic_load(&page->layout->slots[i].word);
 
-        if (atomic_load(&mail->state) == POSTED) /* no two requests have one deadline */
-            stamp = stamp * 31 + (atomic_load(&mail->deadline_ns) | 1) + i;
+        if ((word & 0xff) == POSTED)
+            stamp = stamp * 31 + word;
     }
     return stamp;
 }
 
-void hw_mailbox_answer(struct hw_shared_page *page, uint32_t slot, const struct hw_answer *answer)
+/* Only the worker answers, so that nobody else makes a slot DONE between the look and the move. */
+void hw_mailbox_answer(struct hw_shared_page *page, uint64_t mail, const struct hw_answer *answer)
 {
-    struct mail_slot *mail = &page->layout->slots[slot % SLOT_COUNT];
-    uint32_t taken = TAKEN;
+    struct mail_slot *slot = slot_of(page, mail);
 
-    mail->status = answer->status;
-    mail->result = answer->result;
-    memcpy(mail->text, answer->text, sizeof(mail->text));
-    if (atomic_compare_exchange_strong(&mail->state, &taken, DONE))
+    if (atomic_load(&slot->word) != word_of(ticket_of(mail), TAKEN))
+        return;
+    slot->status = answer->status;
+    slot->result = answer->result;
+    memcpy(slot->why, answer->text, sizeof(slot->why));
+    atomic_store(&slot->answered_ns, page->env->ops->monotonic_ns(page->env));
+    if (slot_move(slot, ticket_of(mail), TAKEN, DONE))
         hw_shared_wake(page);
 }
 
 void hw_mailbox_repost(struct hw_shared_page *page)
 {
     for (uint32_t i = 0; i < SLOT_COUNT; i++) {
-        uint32_t taken = TAKEN;
+        struct mail_slot *slot = &page->layout->slots[i];
 
-        (void)atomic_compare_exchange_strong(&page->layout->slots[i].state, &taken, POSTED);
+        (void)slot_move(slot, atomic_load(&slot->word) >> 8, TAKEN, POSTED);
     }
 }

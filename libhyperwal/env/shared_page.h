@@ -187,8 +187,10 @@ void hw_shared_alarm(struct hw_shared_page *page, char out[HW_SHARED_TEXT_SIZE])
  *   FREE ─▶ FILLING ─▶ POSTED ─▶ TAKEN ─▶ DONE ─▶ FREE
  *                        ▲_________│                     a worker that died: posted again
  *
- * A slot whose deadline passed is anybody's: its owner died or gave up.
+ * A slot whose deadline passed is anybody's: its owner died or gave up.  So is an answer that
+ * nobody fetches for ten seconds.  `mail` names one use of one slot.
  */
+enum { HW_MAILBOX_SLOTS = 4, HW_MAILBOX_ABANDONED_MS = 10000 };
 struct hw_request {
     uint32_t kind;
     uint64_t argument;
@@ -202,17 +204,21 @@ struct hw_answer {
 
 /* HW_AGAIN: all slots are taken. */
 enum hw_status hw_mailbox_post(struct hw_shared_page *page, const struct hw_request *request,
-                               uint64_t deadline_ns, uint32_t *slot) HW_MUST_CHECK;
-/* HW_AGAIN: not answered yet.  HW_OK: *answer is filled and the slot is free again. */
-enum hw_status hw_mailbox_collect(struct hw_shared_page *page, uint32_t slot,
+                               uint64_t deadline_ns, uint64_t *mail) HW_MUST_CHECK;
+/*
+ * HW_AGAIN: not answered yet.  HW_OK: *answer is filled and the slot is free again.  HW_END: it was
+ * given up, or collected before.
+ */
+enum hw_status hw_mailbox_collect(struct hw_shared_page *page, uint64_t mail,
                                   struct hw_answer *answer) HW_MUST_CHECK;
-void hw_mailbox_cancel(struct hw_shared_page *page, uint32_t slot);
+void hw_mailbox_cancel(struct hw_shared_page *page, uint64_t mail);
 /* The worker's side.  HW_END: nothing is posted. */
 enum hw_status hw_mailbox_take(struct hw_shared_page *page, struct hw_request *request,
-                               uint32_t *slot) HW_MUST_CHECK;
+                               uint64_t *mail) HW_MUST_CHECK;
 /* 0: nothing is posted.  Else a number that is another one when other requests are. */
 uint64_t hw_mailbox_posted(struct hw_shared_page *page);
-void hw_mailbox_answer(struct hw_shared_page *page, uint32_t slot, const struct hw_answer *answer);
+/* What was given up meanwhile needs no answer, and gets none. */
+void hw_mailbox_answer(struct hw_shared_page *page, uint64_t mail, const struct hw_answer *answer);
 void hw_mailbox_repost(struct hw_shared_page *page); /* a new worker: what the old one had taken */
 
 #endif

@@ -16,7 +16,7 @@ struct hub_handover {
     struct hub_conn *conn;
     uint64_t request;
     struct hw_shared_page *page; /* owned */
-    uint32_t slot;
+    uint64_t mail;
     uint64_t deadline_ns;
 };
 
@@ -70,7 +70,7 @@ static enum hw_status begin(struct hub_conn *conn, struct hub_log *log,
         return hw_fail(err, HW_ENOMEM, "no memory to hand over a log");
     status = hw_shared_page_open(hub->env, log->dir, true, &handover->page, err);
     if (status == HW_OK)
-        status = hw_handover_post(handover->page, asked->key, WRITERS_MS, &handover->slot, err);
+        status = hw_handover_post(handover->page, asked->key, WRITERS_MS, &handover->mail, err);
     if (status != HW_OK) {
         handover_free(handover);
         return status;
@@ -106,12 +106,12 @@ static enum hw_status look(struct hub_handover *handover, uint64_t now)
 {
     struct hw_hyperwal_handed handed = {.request = handover->request};
     struct hw_error err = {0};
-    enum hw_status status = hw_handover_collect(handover->page, handover->slot, &handed.seq, &err);
+    enum hw_status status = hw_handover_collect(handover->page, handover->mail, &handed.seq, &err);
 
     if (status == HW_AGAIN && now < handover->deadline_ns)
         return HW_AGAIN;
-    if (status == HW_AGAIN) {
-        hw_mailbox_cancel(handover->page, handover->slot);
+    if (status == HW_AGAIN || status == HW_END) {
+        hw_mailbox_cancel(handover->page, handover->mail);
         (void)hw_fail(&err, HW_ETIMEOUT, "nobody who writes the database answered");
     }
     if (status == HW_OK)

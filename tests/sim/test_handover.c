@@ -84,26 +84,26 @@ static enum hw_status hand_over(sqlite3 *db, const uint8_t key[32], uint64_t *se
 {
     struct hw_capture *capture = capture_of(db);
     struct hw_shared_page *page = NULL;
-    uint32_t slot = 0;
+    uint64_t mail = 0;
     enum hw_status status;
 
     if (capture == NULL)
         return HW_EMISUSE;
     status = hw_shared_page_open(sim_env(world.sim), DIR, false, &page, err);
     if (status == HW_OK)
-        status = hw_handover_post(page, key, 1000, &slot, err);
+        status = hw_handover_post(page, key, 1000, &mail, err);
     for (int i = 0; status == HW_OK && i < 400; i++) {
         uint64_t next;
 
         (void)!hw_capture_step(capture, &next, NULL);
-        status = hw_handover_collect(page, slot, seq, err);
+        status = hw_handover_collect(page, mail, seq, err);
         if (status != HW_AGAIN)
             break;
         sim_advance(world.sim, 10000000);
         status = i == 399 ? HW_AGAIN : HW_OK;
     }
     if (status == HW_AGAIN)
-        hw_mailbox_cancel(page, slot);
+        hw_mailbox_cancel(page, mail);
     hw_shared_page_close(page);
     return status;
 }

@@ -187,36 +187,36 @@ static void letter_is_answered_once(void **state)
     struct hw_shared_page *page = ((struct world *)*state)->page;
     struct hw_request request = {.kind = 3, .argument = 44, .text = "label"}, taken;
     struct hw_answer answer = {.status = HW_ENOTFOUND, .result = 55, .text = "no"}, got;
-    uint32_t slot, worker_slot;
+    uint64_t mail, worker_mail;
 
-    assert_int_equal(hw_mailbox_take(page, &taken, &worker_slot), HW_END);
-    assert_int_equal(hw_mailbox_post(page, &request, UINT64_MAX, &slot), HW_OK);
-    assert_int_equal(hw_mailbox_collect(page, slot, &got), HW_AGAIN);
+    assert_int_equal(hw_mailbox_take(page, &taken, &worker_mail), HW_END);
+    assert_int_equal(hw_mailbox_post(page, &request, UINT64_MAX, &mail), HW_OK);
+    assert_int_equal(hw_mailbox_collect(page, mail, &got), HW_AGAIN);
     assert_int_not_equal(hw_mailbox_posted(page), 0);
-    assert_int_equal(hw_mailbox_take(page, &taken, &worker_slot), HW_OK);
+    assert_int_equal(hw_mailbox_take(page, &taken, &worker_mail), HW_OK);
     assert_int_equal(taken.kind, 3);
     assert_int_equal(taken.argument, 44);
     assert_string_equal(taken.text, "label");
-    assert_int_equal(hw_mailbox_take(page, &taken, &worker_slot), HW_END);
-    hw_mailbox_answer(page, worker_slot, &answer);
-    assert_int_equal(hw_mailbox_collect(page, slot, &got), HW_OK);
+    assert_int_equal(hw_mailbox_take(page, &taken, &worker_mail), HW_END);
+    hw_mailbox_answer(page, worker_mail, &answer);
+    assert_int_equal(hw_mailbox_collect(page, mail, &got), HW_OK);
     assert_int_equal(got.status, HW_ENOTFOUND);
     assert_int_equal(got.result, 55);
     assert_string_equal(got.text, "no");
-    assert_int_equal(hw_mailbox_collect(page, slot, &got), HW_AGAIN);
+    assert_int_equal(hw_mailbox_collect(page, mail, &got), HW_END);
 }
 
 static void letter_taken_by_a_dead_worker_is_delivered_again(void **state)
 {
     struct hw_shared_page *page = ((struct world *)*state)->page;
     struct hw_request request = {.kind = 3}, taken;
-    uint32_t slot, worker_slot;
+    uint64_t mail, worker_mail;
 
-    assert_int_equal(hw_mailbox_post(page, &request, UINT64_MAX, &slot), HW_OK);
-    assert_int_equal(hw_mailbox_take(page, &taken, &worker_slot), HW_OK);
+    assert_int_equal(hw_mailbox_post(page, &request, UINT64_MAX, &mail), HW_OK);
+    assert_int_equal(hw_mailbox_take(page, &taken, &worker_mail), HW_OK);
     hw_mailbox_repost(page);
-    assert_int_equal(hw_mailbox_take(page, &taken, &worker_slot), HW_OK);
-    assert_int_equal(worker_slot, slot);
+    assert_int_equal(hw_mailbox_take(page, &taken, &worker_mail), HW_OK);
+    assert_int_equal(worker_mail, mail);
 }
 
 static void mailbox_is_bounded_and_slots_of_the_dead_come_back(void **state)
@@ -224,25 +224,78 @@ static void mailbox_is_bounded_and_slots_of_the_dead_come_back(void **state)
     struct world *world = *state;
     struct hw_request request = {.kind = 1};
     uint64_t deadline = world->env->ops->monotonic_ns(world->env) + 1000000000;
-    uint32_t slot;
+    uint64_t mail;
     int count = 0;
 
-    while (hw_mailbox_post(world->page, &request, deadline, &slot) == HW_OK)
+    while (hw_mailbox_post(world->page, &request, deadline, &mail) == HW_OK)
         assert_true(++count < 100);
     assert_true(count >= 2);
     sim_advance(world->sim, 2000000000);
-    assert_int_equal(hw_mailbox_post(world->page, &request, UINT64_MAX, &slot), HW_OK);
+    assert_int_equal(hw_mailbox_post(world->page, &request, UINT64_MAX, &mail), HW_OK);
+}
+
+/* Those who ask are killed before they have their answers. */
+static void answers_that_nobody_fetches_keep_nobody_out(void **state)
+{
+    struct world *world = *state;
+    struct hw_shared_page *page = world->page;
+    struct hw_request request = {.kind = 1, .text = "first"}, taken;
+    struct hw_answer answer = {.result = 7}, got;
+    uint64_t first, mail, worker_mail;
+
+    assert_int_equal(hw_mailbox_post(page, &request, UINT64_MAX, &first), HW_OK);
+    while (hw_mailbox_post(page, &request, UINT64_MAX, &mail) == HW_OK)
+        continue;
+    while (hw_mailbox_take(page, &taken, &worker_mail) == HW_OK)
+        hw_mailbox_answer(page, worker_mail, &answer);
+    assert_int_equal(hw_mailbox_post(page, &request, UINT64_MAX, &mail), HW_AGAIN);
+    sim_advance(world->sim, HW_MAILBOX_ABANDONED_MS * UINT64_C(1000000) + 1000000);
+    (void)snprintf(request.text, sizeof(request.text), "second");
+    assert_int_equal(hw_mailbox_post(page, &request, UINT64_MAX, &mail), HW_OK);
+    /* Who was only stopped for so long finds no answer, and does not take one that is another's. */
+    assert_int_equal(hw_mailbox_collect(page, first, &got), HW_END);
+    hw_mailbox_cancel(page, first);
+    assert_int_equal(hw_mailbox_take(page, &taken, &worker_mail), HW_OK);
+    assert_int_equal(worker_mail, mail);
+    assert_string_equal(taken.text, "second");
+    hw_mailbox_answer(page, first, &answer);
+    assert_int_equal(hw_mailbox_collect(page, mail, &got), HW_AGAIN);
+    answer.result = 8;
+    hw_mailbox_answer(page, worker_mail, &answer);
+    assert_int_equal(hw_mailbox_collect(page, first, &got), HW_END);
+    assert_int_equal(hw_mailbox_collect(page, mail, &got), HW_OK);
+    assert_int_equal(got.result, 8);
+}
+
+/* The worker is slow, who asked gives up, and the slot is another's meanwhile. */
+static void late_answer_does_not_change_another_letter(void **state)
+{
+    struct hw_shared_page *page = ((struct world *)*state)->page;
+    struct hw_request request = {.kind = 1, .text = "first"}, taken;
+    struct hw_answer answer = {.text = "late"}, got;
+    uint64_t first, second, first_taken, second_taken;
+
+    assert_int_equal(hw_mailbox_post(page, &request, UINT64_MAX, &first), HW_OK);
+    assert_int_equal(hw_mailbox_take(page, &taken, &first_taken), HW_OK);
+    hw_mailbox_cancel(page, first);
+    (void)snprintf(request.text, sizeof(request.text), "second");
+    assert_int_equal(hw_mailbox_post(page, &request, UINT64_MAX, &second), HW_OK);
+    hw_mailbox_answer(page, first_taken, &answer);
+    assert_int_equal(hw_mailbox_take(page, &taken, &second_taken), HW_OK);
+    assert_string_equal(taken.text, "second");
+    hw_mailbox_answer(page, first_taken, &answer);
+    assert_int_equal(hw_mailbox_collect(page, second, &got), HW_AGAIN);
 }
 
 static void cancelled_letter_is_not_delivered(void **state)
 {
     struct hw_shared_page *page = ((struct world *)*state)->page;
     struct hw_request request = {.kind = 1}, taken;
-    uint32_t slot;
+    uint64_t mail;
 
-    assert_int_equal(hw_mailbox_post(page, &request, UINT64_MAX, &slot), HW_OK);
-    hw_mailbox_cancel(page, slot);
-    assert_int_equal(hw_mailbox_take(page, &taken, &slot), HW_END);
+    assert_int_equal(hw_mailbox_post(page, &request, UINT64_MAX, &mail), HW_OK);
+    hw_mailbox_cancel(page, mail);
+    assert_int_equal(hw_mailbox_take(page, &taken, &mail), HW_END);
 }
 
 static void private_page_needs_no_file(void **state)
@@ -497,6 +550,8 @@ int main(void)
         TEST(letter_is_answered_once),
         TEST(letter_taken_by_a_dead_worker_is_delivered_again),
         TEST(mailbox_is_bounded_and_slots_of_the_dead_come_back),
+        TEST(answers_that_nobody_fetches_keep_nobody_out),
+        TEST(late_answer_does_not_change_another_letter),
         TEST(cancelled_letter_is_not_delivered),
         TEST(private_page_needs_no_file),
         TEST(bell_rings_from_the_first_watch_on),
