@@ -27,7 +27,7 @@ int hyperwal_register(unsigned flags)
 {
     struct hw_vfs_options options = {
         .env = hw_env_posix(),
-        .threaded = sqlite3_threadsafe() != 0,
+        .threaded = hw_sqlite_has_threads(),
         .make_default = (flags & HYPERWAL_DEFAULT_VFS) != 0,
         .listener = hw_hub_listener(),
         .remotes = hw_cache_remotes(),

@@ -23,8 +23,8 @@ enum hw_status hw_api_node_open(const char *identity_file, struct hyperwal_node 
     struct hyperwal_node *node = NULL;
     enum hw_status status;
 
-    if (sqlite3_threadsafe() == 0)
-        return hw_fail(err, HW_EMISUSE, "this SQLite is built without threads: no network");
+    if (!hw_sqlite_has_threads())
+        return hw_fail(err, HW_EMISUSE, "this SQLite has no threads: no network");
     node = hw_zalloc(sizeof(*node));
     if (node == NULL)
         return hw_fail(err, HW_ENOMEM, "no memory for a node");

@@ -34,7 +34,7 @@ static int init(char **message)
     const char *wanted = getenv("HYPERWAL_DEFAULT");
     struct hw_vfs_options options = {
         .env = hw_env_posix(),
-        .threaded = sqlite3_threadsafe() != 0,
+        .threaded = hw_sqlite_has_threads(),
         .make_default = wanted != NULL && strcmp(wanted, "1") == 0,
         .listener = hw_hub_listener(),
         .remotes = hw_cache_remotes(),

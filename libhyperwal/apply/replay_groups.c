@@ -13,6 +13,7 @@
  */
 #include "apply/replay.h"
 #include "base/alloc.h"
+#include "base/sqlite.h"
 #include "env/thread.h"
 
 enum { BATCH_BYTES = 2 << 20, BATCH_GROUPS_MAX = 64 };
@@ -139,7 +140,7 @@ enum hw_status hw_replay_groups(struct hw_replay *replay, struct hw_file *file,
     while (status == HW_OK && expanding->count > 0) {
         struct batch *expanded = expanding;
         struct hw_thread thread;
-        bool threaded = expanding->first > 0 && sqlite3_threadsafe() != 0 &&
+        bool threaded = expanding->first > 0 && hw_sqlite_has_threads() &&
                         hw_thread_start(&thread, batch_expand, expanding, NULL) == HW_OK;
 
         if (!threaded)

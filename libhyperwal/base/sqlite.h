@@ -7,11 +7,36 @@
 #ifndef HW_BASE_SQLITE_H
 #define HW_BASE_SQLITE_H
 
+#include <stdbool.h>
+#include <stddef.h>
+
 #ifdef HW_EXTENSION
 #include <sqlite3ext.h>
 SQLITE_EXTENSION_INIT3
 #else
 #include <sqlite3.h>
+#pragma weak sqlite3_mutex_alloc /* an SQLite that is built without threads has neither */
+#pragma weak sqlite3_mutex_free
 #endif
+
+/*
+ * May several threads call this SQLite?  Not if it was built without mutexes, nor if the program
+ * chose SQLITE_CONFIG_SINGLETHREAD, which sqlite3_threadsafe() does not tell: all mutexes are the
+ * same one then, which does nothing.  Initializes SQLite, so that it cannot change any more.
+ */
+static inline bool hw_sqlite_has_threads(void)
+{
+    sqlite3_mutex *one, *other;
+    bool result;
+
+    if (sqlite3_threadsafe() == 0)
+        return false;
+    one = sqlite3_mutex_alloc(SQLITE_MUTEX_FAST);
+    other = sqlite3_mutex_alloc(SQLITE_MUTEX_FAST);
+    result = one != NULL && other != NULL && one != other;
+    sqlite3_mutex_free(one);
+    sqlite3_mutex_free(other);
+    return result;
+}
 
 #endif

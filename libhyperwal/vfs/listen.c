@@ -70,22 +70,6 @@ static char *absolute(const struct hw_shim *shim, const char *path)
     return full;
 }
 
-/* Where SQLite was told at run time to do without mutexes, all that it gives are the same one. */
-static bool may_be_used_by_threads(void)
-{
-    sqlite3_mutex *one, *other;
-    bool differ;
-
-    if (sqlite3_threadsafe() == 0)
-        return false;
-    one = sqlite3_mutex_alloc(SQLITE_MUTEX_FAST);
-    other = sqlite3_mutex_alloc(SQLITE_MUTEX_FAST);
-    differ = one != other;
-    sqlite3_mutex_free(one);
-    sqlite3_mutex_free(other);
-    return differ;
-}
-
 static enum hw_status start(struct hw_shim_database *database, const struct hw_uri *uri,
                             struct hw_shim_listen **out, struct hw_error *err)
 {
@@ -136,7 +120,7 @@ static enum hw_status check_access(const struct hw_shim *shim, const struct hw_s
 
 static enum hw_status check_threads(const struct hw_uri *uri, struct hw_error *err)
 {
-    if (uri->access == NULL || may_be_used_by_threads())
+    if (uri->access == NULL || hw_sqlite_has_threads())
         return HW_OK;
     return hw_fail(err, HW_EMISUSE,
                    "access: this program has SQLite without threads: nobody can write from afar; "

@@ -104,7 +104,7 @@ static enum hw_status check(const struct hw_shim *shim, const struct hw_uri *uri
 {
     if (!shim->threaded)
         return hw_fail(err, HW_EMISUSE,
-                       "this SQLite is built without threads, which a remote database needs: use "
+                       "this SQLite has no threads, which a remote database needs: use "
                        "`hyperwal follow` for a replica");
     if (uri->refused != NULL)
         return hw_fail(err, HW_EMISUSE,
