@@ -43,7 +43,7 @@ int hyperwal_register(unsigned flags)
     return hw_vfs_code(status);
 }
 
-static struct hw_mutex log_mutex = HW_MUTEX_INIT; /* guards user_sink */
+static struct hw_mutex log_mutex = HW_MUTEX_INIT; /* one hyperwal_set_log() at a time */
 static struct {
     void (*line)(void *ctx, int level, const char *line);
     void *ctx;
@@ -52,19 +52,18 @@ static struct {
 static void log_line(void *ctx, enum hw_log_level level, const char *line)
 {
     (void)ctx;
-    hw_mutex_lock(&log_mutex);
-    if (user_sink.line != NULL)
-        user_sink.line(user_sink.ctx, (int)level, line);
-    hw_mutex_unlock(&log_mutex);
+    user_sink.line(user_sink.ctx, (int)level, line);
 }
 
 void hyperwal_set_log(void (*sink)(void *ctx, int level, const char *line), void *ctx)
 {
     hw_mutex_lock(&log_mutex);
+    hw_env_posix_set_log(NULL, NULL); /* nobody looks at user_sink now */
     user_sink.line = sink;
     user_sink.ctx = ctx;
+    if (sink != NULL)
+        hw_env_posix_set_log(log_line, NULL);
     hw_mutex_unlock(&log_mutex);
-    hw_env_posix_set_log(sink == NULL ? NULL : log_line, NULL);
 }
 
 int hyperwal_open(const char *path, int sqlite_flags, sqlite3 **db, char **error)

@@ -8,6 +8,7 @@
 #include "base/alloc.h"
 #include "entry/entry.h"
 #include "node/place.h"
+#include "vfs/vfs.h"
 
 /* ------------------------------------------------------------------------------- errors */
 
@@ -74,7 +75,7 @@ sqlite3_vfs *hw_api_base_vfs(void)
 
     if (vfs != NULL && strcmp(vfs->zName, "hyperwal") == 0)
         vfs = sqlite3_vfs_find("unix");
-    return vfs;
+    return hw_vfs_ground(vfs);
 }
 
 /* ------------------------------------------------------------------------- where is it? */

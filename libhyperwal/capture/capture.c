@@ -208,6 +208,12 @@ unsigned hw_capture_count(void)
     return count;
 }
 
+void hw_capture_forked(void)
+{
+    hw_mutex_init(&registry_mutex);
+    registry = NULL;
+}
+
 bool hw_capture_is_forked(const struct hw_capture *capture)
 {
     return capture->process_id != capture->env->ops->process_id(capture->env);

@@ -63,6 +63,8 @@ unsigned hw_capture_count(void);
 /* Made before a fork, in the parent: here nothing of it may be used but close, which does
  * nothing. */
 bool hw_capture_is_forked(const struct hw_capture *capture);
+/* Told in a child right after the fork: all that are open are the parent's. */
+void hw_capture_forked(void);
 
 /* ------------------------------------------------------------------- what the shim tells */
 

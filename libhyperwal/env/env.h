@@ -124,7 +124,13 @@ struct hw_env_ops {
 /* The system itself; one per process, never freed. */
 struct hw_env *hw_env_posix(void);
 
-/* Where its log lines go; NULL: nowhere (the start).  Safe at any time. */
+/* Zeros of this process alone where no memory is mapped; else nothing happens. */
+void hw_env_posix_fill_hole(void *address, size_t size);
+
+/*
+ * Where its log lines go, one at a time; NULL: nowhere (the start).  Safe at any time but from the
+ * sink.
+ */
 void hw_env_posix_set_log(void (*sink)(void *ctx, enum hw_log_level level, const char *line),
                           void *ctx);
 

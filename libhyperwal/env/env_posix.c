@@ -35,6 +35,7 @@ static struct posix_file *posix(struct hw_file *file)
 
 static struct hw_mutex fork_mutex = HW_MUTEX_INIT; /* guards closed_on_fork */
 static struct posix_file *closed_on_fork;          /* mu: fork_mutex */
+static struct hw_mutex log_mutex = HW_MUTEX_INIT;  /* guards log_sink, and one line at a time */
 static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
 
 static void fork_prepare(void)
@@ -55,6 +56,7 @@ static void fork_child(void)
     }
     closed_on_fork = NULL;
     hw_mutex_unlock(&fork_mutex);
+    hw_mutex_init(&log_mutex); /* a thread that was writing a line is not here */
 }
 
 static void fork_register(void)
@@ -300,6 +302,15 @@ static void posix_unmap(struct hw_env *env, void *memory, size_t size)
         (void)munmap(memory, size); /* fails only for arguments that map() did not give */
 }
 
+void hw_env_posix_fill_hole(void *address, size_t size)
+{
+    void *memory = mmap(address, size, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+
+    if (memory != MAP_FAILED && memory != address)
+        (void)munmap(memory, size); /* a kernel that takes the address for a wish */
+}
+
 static enum hw_status posix_stat(struct hw_env *env, const char *path, struct hw_file_stat *out,
                                  struct hw_error *err)
 {
@@ -517,12 +528,12 @@ struct log_sink {
     void *ctx;
 };
 
-static struct hw_mutex log_mutex = HW_MUTEX_INIT; /* guards log_sink */
-static struct log_sink log_sink;                  /* mu: log_mutex */
+static struct log_sink log_sink; /* mu: log_mutex */
 
 void hw_env_posix_set_log(void (*sink)(void *ctx, enum hw_log_level level, const char *line),
                           void *ctx)
 {
+    (void)pthread_once(&fork_once, fork_register);
     hw_mutex_lock(&log_mutex);
     log_sink = (struct log_sink){.line = sink, .ctx = ctx};
     hw_mutex_unlock(&log_mutex);
@@ -530,14 +541,11 @@ void hw_env_posix_set_log(void (*sink)(void *ctx, enum hw_log_level level, const
 
 static void posix_log(struct hw_env *env, enum hw_log_level level, const char *line)
 {
-    struct log_sink sink;
-
     (void)env;
     hw_mutex_lock(&log_mutex);
-    sink = log_sink;
+    if (log_sink.line != NULL)
+        log_sink.line(log_sink.ctx, level, line);
     hw_mutex_unlock(&log_mutex);
-    if (sink.line != NULL)
-        sink.line(sink.ctx, level, line);
 }
 
 static const struct hw_env_ops posix_ops = {

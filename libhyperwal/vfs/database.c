@@ -1,7 +1,5 @@
 /* Implements the databases of vfs/shim.h: who has which file open in this process. */
 #include <assert.h>
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,47 +12,27 @@ static struct hw_mutex mutex = HW_MUTEX_INIT; /* guards what follows, and what s
 static struct hw_shim_database *databases;
 static const struct hw_vfs_remotes *remotes; /* those of the shim that was used last */
 
-static atomic_uint generation; /* forks since this code was loaded */
-static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
-
-unsigned hw_shim_generation(void)
-{
-    return atomic_load_explicit(&generation, memory_order_relaxed);
-}
-
-static void before_fork(void)
+void hw_shim_database_before_fork(void)
 {
     hw_shim_guest_prepare_fork(); /* first: a guest may want the mutex before it is out */
     hw_mutex_lock(&mutex);
 }
 
-static void after_fork_in_parent(void)
+void hw_shim_database_forked(bool in_child)
 {
-    hw_mutex_unlock(&mutex);
-    hw_shim_guest_forked(false);
-}
+    const struct hw_vfs_remotes *told = in_child ? remotes : NULL;
 
-/* The child must not hold its parent's claims, and its parent's databases are none of its own. */
-static void after_fork_in_child(void)
-{
-    atomic_fetch_add(&generation, 1);
-    for (struct hw_shim_database *d = databases; d != NULL; d = d->next) {
+    for (struct hw_shim_database *d = databases; in_child && d != NULL; d = d->next) {
         if (d->claim != NULL)
             d->shim->env->ops->close(d->claim);
         d->claim = NULL;
     }
-    databases = NULL; /* what they hold is lost to the child, and so are its connections */
+    if (in_child)
+        databases = NULL; /* what they hold is lost to the child, and so are its connections */
     hw_mutex_unlock(&mutex);
-    hw_shim_guest_forked(true);
-    hw_shim_listen_forked(); /* a fork does not wait for a network */
-    hw_vfs_lazy_forked();
-    if (remotes != NULL)
-        remotes->forked();
-}
-
-static void watch_forks(void)
-{
-    (void)pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child); /* or no memory */
+    hw_shim_guest_forked(in_child);
+    if (told != NULL)
+        told->forked();
 }
 
 /* -------------------------------------------------------------------------------- claims */
@@ -233,7 +211,7 @@ enum hw_status hw_shim_database_open(struct hw_shim_file *file, const char *path
 {
     enum hw_status status;
 
-    (void)pthread_once(&fork_once, watch_forks); /* cannot fail with a valid object */
+    hw_shim_watch_forks();
     hw_mutex_lock(&mutex);
     if (find_memory(file->shim, path) != NULL)
         status = hw_fail(err, HW_EMISUSE,
@@ -286,7 +264,7 @@ enum hw_status hw_shim_database_open_memory(struct hw_shim_file *file, const cha
     struct hw_memory_place *place = NULL;
     enum hw_status status;
 
-    (void)pthread_once(&fork_once, watch_forks); /* cannot fail with a valid object */
+    hw_shim_watch_forks();
     /* Before the list: it waits for other processes. */
     status = hw_memory_join(file->shim->env, file->shim->base, name, create, &place, err);
     if (status != HW_OK)

@@ -10,6 +10,7 @@
 static const char shim_magic[16] = "hyperwal shim 1"; /* with the zero byte */
 
 static struct hw_mutex registration = HW_MUTEX_INIT; /* one register or unregister at a time */
+static struct hw_shim *grounds;                      /* mu: registration */
 
 /*
  * A failed xOpen has no object left to ask, and SQLite asks from the same thread.  Aligned like a
@@ -476,17 +477,60 @@ static int register_cache(struct hw_shim *shim)
     return sqlite3_vfs_register(&cache->vfs, 0);
 }
 
+/* The caller holds `registration`. */
+static sqlite3_vfs *ground_of(sqlite3_vfs *base)
+{
+    struct hw_shim *ground = grounds;
+
+    while (ground != NULL && ground->base != base)
+        ground = ground->next;
+    if (ground != NULL)
+        return &ground->vfs;
+    ground = hw_zalloc(sizeof(*ground));
+    if (ground == NULL)
+        return NULL;
+    ground->base = base;
+    fill_vfs(ground);
+    ground->vfs.zName = base->zName;
+    ground->vfs.xOpen = hw_ground_open;
+    ground->vfs.szOsFile = hw_ground_file_size(base);
+    ground->next = grounds;
+    grounds = ground;
+    return &ground->vfs;
+}
+
+sqlite3_vfs *hw_vfs_ground(sqlite3_vfs *base)
+{
+    sqlite3_vfs *ground;
+
+    if (base == NULL)
+        return NULL;
+    hw_mutex_lock(&registration);
+    ground = ground_of(base);
+    hw_mutex_unlock(&registration);
+    return ground;
+}
+
+static sqlite3_vfs *default_ground(void)
+{
+    sqlite3_vfs *base = sqlite3_vfs_find(NULL);
+
+    if (base == NULL)
+        return NULL;
+    if (is_ours(base))
+        return hw_shim(base)->base; /* never on top of itself */
+    return ground_of(base);
+}
+
 static enum hw_status register_new(const struct hw_vfs_options *options, const char *name,
                                    struct hw_error *err)
 {
-    sqlite3_vfs *base = options->base != NULL ? options->base : sqlite3_vfs_find(NULL);
+    sqlite3_vfs *base = options->base != NULL ? options->base : default_ground();
     struct hw_shim *shim; /* lives until unregistered: not SQLite's memory, it outlives shutdown */
     int code;
 
     if (base == NULL)
         return hw_fail(err, HW_ENOTFOUND, "SQLite has no VFS to build on");
-    if (options->base == NULL && is_ours(base))
-        base = hw_shim(base)->base; /* never on top of itself */
     if (strlen(name) >= sizeof(shim->name))
         return hw_fail(err, HW_ELIMIT, "the name '%s' of a VFS is too long", name);
     shim = hw_zalloc(sizeof(*shim));
@@ -509,6 +553,16 @@ static enum hw_status register_new(const struct hw_vfs_options *options, const c
                        sqlite3_errstr(code));
     }
     return HW_OK;
+}
+
+void hw_shim_registration_lock(void)
+{
+    hw_mutex_lock(&registration);
+}
+
+void hw_shim_registration_unlock(void)
+{
+    hw_mutex_unlock(&registration);
 }
 
 enum hw_status hw_vfs_register(const struct hw_vfs_options *options, struct hw_error *err)

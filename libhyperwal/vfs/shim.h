@@ -30,9 +30,10 @@
 #include "vfs/vfs.h"
 
 struct hw_shim {
-    sqlite3_vfs vfs;   /* first: what SQLite holds */
-    char magic[16];    /* second: tells a shim of another copy of this library */
-    sqlite3_vfs *base; /* borrowed for ever */
+    sqlite3_vfs vfs;      /* first: what SQLite holds */
+    char magic[16];       /* second: tells a shim of another copy of this library */
+    sqlite3_vfs *base;    /* borrowed for ever */
+    struct hw_shim *next; /* of the grounds */
     struct hw_env *env;
     const struct hw_vfs_listener *listener; /* borrowed for ever; or NULL */
     const struct hw_vfs_remotes *remotes;   /* likewise */
@@ -144,9 +145,21 @@ int hw_shim_open_failed(const char *name, enum hw_status status, const struct hw
 /* Is this a file from before a fork?  Tells it once. */
 bool hw_shim_is_forked(struct hw_shim_file *file);
 
-/* -------------------------------------------------------------------------- database.c */
+/* Around a fork: nobody is in the middle of a registration, which waits for SQLite's mutexes. */
+void hw_shim_registration_lock(void);
+void hw_shim_registration_unlock(void);
+
+/* ---------------------------------------------------------------------------- ground.c */
 
 unsigned hw_shim_generation(void); /* changes in a child after fork */
+void hw_shim_watch_forks(void);    /* from the first call on */
+/* xOpen of a VFS that is a hw_shim, and the size of its files. */
+int hw_ground_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *file, int flags,
+                   int *out_flags);
+int hw_ground_file_size(const sqlite3_vfs *base);
+
+/* -------------------------------------------------------------------------- database.c */
+
 /*
  * file->database becomes that of `path`, made if it is not in the list.  HW_EBUSY: another copy of
  * SQLite in this process has it open; HW_EMISUSE: this process has it in memory.
@@ -171,6 +184,10 @@ enum hw_status hw_shim_database_capture(struct hw_shim_database *database, const
 void hw_shim_database_join(struct hw_shim_database *database, struct hw_shim_file *file);
 /* The connection that opens its WAL by this very pointer, or NULL. */
 struct hw_shim_file *hw_shim_database_of_wal(struct hw_shim *shim, const char *wal_name);
+/* Around a fork: the list stands still.  The child must not hold its parent's claims, and its
+ * parent's databases are none of its own. */
+void hw_shim_database_before_fork(void);
+void hw_shim_database_forked(bool in_child);
 /* Drop the reference of `file`, and leave the list of files. */
 void hw_shim_database_leave(struct hw_shim_file *file);
 /* SQLite deletes a WAL; of a wal-index on the heap nothing else tells that. */

@@ -1,7 +1,7 @@
 /*
  * vfs/vfs.h - the shim that SQLite calls: VFS "hyperwal" on top of another one
  *
- *     SQLite ──▶ shim ──▶ base VFS (unix)
+ *     SQLite ──▶ shim ──▶ ground ──▶ base VFS (unix)
  *                  └────▶ capture (a primary), env/shared_page.h (a replica), apply (the past)
  *
  * Only the files of kind MAIN_DB and WAL are wrapped; journals and temporary files are opened by
@@ -186,7 +186,7 @@ struct hw_vfs_remotes {
 
 struct hw_vfs_options {
     const char *name;  /* NULL: "hyperwal"; copied */
-    sqlite3_vfs *base; /* NULL: the default VFS found now; borrowed for ever */
+    sqlite3_vfs *base; /* NULL: the ground of the default VFS found now; borrowed for ever */
     struct hw_env *env;
     bool threaded; /* captures get a thread; false: steps run inside the calls (tests) */
     bool make_default;
@@ -200,6 +200,12 @@ struct hw_vfs_options {
  */
 enum hw_status hw_vfs_register(const struct hw_vfs_options *options,
                                struct hw_error *err) HW_MUST_CHECK;
+/*
+ * On top of `base`, the system's: what the library opens database files through in place of it, so
+ * that a forked child can open them anew.  Not registered, lives for ever, has the name of `base`.
+ * NULL: no memory, or base is NULL.
+ */
+sqlite3_vfs *hw_vfs_ground(sqlite3_vfs *base);
 /* Take back a registration of ours and free it; no connection may be open.  For tests. */
 void hw_vfs_unregister(const char *name);
 

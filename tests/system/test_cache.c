@@ -211,7 +211,7 @@ struct writing {
 static void writing_open(struct fixture *f, struct writing *w)
 {
     struct hw_vfs_remote remote = {.name = f->url,
-                                   .base = sqlite3_vfs_find("unix"),
+                                   .base = hw_vfs_ground(sqlite3_vfs_find("unix")),
                                    .cache = sqlite3_vfs_find("hyperwal-cache"),
                                    .timeout_ms = LONG_MS};
     struct hw_error err = {0};
