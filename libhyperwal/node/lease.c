@@ -99,6 +99,9 @@ static void settle(struct hw_lease *lease, uint64_t now_ns)
 {
     struct hw_lease_client *next;
 
+    /* Its holder would wait for ever for an answer that is not told. */
+    if (lease->is_granted_due && lease->state == HW_LEASE_HELD)
+        lease->expires_ns = now_ns + lease_ns;
     if (lease->state == HW_LEASE_HELD && now_ns >= lease->expires_ns)
         become_free(lease, false);
     next = first_waiting(lease);

@@ -165,6 +165,25 @@ static void a_fence_that_was_asked_about_commits_nothing_more(void **state)
     assert_false(hw_lease_commit_begin(&lease, ALICE, 43, 6 + lease_ns));
 }
 
+/* As when the application closes the database just then, and opens it again. */
+static void a_lease_does_not_run_out_before_its_holder_is_told(void **state)
+{
+    struct hw_lease lease = fresh();
+
+    (void)state;
+    assert_true(hw_lease_ask(&lease, ALICE, 1, 0));
+    told(&lease, HW_LEASE_GRANTED, ALICE, 42);
+    assert_true(hw_lease_ask(&lease, BOB, 1, 0));
+    told(&lease, HW_LEASE_RECALLED, ALICE, 42);
+    hw_lease_release(&lease, ALICE, 42, 1);
+    hw_lease_tick(&lease, 1 + 2 * lease_ns);
+    told(&lease, HW_LEASE_GRANTED, BOB, 43);
+    hw_lease_tick(&lease, 3 * lease_ns);
+    assert_int_equal(lease.state, HW_LEASE_HELD);
+    hw_lease_tick(&lease, 1 + 3 * lease_ns);
+    assert_int_equal(lease.state, HW_LEASE_FREE);
+}
+
 static void who_is_too_late_three_times_has_local_writers_held_off(void **state)
 {
     struct hw_lease lease = fresh();
@@ -232,6 +251,7 @@ int main(void)
         cmocka_unit_test(asking_again_renews_the_lease_but_not_a_recalled_one),
         cmocka_unit_test(whoever_is_gone_in_its_commit_keeps_others_out_until_that_is_over),
         cmocka_unit_test(a_fence_that_was_asked_about_commits_nothing_more),
+        cmocka_unit_test(a_lease_does_not_run_out_before_its_holder_is_told),
         cmocka_unit_test(who_is_too_late_three_times_has_local_writers_held_off),
         cmocka_unit_test(without_fences_below_the_limit_all_wait),
         cmocka_unit_test(more_than_the_table_bears_are_turned_away_but_idle_ones_make_room),
