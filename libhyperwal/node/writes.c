@@ -280,6 +280,20 @@ static void fences_failed(struct hub_writes *w, const struct hw_error *why)
     }
 }
 
+/* A recall that came due meanwhile went out before the lease that it is of: it is said again. */
+static void hold_done(struct hub_writes *w, struct hw_job *job)
+{
+    struct hub_link *link = link_of_client(w->log, job->client);
+    struct hw_write_message recall = {.type = HW_WRITE_RECALL, .fence = job->message.fence};
+
+    if (job->status == HW_WRITE_OK && job->length > job->message.length)
+        job->message.length = job->length;
+    say(link, &job->message);
+    if (w->lease.is_recalled && w->lease.holder == job->client &&
+        w->lease.fence == job->message.fence)
+        say(link, &recall);
+}
+
 static void job_done(struct hub_writes *w, struct hw_job *job)
 {
     uint64_t now = hub_now(w->log->hub);
@@ -296,9 +310,7 @@ static void job_done(struct hub_writes *w, struct hw_job *job)
         }
         break;
     case HW_JOB_HOLD:
-        if (job->status == HW_WRITE_OK && job->length > job->message.length)
-            job->message.length = job->length;
-        say(link_of_client(w->log, job->client), &job->message);
+        hold_done(w, job);
         break;
     case HW_JOB_COMMIT:
         commit_done(w, job);

@@ -2,6 +2,7 @@
 #include "node_fixture.h"
 
 #include "capture/capture.h"
+#include "node/lease.h"
 #include "support/other_side.h"
 
 enum { TIMEOUT_MS = 20000 };
@@ -214,32 +215,44 @@ static void a_lease_goes_from_one_client_to_the_next_when_it_is_wanted(void **st
     server_stop(&s);
 }
 
+/* A local writer is quicker. */
+static void client_is_late(struct place *f, struct server *s, struct client *c,
+                           struct hw_origin *id)
+{
+    struct hw_write_message commit = {.type = HW_WRITE_COMMIT};
+    struct hw_write_answer answer;
+    struct transaction t;
+
+    client_begin(f, c);
+    transaction_make(&t, s->db, increment, length_now(s));
+    commit.id =
+        hw_origin_make(c->fence, hw_origin_base(&t.commit.origin), (const uint8_t *)"chances!");
+    commit.sum_before = t.commit.sum_before;
+    commit.sum_after = t.commit.sum_after;
+    commit.page_count = t.commit.page_count;
+    commit.part_count = t.count;
+    assert_int_equal(sqlite3_exec(s->db, increment, NULL, NULL, NULL), SQLITE_OK);
+    answer = hw_mirror_commit(c->mirror, &commit, next_part, &t, TIMEOUT_MS);
+    assert_int_equal(answer.status, HW_WRITE_STALE);
+    hw_mirror_write_end(c->mirror);
+    transaction_free(&t);
+    if (id != NULL)
+        *id = commit.id;
+}
+
 static void whoever_is_late_is_told_so_and_commits_with_the_next_try(void **state)
 {
     struct place *f = *state;
     struct server s;
     struct client c;
-    struct hw_write_message commit = {.type = HW_WRITE_COMMIT};
+    struct hw_origin id;
     struct hw_write_answer answer;
-    struct transaction t;
 
     server_start(f, &s, "tcp://127.0.0.1:0");
     client_start(f, &c, &s, "c");
-    client_begin(f, &c);
-    transaction_make(&t, s.db, increment, length_now(&s));
-    commit.id =
-        hw_origin_make(c.fence, hw_origin_base(&t.commit.origin), (const uint8_t *)"chances!");
-    commit.sum_before = t.commit.sum_before;
-    commit.sum_after = t.commit.sum_after;
-    commit.page_count = t.commit.page_count;
-    commit.part_count = t.count;
-    assert_int_equal(sqlite3_exec(s.db, increment, NULL, NULL, NULL), SQLITE_OK);
-    answer = hw_mirror_commit(c.mirror, &commit, next_part, &t, TIMEOUT_MS);
-    assert_int_equal(answer.status, HW_WRITE_STALE);
-    hw_mirror_write_end(c.mirror);
-    answer = hw_mirror_outcome(c.mirror, &commit.id, TIMEOUT_MS);
+    client_is_late(f, &s, &c, &id);
+    answer = hw_mirror_outcome(c.mirror, &id, TIMEOUT_MS);
     assert_int_equal(answer.status, HW_WRITE_NOT);
-    transaction_free(&t);
     client_begin(f, &c);
     answer = client_commit(&s, &c, increment, NULL);
     assert_int_equal(answer.status, HW_WRITE_OK);
@@ -366,6 +379,37 @@ static void lease_that_nobody_comes_for_goes_on_to_the_next(void **state)
     server_stop(&s);
 }
 
+/* Its lease is told only when local writers are held off, and others may want it by then. */
+static void who_was_late_again_and_again_gives_the_lease_back_to_who_waits(void **state)
+{
+    enum { SOON_MS = 5000 }; /* before the lease is over of itself */
+    struct place *f = *state;
+    struct server s;
+    struct client c[3];
+
+    server_start(f, &s, "tcp://127.0.0.1:0");
+    client_start(f, &c[0], &s, "c");
+    client_start(f, &c[1], &s, "d");
+    client_start(f, &c[2], &s, "e");
+    for (unsigned i = 0; i < HW_LEASE_STALE_MAX; i++)
+        client_is_late(f, &s, &c[0], NULL);
+    client_begin(f, &c[1]);
+    for (unsigned i = 0; i < 3; i += 2)
+        assert_status(
+            hw_mirror_write_begin(c[i].mirror, TIMEOUT_MS, 1, &c[i].fence, &c[i].length, &f->err),
+            HW_EBUSY, &f->err);
+    hw_mirror_write_end(c[1].mirror);
+    client_begin(f, &c[0]);
+    hw_mirror_write_end(c[0].mirror); /* without a commit */
+    assert_ok(
+        hw_mirror_write_begin(c[2].mirror, SOON_MS, SOON_MS, &c[2].fence, &c[2].length, &f->err));
+    assert_int_equal(c[2].fence, c[0].fence + 1);
+    hw_mirror_write_end(c[2].mirror);
+    for (int i = 0; i < 3; i++)
+        client_stop(&c[i]);
+    server_stop(&s);
+}
+
 static void who_may_not_write_is_refused_and_a_copy_takes_no_writes(void **state)
 {
     struct place *f = *state;
@@ -483,6 +527,8 @@ int main(int argc, char **argv)
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(lease_that_nobody_comes_for_goes_on_to_the_next, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(
+            who_was_late_again_and_again_gives_the_lease_back_to_who_waits, setup, teardown),
         cmocka_unit_test_setup_teardown(who_may_not_write_is_refused_and_a_copy_takes_no_writes,
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(server_that_is_written_to_is_known_from_then_on, setup,
