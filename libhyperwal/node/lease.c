@@ -248,6 +248,8 @@ bool hw_lease_next(struct hw_lease *lease, struct hw_lease_event *out)
         out->kind = HW_LEASE_GRANTED;
         out->request = client->request;
         out->must_hold = client->stale >= HW_LEASE_STALE_MAX;
+        if (out->must_hold) /* not again before it comes too late again */
+            client->stale = HW_LEASE_STALE_MAX - 1;
         return true;
     }
     if (lease->is_recall_due) {

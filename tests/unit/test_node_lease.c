@@ -206,6 +206,26 @@ static void who_is_too_late_three_times_has_local_writers_held_off(void **state)
     assert_false(event.must_hold);
 }
 
+static void local_writers_are_held_off_once_for_each_commit_that_is_late(void **state)
+{
+    struct hw_lease lease = fresh();
+    struct hw_lease_event event;
+    bool kept;
+
+    (void)state;
+    for (unsigned i = 1; i <= 5; i++) {
+        assert_true(hw_lease_ask(&lease, ALICE, i, i));
+        assert_true(hw_lease_next(&lease, &event));
+        assert_true(event.must_hold == (i > HW_LEASE_STALE_MAX));
+        assert_true(hw_lease_ask(&lease, ALICE, i, i));
+        assert_true(hw_lease_next(&lease, &event));
+        assert_false(event.must_hold);
+        assert_true(hw_lease_commit_begin(&lease, ALICE, 42, i));
+        hw_lease_commit_end(&lease, HW_LEASE_STALE, i, &kept);
+        assert_true(kept);
+    }
+}
+
 static void without_fences_below_the_limit_all_wait(void **state)
 {
     struct hw_lease lease;
@@ -253,6 +273,7 @@ int main(void)
         cmocka_unit_test(a_fence_that_was_asked_about_commits_nothing_more),
         cmocka_unit_test(a_lease_does_not_run_out_before_its_holder_is_told),
         cmocka_unit_test(who_is_too_late_three_times_has_local_writers_held_off),
+        cmocka_unit_test(local_writers_are_held_off_once_for_each_commit_that_is_late),
         cmocka_unit_test(without_fences_below_the_limit_all_wait),
         cmocka_unit_test(more_than_the_table_bears_are_turned_away_but_idle_ones_make_room),
     };
