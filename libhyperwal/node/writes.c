@@ -22,6 +22,7 @@ enum {
     UPLOAD_MS = 10000,      /* for the parts of a transaction, and 1 s more for each ... */
     UPLOAD_RATE = 64 << 10, /* ... bytes of them */
     FENCES_RESERVE = 100,
+    JOBS_MAX = 256,  /* for the committer; no question is taken beyond, and nobody held off */
     RETRY_MS = 1000, /* after fences could not be had */
     REST_MS = 20000, /* without anything to do the committer ends; its connection ends sooner */
     SPOOL_PATH_SIZE = 1024,
@@ -93,7 +94,8 @@ static void tell_events(struct hub_writes *w)
     while (hw_lease_next(&w->lease, &event)) {
         struct hub_link *link = link_of_client(w->log, event.client);
         struct hw_write_message message = {.type = HW_WRITE_RECALL, .fence = event.fence};
-        struct hw_job *job = event.must_hold ? hw_zalloc(sizeof(*job)) : NULL;
+        bool holds = event.must_hold && w->jobs < JOBS_MAX;
+        struct hw_job *job = holds ? hw_zalloc(sizeof(*job)) : NULL;
 
         if (event.kind == HW_LEASE_GRANTED)
             message = (struct hw_write_message){.type = HW_WRITE_LEASED,
@@ -333,7 +335,7 @@ static void job_done(struct hub_writes *w, struct hw_job *job)
 static void question_asked(struct hub_writes *w, struct hub_link *link,
                            const struct hw_write_message *m)
 {
-    struct hw_job *job = hw_zalloc(sizeof(*job));
+    struct hw_job *job = w->jobs < JOBS_MAX ? hw_zalloc(sizeof(*job)) : NULL;
     uint64_t fence = hw_origin_fence(&m->id);
 
     if (job == NULL) {

@@ -1,6 +1,8 @@
 /* Tests writing from afar through hubs: a server with a database, clients with mirrors of it. */
 #include "node_fixture.h"
 
+#include <pthread.h>
+
 #include "capture/capture.h"
 #include "node/lease.h"
 #include "support/other_side.h"
@@ -410,6 +412,58 @@ static void who_was_late_again_and_again_gives_the_lease_back_to_who_waits(void 
     server_stop(&s);
 }
 
+/* Files are opened only while it is open. */
+static struct {
+    sqlite3_vfs vfs;
+    int (*open)(sqlite3_vfs *, const char *, sqlite3_file *, int, int *);
+    pthread_mutex_t mutex;
+} gate = {.mutex = PTHREAD_MUTEX_INITIALIZER};
+
+static int gate_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *file, int flags, int *got)
+{
+    (void)pthread_mutex_lock(&gate.mutex);
+    (void)pthread_mutex_unlock(&gate.mutex);
+    return gate.open(vfs, name, file, flags, got);
+}
+
+static void questions_that_come_faster_than_answers_are_not_kept_without_end(void **state)
+{
+    enum { QUESTIONS = 1000 };
+    struct hw_vfs_options options = {
+        .name = vfs_name, .base = &gate.vfs, .env = hw_env_posix(), .threaded = true};
+    struct place *f = *state;
+    struct hw_origin id = hw_origin_make(1, 0, (const uint8_t *)"chances!");
+    struct server s;
+    struct client c;
+    struct hw_write_answer answer;
+
+    gate.vfs = *sqlite3_vfs_find(NULL);
+    gate.open = gate.vfs.xOpen;
+    gate.vfs.xOpen = gate_open;
+    hw_vfs_unregister(vfs_name);
+    assert_int_equal(hw_vfs_register(&options, NULL), HW_OK);
+    server_start(f, &s, "tcp://127.0.0.1:0");
+    client_start(f, &c, &s, "c");
+    client_begin(f, &c); /* it is linked */
+    hw_mirror_write_end(c.mirror);
+    (void)pthread_mutex_lock(&gate.mutex);
+    for (unsigned i = 0; i < QUESTIONS; i++) {
+        answer = hw_mirror_outcome(c.mirror, &id, 0);
+        assert_int_equal(answer.status, HW_WRITE_UNKNOWN);
+    }
+    answer = hw_mirror_outcome(c.mirror, &id, TIMEOUT_MS);
+    assert_int_equal(answer.status, HW_WRITE_UNKNOWN);
+    assert_string_equal(answer.text, ""); /* the server's answer */
+    (void)pthread_mutex_unlock(&gate.mutex);
+    do /* the others come first */
+        answer = hw_mirror_outcome(c.mirror, &id, TIMEOUT_MS);
+    while (answer.status == HW_WRITE_UNKNOWN && answer.text[0] == '\0');
+    assert_int_equal(answer.status, HW_WRITE_NOT);
+    client_stop(&c);
+    server_stop(&s);
+    hw_vfs_unregister(vfs_name);
+}
+
 static void who_may_not_write_is_refused_and_a_copy_takes_no_writes(void **state)
 {
     struct place *f = *state;
@@ -529,6 +583,8 @@ int main(int argc, char **argv)
                                         teardown),
         cmocka_unit_test_setup_teardown(
             who_was_late_again_and_again_gives_the_lease_back_to_who_waits, setup, teardown),
+        cmocka_unit_test_setup_teardown(
+            questions_that_come_faster_than_answers_are_not_kept_without_end, setup, teardown),
         cmocka_unit_test_setup_teardown(who_may_not_write_is_refused_and_a_copy_takes_no_writes,
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(server_that_is_written_to_is_known_from_then_on, setup,
