@@ -245,6 +245,18 @@ static void file_watch(struct hub_access *access, struct hw_bell *bell)
     access->watch = watch;
 }
 
+static void file_take(struct hw_hub *hub, const struct hw_rules *rules)
+{
+    struct hub_access *access = &hub->access;
+
+    hw_rules_release(&access->filed);
+    access->filed = *rules;
+    access->has_rules = access->has_rules || access->is_there;
+    hw_env_log(hub->env, HW_LOG_INFO, "event=access_loaded file=%s rules=%zu", access->path,
+               rules->count);
+    apply(hub);
+}
+
 static enum hw_status file_load(struct hw_hub *hub, struct hw_error *err)
 {
     struct hub_access *access = &hub->access;
@@ -262,12 +274,7 @@ static enum hw_status file_load(struct hw_hub *hub, struct hw_error *err)
     if (status != HW_OK)
         return status;
     file_watch(access, hub->bell);
-    hw_rules_release(&access->filed);
-    access->filed = rules;
-    access->has_rules = access->has_rules || is_there;
-    hw_env_log(hub->env, HW_LOG_INFO, "event=access_loaded file=%s rules=%zu", access->path,
-               rules.count);
-    apply(hub);
+    file_take(hub, &rules);
     return HW_OK;
 }
 
@@ -392,20 +399,24 @@ static enum hw_status authorize_instead(struct hw_hub *hub, const char *path, st
 
     if (status == HW_OK && !is_there)
         status = hw_fail(err, HW_ENOTFOUND, "%s: there is no such file", path);
-    hw_rules_release(&rules);
     if (status == HW_OK) {
         copy = hw_strdup(path);
         if (copy == NULL)
             status = hw_fail(err, HW_ENOMEM, "no memory for the path of the rules");
     }
-    if (status != HW_OK)
+    if (status != HW_OK) {
+        hw_rules_release(&rules);
         return status;
+    }
     hw_free(access->path);
     access->path = copy;
-    access->is_there = access->has_watch = access->has_dir_watch = false;
-    access->has_rules = true;
-    hw_rules_release(&access->filed);
-    return file_load(hub, err);
+    access->stat = stat;
+    access->is_there = true;
+    access->has_watch = access->has_dir_watch = false;
+    file_watch(access, hub->bell);
+    file_take(hub, &rules);
+    access_look(hub); /* what was written before the watch did not ring */
+    return HW_OK;
 }
 
 enum hw_status hw_hub_authorize_instead(struct hw_hub *hub, const char *path, struct hw_error *err)

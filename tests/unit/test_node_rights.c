@@ -244,6 +244,50 @@ static void another_file_takes_the_place_of_the_first(void **state)
     hw_hub_close(server);
 }
 
+/* An environment in which a file is read once, and not again. */
+static struct {
+    struct hw_env env;
+    struct hw_env_ops ops;
+    char path[128];
+    atomic_uint reads;
+} once;
+
+static enum hw_status once_open(struct hw_env *env, const char *path, unsigned flags,
+                                struct hw_file **out, struct hw_error *err)
+{
+    if (strcmp(path, once.path) == 0 && atomic_fetch_add(&once.reads, 1) > 0)
+        return hw_fail(err, HW_EIO, "%s: cannot be read", path);
+    return hw_env_posix()->ops->open(env, path, flags, out, err);
+}
+
+static void another_file_is_taken_as_it_was_when_it_was_found_good(void **state)
+{
+    struct place *f = *state;
+    char url[HW_URL_MAX], other[160];
+    struct hw_hub *server, *client;
+
+    place_make_log(f);
+    place_append(f, 4);
+    once.ops = *hw_env_posix()->ops;
+    once.ops.open = once_open;
+    once.env.ops = &once.ops;
+    atomic_store(&once.reads, 0);
+    client = place_hub(f);
+    f->env = &once.env;
+    server = place_server(f, url);
+    f->env = hw_env_posix();
+    keys_path(f, once.path);
+    (void)snprintf(other, sizeof(other), "%s.first", once.path);
+    keys_replace(f, "read other.db", client);
+    assert_int_equal(rename(once.path, other), 0);
+    assert_ok(hw_hub_authorize(server, other, &f->err));
+    keys_replace(f, "read a.db", client);
+    assert_ok(hw_hub_authorize_instead(server, once.path, &f->err));
+    assert_resolves(f, client, url, "a.db", HW_OK);
+    hw_hub_close(client);
+    hw_hub_close(server);
+}
+
 static void bad_file_changes_nothing_and_is_told_once(void **state)
 {
     struct place *f = *state;
@@ -305,6 +349,7 @@ int main(int argc, char **argv)
         TEST(followers_are_told_of_to_those_who_may_write),
         TEST(who_loses_a_right_loses_the_link_and_may_come_back),
         TEST(another_file_takes_the_place_of_the_first),
+        TEST(another_file_is_taken_as_it_was_when_it_was_found_good),
         TEST(bad_file_changes_nothing_and_is_told_once),
     };
 
