@@ -117,6 +117,8 @@ static struct hw_replication *find(void *ctx, struct hw_peer *peer,
 {
     struct hub_log *log = log_find_key(ctx, discovery_key);
 
+    if (log == NULL)
+        logs_seek_kept(ctx);
     return log != NULL && access_may_link(hw_peer_user(peer), log) ? log->replication : NULL;
 }
 

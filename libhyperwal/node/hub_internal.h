@@ -122,7 +122,8 @@ struct hub_log {
     struct hw_shared_page *page;        /* owned; NULL: not yet to be had */
     struct hw_core *core;               /* owned; NULL: there is no log yet */
     uint64_t length;                    /* of the core, as it was announced */
-    bool is_searched;                   /* what it goes on from, if it does, was looked for */
+    bool is_searched;                   /* what it goes on from, if it does, was looked for ... */
+    bool is_kept_missing;               /* ... and was not there */
     struct hw_file_stat stat;           /* of what tells it from another log in its place */
     struct hw_replication *replication; /* owned; as `core` */
     struct hw_peer_table *table;        /* owned; NULL: no follower has acknowledged yet */
@@ -404,6 +405,8 @@ enum hw_status log_stat(struct hub_log *log, struct hw_file_stat *out,
  * key alone, and so is the one before that: for followers who have not got all of them.
  */
 void log_serve_kept(struct hub_log *log);
+/* A log was asked for that is not here: those that were kept and missing are looked for anew. */
+void logs_seek_kept(struct hw_hub *hub);
 uint64_t log_durable_limit(struct hw_shared_page *page); /* blocks that may be read */
 void logs_poll(struct hw_hub *hub, uint64_t now);        /* for a hub without a thread */
 void log_acknowledged(struct hub_link *link, const struct hw_ack *ack);

@@ -23,8 +23,9 @@ static void serve(struct hub_log *log, const struct hub_log *first, const uint8_
     struct hw_file_stat stat;
     struct hub_log *kept = NULL;
 
-    if (dir != NULL && hub->env->ops->stat(hub->env, dir, &stat, NULL) == HW_OK &&
-        log_find_dir(hub, dir) == NULL && log_new(hub, dir, &kept, NULL) == HW_OK) {
+    log->is_kept_missing = dir == NULL || hub->env->ops->stat(hub->env, dir, &stat, NULL) != HW_OK;
+    if (!log->is_kept_missing && log_find_dir(hub, dir) == NULL &&
+        log_new(hub, dir, &kept, NULL) == HW_OK) {
         kept->heir = log;
         log->kept = kept;
         log_look(kept, hub_now(hub));
@@ -45,4 +46,16 @@ void log_serve_kept(struct hub_log *log)
     if (hw_switch_read(log->core, SWITCH_SEQ, &switch_, NULL) == HW_OK &&
         switch_.role == HW_SWITCH_CONTINUES)
         serve(log, first, switch_.key);
+}
+
+void logs_seek_kept(struct hw_hub *hub)
+{
+    for (struct hub_log *log = hub->logs; log != NULL; log = log->next)
+        if (log->is_kept_missing) {
+            log->is_kept_missing = false;
+            log->is_searched = false;
+            log->deadline_ns = 0; /* by the loop: somebody's message is being read now */
+            hub_timer(hub, 0);
+            log_touch(log); /* so for a mirror */
+        }
 }

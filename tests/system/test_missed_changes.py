@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import shutil
+import subprocess
 import sys
 
 import test_network
@@ -169,6 +170,25 @@ def without_the_logs_in_between_it_says_so_and_stays(dir):
             until(lambda: replica_says("f.db", "key") == line.keys[-1], "f.db moves")
 
 
+def a_log_in_between_that_is_put_back_is_served(dir):
+    with Line("f.db") as line:
+        third = replica_in("third", line.url)
+        line.next("new/app.db")
+        line.next(third)
+        second = f"{third}-hyper.{line.keys[1][:16]}"
+        line.served.kill()
+        line.serving.close()
+        shutil.move(second, "away")
+        with server(third, listen=line.listen):
+            url = line.url.replace("127.0.0.1", "localhost")  # by a new one it does not wait for a minute
+            check("cannot be told" in run("follow", url, "f.db", "--once", code=1).stderr)
+            shutil.move("away", second)
+            command = [test_network.PROGRAM, "follow", url, "f.db", "--once"]
+            until(lambda: subprocess.run(command, capture_output=True, timeout=60).returncode == 0,
+                  "who asks for it makes the server look again")
+            check(replica_says("f.db", "key") == line.keys[-1] and dump("f.db") == dump(third))
+
+
 def a_stranger_with_a_switch_of_its_own_is_none_of_them(dir):
     with Line("f.db") as line:
         line.primary.kill()
@@ -249,6 +269,7 @@ def by_path_where_the_logs_in_between_are_kept(dir):
 TESTS = (a_sleeper_goes_through_all_logs_that_it_missed, a_live_follower_that_was_cut_off_goes_through_them,
          once_means_the_log_that_has_the_name_now, a_primary_that_began_late_still_knows_the_way,
          a_pruned_log_keeps_the_switch_at_its_start, without_the_logs_in_between_it_says_so_and_stays,
+         a_log_in_between_that_is_put_back_is_served,
          a_stranger_with_a_switch_of_its_own_is_none_of_them, the_old_primary_comes_back_after_two_changes,
          those_who_follow_a_follower_come_after_it, by_path_where_the_logs_in_between_are_kept)
 
