@@ -62,7 +62,11 @@ static enum hw_status find_root(struct hw_env *env, sqlite3_vfs *base, char **ou
         root = own;
     else if (!env->ops->is_in_memory(env, root) && runtime != NULL && runtime[0] == '/')
         root = runtime;
-    if (root[0] != '/' || !env->ops->is_in_memory(env, root))
+    if (root[0] != '/')
+        return hw_fail(err, HW_EMISUSE,
+                       "URI parameter storage: '%s' of HYPERWAL_MEMORY_DIR is not a full path",
+                       root);
+    if (!env->ops->is_in_memory(env, root))
         return hw_fail(err, HW_EMISUSE,
                        "URI parameter storage: '%s'%s is not a directory on a tmpfs, which a "
                        "database in memory needs: mount one, and name it in HYPERWAL_MEMORY_DIR",

@@ -524,7 +524,7 @@ def a_root_on_a_disk_is_refused(dir):
     expect_refusal(in_memory, "HYPERWAL_MEMORY_DIR is not a directory on a tmpfs")
     check(os.listdir(dir) == [], os.listdir(dir))
     os.environ["HYPERWAL_MEMORY_DIR"] = "relative"
-    expect_refusal(in_memory, "is not a directory on a tmpfs")
+    expect_refusal(in_memory, "'relative' of HYPERWAL_MEMORY_DIR is not a full path")
 
 
 def a_directory_of_somebody_else_is_refused(dir):
