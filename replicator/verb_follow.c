@@ -336,7 +336,7 @@ const struct verb verb_follow = {
         "  --listen URL     serve the log further, as far as it is here, as `hyperwal serve` does\n"
         "  --allow KEY|any  who may come in there\n"
         "  --authorized-keys FILE\n"
-        "                   the same for single names, as `hyperwal serve' has it\n"
+        "                   the same for single names, as `hyperwal serve` has it\n"
         "  --name NAME      what it is called there; the file name of REPLICA\n"
         "  --json           one object an event: event (live, or done with --once), path, seq; "
         "with\n"

@@ -155,7 +155,9 @@ const struct verb verb_init = {
         "with the VFS `hyperwal`, or run `hyperwal serve DB` beside the application.\n\n"
         "If DB is a URL, the server there makes an empty database of that name, which takes the\n"
         "right to create.\n\n"
-        "  --json  one object: path, key, discovery_key, seq, snapshot_seq, page_size, pages, "
-        "sum\n",
+        "  --adopt  a log that was copied, or came back from a backup, goes on here, as a new\n"
+        "           fork; make sure that the original is not written any more\n"
+        "  --json   one object: path, key, discovery_key, seq, snapshot_seq, page_size, pages,\n"
+        "           sum\n",
     .run = run,
 };

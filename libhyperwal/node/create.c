@@ -50,7 +50,9 @@ enum hw_status hw_creation_check(const char *name, uint32_t page_size, struct hw
     for (size_t i = 0; i < size; i++)
         if (!is_plain(name[i]))
             return hw_fail(err, HW_EMISUSE,
-                           "byte %zu of the name: it has letters, digits and ._-+@=, only", i);
+                           "the name of a new database has letters, digits and ._-+@=, only, "
+                           "unlike this one at byte %zu",
+                           i + 1);
     for (size_t i = 0; i < sizeof(companions) / sizeof(companions[0]); i++)
         if (ends_with(name, companions[i]))
             return hw_fail(err, HW_EMISUSE, "files that end with %s stand beside databases",
