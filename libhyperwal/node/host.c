@@ -115,11 +115,12 @@ static enum hw_status ready(void *ctx, struct hw_peer *peer, struct hw_error *er
 static struct hw_replication *find(void *ctx, struct hw_peer *peer,
                                    const uint8_t discovery_key[HW_KEY_SIZE])
 {
-    struct hub_log *log = log_find_key(ctx, discovery_key);
+    struct hub_conn *conn = hw_peer_user(peer);
+    struct hub_log *log = log_find_key(conn, discovery_key);
 
     if (log == NULL)
         logs_seek_kept(ctx);
-    return log != NULL && access_may_link(hw_peer_user(peer), log) ? log->replication : NULL;
+    return log != NULL && access_may_link(conn, log) ? log->replication : NULL;
 }
 
 /*

@@ -370,7 +370,11 @@ void link_remove(struct hub_link *link);
 
 /* The log of this directory, or NULL; one that two names lead to is found by both. */
 struct hub_log *log_find_dir(struct hw_hub *hub, const char *dir);
-struct hub_log *log_find_key(struct hw_hub *hub, const uint8_t discovery_key[HW_KEY_SIZE]);
+/*
+ * A hub may serve a log and mirror it, too, for a cache of its own process.  Whom we dialed for a
+ * mirror means that one; who comes in, what is served.
+ */
+struct hub_log *log_find_key(const struct hub_conn *conn, const uint8_t discovery_key[HW_KEY_SIZE]);
 struct hub_log *log_find_name(struct hw_hub *hub, struct hw_slice name);
 struct hub_log *log_of(struct hw_hub *hub, const struct hw_replication *replication);
 enum hw_status log_new(struct hw_hub *hub, const char *dir, struct hub_log **out,

@@ -21,13 +21,26 @@ struct hub_log *log_find_dir(struct hw_hub *hub, const char *dir)
     return NULL;
 }
 
-struct hub_log *log_find_key(struct hw_hub *hub, const uint8_t discovery_key[HW_KEY_SIZE])
+static bool has_key(const struct hub_log *log, const uint8_t discovery_key[HW_KEY_SIZE])
 {
-    for (struct hub_log *log = hub->logs; log != NULL; log = log->next)
-        if (log->core != NULL &&
-            memcmp(hw_core_identity(log->core)->discovery_key, discovery_key, HW_KEY_SIZE) == 0)
+    return log->core != NULL &&
+           memcmp(hw_core_identity(log->core)->discovery_key, discovery_key, HW_KEY_SIZE) == 0;
+}
+
+struct hub_log *log_find_key(const struct hub_conn *conn, const uint8_t discovery_key[HW_KEY_SIZE])
+{
+    const struct hw_mirror *wanted = conn->source != NULL ? conn->source->mirror : NULL;
+    struct hub_log *found = NULL;
+
+    for (struct hub_log *log = conn->hub->logs; log != NULL; log = log->next) {
+        if (!has_key(log, discovery_key))
+            continue;
+        if (log->mirror == wanted)
             return log;
-    return NULL;
+        if (found == NULL || (found->names == NULL && log->names != NULL))
+            found = log;
+    }
+    return found;
 }
 
 static bool is_name(const struct hub_log *log, struct hw_slice name)

@@ -125,10 +125,49 @@ static void all_of_them_commit_all_that_they_were_told(void **state)
     assert_int_equal(sqlite3_close(db), SQLITE_OK);
 }
 
+/* Its hub serves the log, and mirrors it for the cache: who comes in means what is served. */
+static void a_process_writes_through_the_url_that_it_serves(void **state)
+{
+    char uri[300], rules[96], *json = NULL, *begin;
+    struct worker workers[THREADS];
+    sqlite3 *db = NULL;
+    FILE *file;
+
+    (void)state;
+    (void)snprintf(rules, sizeof(rules), "%s/rules", directory);
+    file = fopen(rules, "w");
+    assert_non_null(file);
+    assert_true(fputs("write app.db any\n", file) >= 0 && fclose(file) == 0);
+    (void)snprintf(uri, sizeof(uri), "file:%s?listen=tcp://127.0.0.1:0&access=%s", path, rules);
+    assert_int_equal(hyperwal_open(uri, 0, &db, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, "CREATE TABLE n(k); INSERT INTO n VALUES(0)", 0, 0, 0),
+                     SQLITE_OK);
+    assert_int_equal(hyperwal_status(db, NULL, &json), SQLITE_OK);
+    begin = strstr(json, "\"hyper://");
+    assert_non_null(begin);
+    (void)snprintf(url, sizeof(url), "%.*s", (int)strcspn(begin + 1, "\""), begin + 1);
+    sqlite3_free(json);
+    for (int i = 0; i < THREADS; i++) { /* one after the other: each opens and closes the cache */
+        workers[i] = (struct worker){.name = url};
+        (void)work(&workers[i]);
+        assert_string_equal(workers[i].wrong, "");
+        assert_int_equal(workers[i].done, INCREMENTS);
+    }
+    for (int i = 0; i < THREADS; i++)
+        assert_int_equal(pthread_create(&workers[i].thread, NULL, work, &workers[i]), 0);
+    for (int i = 0; i < THREADS; i++) {
+        pthread_join(workers[i].thread, NULL);
+        assert_string_equal(workers[i].wrong, "");
+    }
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(all_of_them_commit_all_that_they_were_told, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(a_process_writes_through_the_url_that_it_serves, setup,
                                         teardown),
     };
 
