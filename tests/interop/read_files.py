@@ -53,7 +53,7 @@ def read_position(data):
 
 def read_shared(data):
     """What the words of `shared` that a reader needs say, once nobody writes them."""
-    check(len(data) == 4096 and struct.unpack_from("<II", data) == (0x50535748, 3), "shared")
+    check(len(data) == 4096 and struct.unpack_from("<II", data) == (0x50535748, 4), "shared")
     names = ("news", "work", "idle", "urgent", "yield", "worker")
     fields = dict(zip(names, struct.unpack_from("<6I", data, 64)))
     names = ("durable_length", "wanted_length", "applied_seq", "committed")
