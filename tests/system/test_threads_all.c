@@ -26,7 +26,11 @@ enum { UPDATES = 8, TRIES = 2000, LONG_MS = 60000, LONG_S = 300 };
 /* Who writes; each has a row. */
 enum { LOCAL, SHARED_ONE, SHARED_OTHER, REMOTE, BESIDE, BESIDE_REMOTE, FORKED };
 
-#ifdef __SANITIZE_THREAD__ /* it cannot start threads in a child, which they need */
+/*
+ * The thread sanitizer cannot start threads in a child, which it needs; the address sanitizer does
+ * not hold its allocator's locks while a process forks, so that a child of busy threads hangs there.
+ */
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
 enum { COUNTING = FORKED, CAN_FORK = 0 };
 #else
 enum { COUNTING = FORKED + 1, CAN_FORK = 1 };
