@@ -28,7 +28,7 @@ enum { LOCAL, SHARED_ONE, SHARED_OTHER, REMOTE, BESIDE, BESIDE_REMOTE, FORKED };
 
 /*
  * The thread sanitizer cannot start threads in a child, which it needs; the address sanitizer does
- * not hold its allocator's locks while a process forks, so that a child of busy threads hangs there.
+ * not hold its allocator's locks while a process forks: a child of busy threads hangs there.
  */
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
 enum { COUNTING = FORKED, CAN_FORK = 0 };
