@@ -29,7 +29,7 @@ struct ground_file {
     sqlite3_file *below;        /* behind this struct */
     struct ground_file *next;   /* of those that are open; mu: mutex */
     unsigned generation;        /* of the process that opened it */
-    bool is_mapped;             /* the wal-index */
+    atomic_bool is_mapped;      /* the wal-index; threads of ours share connections */
     bool is_let_go;             /* in a child: nothing but closing is done below any more */
 };
 
@@ -44,12 +44,13 @@ static atomic_uint generation; /* forks since this code was loaded */
 static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
 
 /*
- * In the order in which SQLite takes them.  STATIC_OPEN is not among them: it is held while a
- * shared cache opens a file, which can take long.
+ * In the order in which SQLite takes them: who needs the first random byte looks for a VFS, which
+ * is MASTER's, with PRNG held.  STATIC_OPEN is not among them: it is held while a shared cache
+ * opens a file, which can take long.
  */
 static const int mutex_kinds[] = {
-    SQLITE_MUTEX_STATIC_MASTER, SQLITE_MUTEX_STATIC_VFS1, SQLITE_MUTEX_STATIC_PRNG,
-    SQLITE_MUTEX_STATIC_LRU,    SQLITE_MUTEX_STATIC_PMEM, SQLITE_MUTEX_STATIC_MEM,
+    SQLITE_MUTEX_STATIC_PRNG, SQLITE_MUTEX_STATIC_MASTER, SQLITE_MUTEX_STATIC_VFS1,
+    SQLITE_MUTEX_STATIC_LRU,  SQLITE_MUTEX_STATIC_PMEM,   SQLITE_MUTEX_STATIC_MEM,
 };
 enum { MUTEX_COUNT = sizeof(mutex_kinds) / sizeof(mutex_kinds[0]) };
 static sqlite3_mutex *mutexes[MUTEX_COUNT]; /* NULL: SQLite has none */
@@ -93,6 +94,7 @@ static void after_fork_in_child(void)
 {
     leave_mutexes();
     hw_mutex_unlock(&mutex);
+    (void)pthread_rwlock_unlock(&gate); /* for tools that count locks */
     gate = (pthread_rwlock_t)GATE_INIT; /* those who wait for it are not here */
     atomic_fetch_add(&generation, 1);
     hw_shim_registration_unlock();
