@@ -301,7 +301,7 @@ enum hw_status hw_follow_look_for_heir(struct hyperwal_follower *follower, struc
         return status;
     *err = first;
     if (status == HW_EMISSING)
-        (void)hw_fail(err, HW_EFORK, "%s", more.message);
+        (void)hw_fail(err, HW_EFORK, "%s", more.message); /* returned below */
     return HW_EFORK;
 }
 

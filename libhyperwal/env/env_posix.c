@@ -308,7 +308,7 @@ void hw_env_posix_fill_hole(void *address, size_t size)
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
 
     if (memory != MAP_FAILED && memory != address)
-        (void)munmap(memory, size); /* a kernel that takes the address for a wish */
+        (void)munmap(memory, size); /* an old kernel that mapped it elsewhere */
 }
 
 static enum hw_status posix_stat(struct hw_env *env, const char *path, struct hw_file_stat *out,
@@ -533,7 +533,7 @@ static struct log_sink log_sink; /* mu: log_mutex */
 void hw_env_posix_set_log(void (*sink)(void *ctx, enum hw_log_level level, const char *line),
                           void *ctx)
 {
-    (void)pthread_once(&fork_once, fork_register);
+    (void)pthread_once(&fork_once, fork_register); /* cannot fail with a valid object */
     hw_mutex_lock(&log_mutex);
     log_sink = (struct log_sink){.line = sink, .ctx = ctx};
     hw_mutex_unlock(&log_mutex);
@@ -591,6 +591,6 @@ struct hw_env *hw_env_posix(void)
 
     /* Before all others of this library: what is registered first prepares a fork last, and the
      * layers above open files with their locks held. */
-    (void)pthread_once(&fork_once, fork_register);
+    (void)pthread_once(&fork_once, fork_register); /* cannot fail with a valid object */
     return &env;
 }

@@ -763,6 +763,7 @@ void hw_mailbox_repost(struct hw_shared_page *page)
     for (uint32_t i = 0; i < SLOT_COUNT; i++) {
         struct mail_slot *slot = &page->layout->slots[i];
 
+        /* Slots in another state are not the dead worker's, and stay as they are. */
         (void)slot_move(slot, atomic_load(&slot->word) >> 8, TAKEN, POSTED);
     }
 }
