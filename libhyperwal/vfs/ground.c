@@ -44,13 +44,14 @@ static atomic_uint generation; /* forks since this code was loaded */
 static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
 
 /*
- * In the order in which SQLite takes them: who needs the first random byte looks for a VFS, which
- * is MASTER's, with PRNG held.  STATIC_OPEN is not among them: it is held while a shared cache
- * opens a file, which can take long.
+ * In the order in which SQLite takes them: the name of a temporary file is made of random bytes
+ * with VFS1 held, and who needs the first random byte looks for a VFS, which is MASTER's, with PRNG
+ * held.  STATIC_OPEN is not among them: it is held while a shared cache opens a file, which can
+ * take long.
  */
 static const int mutex_kinds[] = {
-    SQLITE_MUTEX_STATIC_PRNG, SQLITE_MUTEX_STATIC_MASTER, SQLITE_MUTEX_STATIC_VFS1,
-    SQLITE_MUTEX_STATIC_LRU,  SQLITE_MUTEX_STATIC_PMEM,   SQLITE_MUTEX_STATIC_MEM,
+    SQLITE_MUTEX_STATIC_VFS1, SQLITE_MUTEX_STATIC_PRNG, SQLITE_MUTEX_STATIC_MASTER,
+    SQLITE_MUTEX_STATIC_LRU,  SQLITE_MUTEX_STATIC_PMEM, SQLITE_MUTEX_STATIC_MEM,
 };
 enum { MUTEX_COUNT = sizeof(mutex_kinds) / sizeof(mutex_kinds[0]) };
 static sqlite3_mutex *mutexes[MUTEX_COUNT]; /* NULL: SQLite has none */
