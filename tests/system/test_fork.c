@@ -369,11 +369,15 @@ static int commit_once(int in, int out, void *ctx)
 
 static void children_of_a_busy_process_open_anew(void **state)
 {
-    sqlite3 *db = make();
     pthread_t threads[THREADS];
     atomic_int failed = 0;
+    sqlite3 *db;
 
     (void)state;
+#ifdef __SANITIZE_ADDRESS__
+    skip(); /* its allocator's locks are not held at a fork: a child of busy threads waits for one */
+#endif
+    db = make();
     assert_int_equal(try(db, "CREATE TABLE n(k); INSERT INTO n VALUES(0)"), SQLITE_OK);
     atomic_store(&is_over, false);
     for (int i = 0; i < THREADS; i++)
