@@ -3,14 +3,16 @@
 
 #include <assert.h>
 #include <stdatomic.h>
+#include <stddef.h>
 #include <string.h>
 
 #include "base/alloc.h"
 #include "env/thread.h"
 
-enum { MAGIC = 0x54505748, VERSION = 1, HEADER_SIZE = 4096, READ_TRIES = 1000, WRITE_TRIES = 20 };
+enum { MAGIC = 0x54505748, VERSION = 2, HEADER_SIZE = 4096, READ_TRIES = 1000 };
 enum { USED = 1, COUNTS = 2 };
-enum { STUCK_WAIT_NS = 1000000, LOCK_TRIES = 1000 };
+enum { STUCK_WAIT_NS = 1000000, LOCK_TRIES = 1000, LOOK_TRIES = 20 };
+enum { TABLE_WRITER = 2 }; /* who writes a row with the table locked; servers' numbers are odd */
 
 /* A row as it is copied out of the file and into it. */
 struct row {
@@ -23,14 +25,16 @@ struct row {
     int64_t since_ms;
     uint64_t left_ns; /* when it was told that it is not connected */
     uint64_t server;  /* whose row it is */
-    uint64_t reserved[9];
+    uint64_t reserved[8];
 };
 
 enum { ROW_WORDS = sizeof(struct row) / sizeof(uint64_t) };
+enum { FLAGS_WORD = offsetof(struct row, flags) / sizeof(uint64_t) };
 
 struct shared_row {
     _Atomic uint64_t sequence;
     _Atomic uint64_t words[ROW_WORDS];
+    _Atomic uint64_t writer; /* a server, TABLE_WRITER, or 0: nobody */
 };
 
 /* The bytes of the file.  Also in the picture of the header. */
@@ -59,53 +63,6 @@ struct hw_peer_table {
 
 /* ----------------------------------------------------------------------------------- rows */
 
-/* False: it is being written, for longer than anybody who lives and runs needs. */
-static bool row_read_once(struct shared_row *shared, struct row *out)
-{
-    uint64_t words[ROW_WORDS];
-
-    for (int i = 0; i < READ_TRIES; i++) {
-        uint64_t sequence = atomic_load_explicit(&shared->sequence, memory_order_acquire);
-
-        if (sequence % 2 != 0)
-            continue;
-        for (unsigned w = 0; w < ROW_WORDS; w++)
-            words[w] = atomic_load_explicit(&shared->words[w], memory_order_acquire);
-        if (atomic_load_explicit(&shared->sequence, memory_order_acquire) != sequence)
-            continue;
-        memcpy(out, words, sizeof(*out));
-        return true;
-    }
-    return false;
-}
-
-/* False: nobody has the row. */
-static bool row_read(struct hw_peer_table *table, unsigned index, struct row *out)
-{
-    struct shared_row *shared = &table->layout->rows[index];
-    uint32_t nobody = 0;
-
-    for (int i = 0; i < WRITE_TRIES; i++) {
-        if (row_read_once(shared, out))
-            return (out->flags & USED) != 0;
-        if (i == 0)
-            hw_peer_table_bury(table); /* its writer may have died in the middle */
-        else
-            table->env->ops->wait_word(table->env, &nobody, 0, STUCK_WAIT_NS);
-    }
-    return false;
-}
-
-static void row_store(struct shared_row *shared, const struct row *row, uint64_t odd)
-{
-    uint64_t words[ROW_WORDS];
-
-    memcpy(words, row, sizeof(words));
-    for (unsigned w = 0; w < ROW_WORDS; w++)
-        atomic_store_explicit(&shared->words[w], words[w], memory_order_release);
-    atomic_store_explicit(&shared->sequence, odd + 1, memory_order_release);
-}
-
 static void row_load(struct shared_row *shared, struct row *out)
 {
     uint64_t words[ROW_WORDS];
@@ -115,28 +72,64 @@ static void row_load(struct shared_row *shared, struct row *out)
     memcpy(out, words, sizeof(*out));
 }
 
-/*
- * Begin to write: *odd is the sequence number meanwhile.  Somebody else writes for nanoseconds,
- * unless it was killed just then: that one is not waited for for long.
- */
-static void row_lock(struct hw_env *env, struct shared_row *shared, uint64_t *odd)
+static bool is_used(const struct row *row)
 {
-    uint32_t nobody = 0;
+    return (row->flags & USED) != 0;
+}
 
-    for (int i = 0; i < WRITE_TRIES; i++) {
-        uint64_t sequence = atomic_load(&shared->sequence);
+static bool is_of(const struct row *row, const uint8_t id[16])
+{
+    return is_used(row) && memcmp(row->id, id, sizeof(row->id)) == 0;
+}
 
-        if (sequence % 2 == 0 &&
-            atomic_compare_exchange_strong(&shared->sequence, &sequence, sequence + 1)) {
-            *odd = sequence + 1;
-            return;
-        }
-        if (i > 0)
-            env->ops->wait_word(env, &nobody, 0, STUCK_WAIT_NS);
+/*
+ * False: it changed meanwhile.  Where somebody stopped in the midst of writing, the words before
+ * and after are as good as each other as long as they are of one follower, see row_store().
+ */
+static bool row_look(struct shared_row *shared, struct row *out)
+{
+    uint64_t sequence = atomic_load_explicit(&shared->sequence, memory_order_acquire);
+    struct row before;
+
+    row_load(shared, &before);
+    row_load(shared, out);
+    return atomic_load_explicit(&shared->sequence, memory_order_acquire) == sequence &&
+           is_used(&before) == is_used(out) && memcmp(before.id, out->id, sizeof(out->id)) == 0;
+}
+
+/* False: nobody has the row. */
+static bool row_read(struct hw_peer_table *table, unsigned index, struct row *out)
+{
+    struct shared_row *shared = &table->layout->rows[index];
+
+    for (int i = 0; i < 2 * READ_TRIES; i++) {
+        bool is_written = atomic_load(&shared->sequence) % 2 != 0;
+
+        if (!(is_written && i < READ_TRIES) && row_look(shared, out))
+            return is_used(out);
     }
-    *odd = atomic_fetch_add(&shared->sequence, 2) + 2;
-    if (*odd % 2 == 0) /* it was free in the end, and we have made it even */
-        *odd = atomic_fetch_add(&shared->sequence, 1) + 1;
+    return false;
+}
+
+/*
+ * Another follower's row is no row first, and all of the new one before it is one again: neither
+ * who reads meanwhile nor a death in between mixes two followers.
+ */
+static void row_store(struct shared_row *shared, const struct row *row, uint64_t odd, uint64_t who)
+{
+    uint64_t words[ROW_WORDS];
+    struct row old;
+
+    row_load(shared, &old);
+    memcpy(words, row, sizeof(words));
+    if (!is_of(&old, row->id))
+        atomic_store_explicit(&shared->words[FLAGS_WORD], 0, memory_order_release);
+    for (unsigned w = 0; w < ROW_WORDS; w++)
+        if (w != FLAGS_WORD)
+            atomic_store_explicit(&shared->words[w], words[w], memory_order_release);
+    atomic_store_explicit(&shared->words[FLAGS_WORD], words[FLAGS_WORD], memory_order_release);
+    atomic_store_explicit(&shared->sequence, odd + 1, memory_order_release);
+    (void)atomic_compare_exchange_strong(&shared->writer, &who, 0); /* or it was taken from us */
 }
 
 static void row_describe(const struct hw_peer_row *from, uint64_t server, uint64_t now,
@@ -277,6 +270,53 @@ static bool server_lives(struct hw_peer_table *table, uint64_t server)
     return status != HW_OK && status != HW_ENOTFOUND;
 }
 
+/* With the table locked. */
+static bool writer_died(struct hw_peer_table *table, uint64_t writer)
+{
+    return writer == TABLE_WRITER || (writer != 0 && !server_lives(table, writer));
+}
+
+/* Takes the row from a writer that is dead.  False: it lives, or that cannot be told. */
+static bool row_take_over(struct hw_peer_table *table, struct shared_row *shared, uint64_t who)
+{
+    uint64_t writer = atomic_load(&shared->writer);
+    struct hw_file *file = NULL;
+    bool is_ours = false;
+
+    if (who != TABLE_WRITER && lock_table(table->env, table->path, false, &file, NULL) != HW_OK)
+        return false;
+    if (writer_died(table, writer))
+        is_ours = atomic_compare_exchange_strong(&shared->writer, &writer, who);
+    if (file != NULL)
+        unlock_table(file);
+    return is_ours;
+}
+
+/*
+ * Begin to write, as server `who`, or as TABLE_WRITER with the table locked; *odd is the row's
+ * sequence number meanwhile.  Others write for nanoseconds, or until they get the processor again:
+ * after a second, nobody is waited for.
+ */
+static void row_lock(struct hw_peer_table *table, struct shared_row *shared, uint64_t who,
+                     uint64_t *odd)
+{
+    uint32_t nobody = 0;
+    uint64_t writer = 0;
+
+    for (int i = 1; !atomic_compare_exchange_strong(&shared->writer, &writer, who); i++) {
+        if (i % LOOK_TRIES == 0 && row_take_over(table, shared, who))
+            break;
+        if (i == LOCK_TRIES) {
+            atomic_store(&shared->writer, who);
+            break;
+        }
+        table->env->ops->wait_word(table->env, &nobody, 0, STUCK_WAIT_NS);
+        writer = 0;
+    }
+    *odd = atomic_load(&shared->sequence) | 1;
+    atomic_store(&shared->sequence, *odd);
+}
+
 /* With the table locked.  Most rows have the same few servers: the last answer is kept. */
 static void bury_locked(struct hw_peer_table *table)
 {
@@ -290,8 +330,7 @@ static void bury_locked(struct hw_peer_table *table)
         struct row row;
 
         row_load(shared, &row); /* also one that was left half written */
-        if (row.server == 0 || row.server == table->server ||
-            (row.process_id == 0 && atomic_load(&shared->sequence) % 2 == 0))
+        if (row.server == 0 || row.server == table->server || row.process_id == 0)
             continue;
         if (row.server != known) {
             known = row.server;
@@ -299,11 +338,11 @@ static void bury_locked(struct hw_peer_table *table)
         }
         if (lives)
             continue;
-        row_lock(table->env, shared, &odd);
+        row_lock(table, shared, TABLE_WRITER, &odd);
         row_load(shared, &row);
         row.process_id = 0;
         row.left_ns = now;
-        row_store(shared, &row, odd);
+        row_store(shared, &row, odd, TABLE_WRITER);
     }
 }
 
@@ -387,22 +426,22 @@ static void leave(struct hw_peer_table *table)
 {
     uint32_t used = atomic_load(&table->layout->used);
     uint64_t now = table->env->ops->monotonic_ns(table->env);
-    uint64_t odd;
+    uint64_t who = table->server, odd;
 
     for (uint32_t i = 0; i < used && i < HW_PEER_ROWS; i++) {
         struct shared_row *shared = &table->layout->rows[i];
         struct row row;
 
         row_load(shared, &row);
-        if (row.server != table->server)
+        if (row.server != who)
             continue;
-        row_lock(table->env, shared, &odd);
+        row_lock(table, shared, who, &odd);
         row_load(shared, &row);
-        if (row.server == table->server && row.process_id != 0) {
+        if (row.server == who && row.process_id != 0) {
             row.process_id = 0;
             row.left_ns = now;
         }
-        row_store(shared, &row, odd);
+        row_store(shared, &row, odd, who);
     }
 }
 
@@ -437,9 +476,9 @@ static unsigned find_row(struct hw_peer_table *table, const uint8_t id[16])
 
     for (unsigned i = 0; i < used && i < HW_PEER_ROWS; i++) {
         row_load(&table->layout->rows[i], &row);
-        if ((row.flags & USED) == 0) {
+        if (!is_used(&row)) {
             empty = empty == HW_PEER_ROWS ? i : empty;
-        } else if (memcmp(row.id, id, sizeof(row.id)) == 0) {
+        } else if (is_of(&row, id)) {
             return i;
         } else if (row.process_id == 0 && row.left_ns < left_ns) {
             left = i;
@@ -458,13 +497,13 @@ static void take_row(struct hw_peer_table *table, unsigned index, const struct h
     uint64_t odd;
     struct row row;
 
-    row_lock(env, shared, &odd);
+    row_lock(table, shared, TABLE_WRITER, &odd);
     row_load(shared, &row);
-    if ((row.flags & USED) == 0 || memcmp(row.id, want->id, sizeof(row.id)) != 0)
+    if (!is_of(&row, want->id))
         row = (struct row){0};
     row_describe(want, table->server, env->ops->monotonic_ns(env), &row);
     row_acknowledge(want, &row);
-    row_store(shared, &row, odd);
+    row_store(shared, &row, odd, TABLE_WRITER);
     if (atomic_load(&table->layout->used) <= index)
         atomic_store(&table->layout->used, index + 1);
 }
@@ -507,14 +546,16 @@ bool hw_peer_table_set(struct hw_peer_table *table, unsigned index, const struct
     struct row row;
     bool same;
 
-    row_lock(env, shared, &odd);
+    if (server == 0)
+        return false; /* it has claimed none */
+    row_lock(table, shared, server, &odd);
     row_load(shared, &row);
-    same = (row.flags & USED) != 0 && memcmp(row.id, want->id, sizeof(row.id)) == 0;
+    same = is_of(&row, want->id);
     if (same && row.server == server)
         row_describe(want, server, env->ops->monotonic_ns(env), &row);
     if (same)
         row_acknowledge(want, &row);
-    row_store(shared, &row, odd);
+    row_store(shared, &row, odd, server);
     return same;
 }
 
@@ -567,8 +608,8 @@ void hw_peer_table_set_fork(struct hw_peer_table *table, uint64_t fork)
     for (unsigned i = 0; i < HW_PEER_ROWS; i++) {
         struct row nothing = {0};
 
-        row_lock(table->env, &table->layout->rows[i], &odd);
-        row_store(&table->layout->rows[i], &nothing, odd);
+        row_lock(table, &table->layout->rows[i], TABLE_WRITER, &odd);
+        row_store(&table->layout->rows[i], &nothing, odd, TABLE_WRITER);
     }
     atomic_store(&table->layout->fork, fork);
     unlock_table(file);
@@ -585,11 +626,11 @@ void hw_peer_table_set_length(struct hw_peer_table *table, uint64_t length)
         uint64_t odd;
         struct row row;
 
-        row_lock(table->env, shared, &odd);
+        row_lock(table, shared, TABLE_WRITER, &odd);
         row_load(shared, &row);
         if (row.received > length || row.durable > length || row.applied > length)
             row = (struct row){0};
-        row_store(shared, &row, odd);
+        row_store(shared, &row, odd, TABLE_WRITER);
     }
     unlock_table(file);
 }

@@ -9,10 +9,12 @@
  *   byte 0     magic, version, boot id, count of rows ever used, fork of the log
  *     4096     256 rows of 256 bytes:
  *              sequence | id 16 | key 32 | address 64 | server's process id | flags | length |
- *              received | durable | applied | since | left | server
+ *              received | durable | applied | since | left | server | writer
  *
- * Lengths, not seqs: a length covers all blocks below it.  A row's sequence number is odd while it
- * is written.  Acknowledged lengths of one row never go back while the log's fork stays.
+ * Lengths, not seqs: a length covers all blocks below it.  Acknowledged lengths of one row never go
+ * back while the log's fork stays.  A row's sequence number is odd while it is written; `writer` is
+ * who writes it: a server, or who has `peers` locked.  A reader waits for no writer that was
+ * stopped, a writer takes the row from one that was killed.
  *
  * A server is known by a number of its own, and the file `peers.NUMBER` that it has locked as long
  * as it lives: without that lock its rows are of followers that are not connected.  Rows change

@@ -1,4 +1,5 @@
 /* Tests env/peer_table.h: on the simulated disk, and between processes made by fork. */
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -231,23 +232,58 @@ static void rows_of_a_killed_server_are_not_connected(void **state)
     hw_peer_table_close(late);
 }
 
-/* Add to the sequence number of a row, through a mapping like that of another process. */
-static void bump_sequence(struct world *world, unsigned index)
+/* The file as another process has it mapped. */
+struct mapping {
+    struct hw_file *file;
+    void *memory;
+};
+
+enum { MAPPING_SIZE = 4096 + 256 * HW_PEER_ROWS };
+enum { SEQUENCE = 0, FLAGS = 15, APPLIED = 19, SERVER = 22, WRITER = 31 }; /* words of a row */
+
+static struct mapping map(struct world *world)
 {
     const struct hw_env_ops *ops = world->env->ops;
-    size_t size = 4096 + 256 * (size_t)HW_PEER_ROWS;
-    struct hw_file *file = NULL;
-    void *memory = NULL;
+    struct mapping mapping = {0};
 
-    assert_int_equal(ops->open(world->env, "/log/peers", HW_OPEN_READ | HW_OPEN_WRITE, &file, NULL),
-                     HW_OK);
-    assert_int_equal(ops->map(file, size, &memory, NULL), HW_OK);
-    ((uint8_t *)memory)[4096 + 256 * index]++;
-    ops->unmap(world->env, memory, size);
-    ops->close(file);
+    assert_int_equal(
+        ops->open(world->env, "/log/peers", HW_OPEN_READ | HW_OPEN_WRITE, &mapping.file, NULL),
+        HW_OK);
+    assert_int_equal(ops->map(mapping.file, MAPPING_SIZE, &mapping.memory, NULL), HW_OK);
+    return mapping;
 }
 
-static void row_that_a_server_died_writing_can_be_read(void **state)
+static void unmap(struct world *world, struct mapping *mapping)
+{
+    world->env->ops->unmap(world->env, mapping->memory, MAPPING_SIZE);
+    world->env->ops->close(mapping->file);
+}
+
+static uint64_t *word(const struct mapping *mapping, unsigned index, unsigned number)
+{
+    return (uint64_t *)mapping->memory + (4096 + 256 * (size_t)index) / 8 + number;
+}
+
+/* As a writer leaves a row that is stopped or killed before it wrote a word. */
+static void stop_writing(struct world *world, unsigned index, uint64_t writer)
+{
+    struct mapping mapping = map(world);
+
+    *word(&mapping, index, SEQUENCE) += 1;
+    *word(&mapping, index, WRITER) = writer;
+    unmap(world, &mapping);
+}
+
+static uint64_t server_of(struct world *world, unsigned index)
+{
+    struct mapping mapping = map(world);
+    uint64_t server = *word(&mapping, index, SERVER);
+
+    unmap(world, &mapping);
+    return server;
+}
+
+static void row_that_a_server_stopped_writing_can_be_read(void **state)
 {
     struct world *world = *state;
     struct hw_peer_row row = follower(1, 10), got;
@@ -258,13 +294,36 @@ static void row_that_a_server_died_writing_can_be_read(void **state)
     server = open_again(world);
     index = claim(server, &row);
     sim_set_process(world->sim, 0);
-    bump_sequence(world, index);
-    assert_false(hw_peer_table_get(world->table, index, &got)); /* it lives, and writes */
+    stop_writing(world, index, server_of(world, index));
+    assert_true(hw_peer_table_get(world->table, index, &got));
+    assert_int_equal(got.process_id, 7);
+    assert_int_equal(hw_peer_table_confirmed(world->table, 10, false), 1);
     sim_kill(world->sim, 1);
     hw_peer_table_close(server);
+    hw_peer_table_bury(world->table);
     assert_int_equal(hw_peer_table_confirmed(world->table, 10, false), 1);
     assert_true(hw_peer_table_get(world->table, index, &got));
     assert_int_equal(got.process_id, 0);
+}
+
+/* Its flags go first, when a row gets another follower: nobody has it until all is written. */
+static void row_half_another_followers_is_nobodys(void **state)
+{
+    struct world *world = *state;
+    struct hw_peer_row row = follower(1, 10), other = follower(2, 3), got;
+    unsigned index = claim(world->table, &row);
+    struct mapping mapping = map(world);
+
+    stop_writing(world, index, 2);
+    ((uint32_t *)(void *)word(&mapping, index, FLAGS))[1] = 0;
+    *word(&mapping, index, APPLIED) = 99;
+    unmap(world, &mapping);
+    assert_false(hw_peer_table_get(world->table, index, &got));
+    assert_int_equal(hw_peer_table_confirmed(world->table, 1, true), 0);
+    assert_int_equal(claim(world->table, &other),
+                     index); /* at once: 2 has `peers` locked, or died */
+    assert_int_equal(hw_peer_table_confirmed(world->table, 3, true), 1);
+    assert_int_equal(hw_peer_table_confirmed(world->table, 4, true), 0);
 }
 
 static void row_that_somebody_died_writing_can_be_written(void **state)
@@ -272,12 +331,32 @@ static void row_that_somebody_died_writing_can_be_written(void **state)
     struct world *world = *state;
     struct hw_peer_row row = follower(1, 10), got;
     unsigned index = claim(world->table, &row);
+    const uint64_t dead[] = {0, 2, 12345};
 
-    bump_sequence(world, index);
+    for (size_t i = 0; i < sizeof(dead) / sizeof(dead[0]); i++) {
+        stop_writing(world, index, dead[i]);
+        row.durable++;
+        assert_true(hw_peer_table_set(world->table, index, &row));
+        assert_true(hw_peer_table_get(world->table, index, &got));
+        assert_int_equal(got.durable, row.durable);
+    }
+}
+
+/* It may have been stopped for good; what it did not write yet is not lost by that. */
+static void row_of_a_writer_that_lives_is_taken_after_a_second(void **state)
+{
+    struct world *world = *state;
+    struct hw_peer_row row = follower(1, 10);
+    unsigned index = claim(world->table, &row);
+    uint64_t begin, took;
+
+    stop_writing(world, index, server_of(world, index));
     row.durable = 20;
+    begin = world->env->ops->monotonic_ns(world->env);
     assert_true(hw_peer_table_set(world->table, index, &row));
-    assert_true(hw_peer_table_get(world->table, index, &got));
-    assert_int_equal(got.durable, 20);
+    took = world->env->ops->monotonic_ns(world->env) - begin;
+    assert_in_range(took, 900000000, 1100000000);
+    assert_int_equal(hw_peer_table_confirmed(world->table, 20, false), 1);
 }
 
 static void follower_257_gets_the_row_of_who_left_longest_ago(void **state)
@@ -427,7 +506,7 @@ static void faults_leave_nothing_open(void **state)
 
 /* ------------------------------------------------------------------------ real processes */
 
-enum { PROCESSES = 4, ROUNDS = 500, OWN = 20 };
+enum { PROCESSES = 4, ROUNDS = 5000, OWN = 20, STOP_US = 30000 };
 
 /* One server of four, that claims and moves followers of its own and one that all of them have. */
 static void serve(const char *dir, unsigned number)
@@ -479,10 +558,15 @@ static void servers_in_many_processes_share_the_table(void **state)
         if (children[i] == 0)
             serve(dir, i);
     }
-    while (hw_peer_table_confirmed(table, ROUNDS, true) < PROCESSES * OWN + 1 &&
-           waitpid(children[0], NULL, WNOHANG) == 0) {
-        unsigned now = hw_peer_table_confirmed(table, ROUNDS / 2, true);
+    for (unsigned i = 0; hw_peer_table_confirmed(table, ROUNDS, true) < PROCESSES * OWN + 1 &&
+                         waitpid(children[0], NULL, WNOHANG) == 0;
+         i = (i + 1) % PROCESSES) {
+        unsigned now;
 
+        (void)kill(children[i], SIGSTOP); /* often in the midst of a row */
+        (void)usleep(STOP_US);
+        now = hw_peer_table_confirmed(table, ROUNDS / 2, true);
+        (void)kill(children[i], SIGCONT);
         assert_true(now >= least); /* nothing that was confirmed is taken back */
         least = now;
     }
@@ -513,8 +597,10 @@ int main(int argc, char **argv)
         TEST(follower_of_two_servers_counts_once),
         TEST(rows_of_a_closed_server_are_not_connected),
         TEST(rows_of_a_killed_server_are_not_connected),
-        TEST(row_that_a_server_died_writing_can_be_read),
+        TEST(row_that_a_server_stopped_writing_can_be_read),
+        TEST(row_half_another_followers_is_nobodys),
         TEST(row_that_somebody_died_writing_can_be_written),
+        TEST(row_of_a_writer_that_lives_is_taken_after_a_second),
         TEST(follower_257_gets_the_row_of_who_left_longest_ago),
         TEST(full_table_of_a_killed_server_is_free),
         TEST(another_fork_empties_the_table),
