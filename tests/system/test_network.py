@@ -587,20 +587,22 @@ def status_names_the_followers(dir):
             live.line("r.db: live")
             seq = add("app.db", "one")
             wait_for("r.db", seq)
-            until(lambda: any(peer["applied_seq"] == seq for peer in fact("status", "app.db")["peers"]),
-                  "acknowledged")
+            # Not ==: a server that was not the worker for a moment commits nothing, but an entry.
+            until(lambda: any((peer["applied_seq"] or 0) >= seq and peer["lag"] == 0
+                              for peer in fact("status", "app.db")["peers"]), "acknowledged")
             peer, = fact("status", "app.db")["peers"]
             check(peer["key"] == run("key").stdout.split()[0] and peer["connected"], peer)
-            check(peer["address"] and peer["lag"] == 0, peer)
-            until(lambda: fact("status", "app.db")["peers"][0]["durable_seq"] == seq, "durable")
+            check(peer["address"], peer)
+            until(lambda: (fact("status", "app.db")["peers"][0]["durable_seq"] or 0) >= seq, "durable")
             check("applied" in run("status", "app.db").stdout, "text")
+            names = ("key", "discovery_key", "length", "seq", "sum", "tree_hash", "pages")
+            until(lambda: [fact("status", url)[name] for name in names] ==
+                  [fact("status", "app.db")[name] for name in names], "the same from afar")
             remote = fact("status", url)
-            here = fact("status", "app.db")
-            for name in ("key", "discovery_key", "length", "seq", "sum", "tree_hash", "pages"):
-                check(remote[name] == here[name], name, remote, here)
             check(remote["role"] == "remote" and remote["server"]["role"] == "primary", remote)
+            until(lambda: fact("status", "r.db")["lag"] == 0, "applied")
             mine = fact("status", "r.db")
-            check(mine["role"] == "replica" and mine["lag"] == 0 and mine["seq"] == seq, mine)
+            check(mine["role"] == "replica" and mine["seq"] >= seq, mine)
         until(lambda: not fact("status", "app.db")["peers"][0]["connected"], "left")
 
 
