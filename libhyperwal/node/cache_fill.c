@@ -243,10 +243,12 @@ static void *run(void *ctx)
     struct cache_filler *fill = ctx;
     struct hw_cache *cache = fill->cache;
 
-    while (atomic_load(&fill->stopping) == 0) {
-        uint32_t seen = hw_shared_wake_count(cache->news);
+    for (;;) {
+        uint32_t seen = hw_shared_wake_count(cache->news); /* before all that a wake tells of */
         bool waits;
 
+        if (atomic_load(&fill->stopping) != 0)
+            break;
         tell(fill); /* before: who is woken below finds it told */
         waits = look(fill);
         hw_shared_wait(cache->news, seen,

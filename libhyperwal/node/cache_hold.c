@@ -475,9 +475,14 @@ static void pause_after_failure(struct hw_cache *cache)
 {
     uint64_t end = now_ns(cache) + (uint64_t)RETRY_MS * NS_PER_MS;
 
-    for (uint64_t now = now_ns(cache); now < end && atomic_load(&cache->closing) == 0;
-         now = now_ns(cache))
-        hw_shared_wait(cache->news, hw_shared_wake_count(cache->news), end - now);
+    for (;;) {
+        uint32_t seen = hw_shared_wake_count(cache->news);
+        uint64_t now = now_ns(cache);
+
+        if (now >= end || atomic_load(&cache->closing) != 0)
+            break;
+        hw_shared_wait(cache->news, seen, end - now);
+    }
 }
 
 static bool is_named(struct hw_cache *cache, struct hw_file *file)
