@@ -48,8 +48,8 @@ static enum hw_status no_transaction(struct hw_error *err, const char *why)
 static enum hw_status read_page(struct appender *a, uint32_t page, void *content,
                                 struct hw_error *err)
 {
-    return hw_wal_read_page(a->file->below, a->index, a->wal, a->head->page_size, page, a->visible,
-                            content, NULL, err);
+    return hw_wal_read_page(a->file->layer.below, a->index, a->wal, a->head->page_size, page,
+                            a->visible, content, NULL, err);
 }
 
 /* Images before: for the decoder, and out of the sum. */
@@ -238,13 +238,13 @@ static enum hw_status appender_open(struct appender *a, struct hw_error *err)
     if (status == HW_OK)
         status = hw_transaction_decoder_new(&a->decoder, err);
     if (status == HW_OK)
-        status = hw_wal_index_shared(a->file->below, &a->index, err);
+        status = hw_wal_index_shared(a->file->layer.below, &a->index, err);
     if (status == HW_OK)
         status = env->ops->open(env, path, HW_OPEN_READ | HW_OPEN_WRITE, &a->wal, err);
     hw_free(path);
     /* Locks and syncs go through the shim, so that the gate has its say in a restart. */
     if (status == HW_OK)
-        status = hw_wal_writer_open(&a->file->file, a->index, a->wal, a->head->page_size,
+        status = hw_wal_writer_open(&a->file->layer.file, a->index, a->wal, a->head->page_size,
                                     &a->writer, err);
     if (status == HW_OK)
         a->visible = hw_wal_writer_position(a->writer).frame;

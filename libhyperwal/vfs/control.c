@@ -3,7 +3,7 @@
 
 static int below_control(struct hw_shim_file *file, int op, void *argument)
 {
-    return file->below->pMethods->xFileControl(file->below, op, argument);
+    return file->layer.below->pMethods->xFileControl(file->layer.below, op, argument);
 }
 
 /* After a failure SQLite does not call its WAL hook, which would have begun a checkpoint. */

@@ -24,13 +24,11 @@
 enum { REGION_SIZE = 32768 }; /* bytes: of the wal-index, as SQLite maps it */
 
 struct ground_file {
-    sqlite3_file file;          /* first */
-    sqlite3_io_methods methods; /* those that the file below has */
-    sqlite3_file *below;        /* behind this struct */
-    struct ground_file *next;   /* of those that are open; mu: mutex */
-    unsigned generation;        /* of the process that opened it */
-    atomic_bool is_mapped;      /* the wal-index; threads of ours share connections */
-    bool is_let_go;             /* in a child: nothing but closing is done below any more */
+    struct hw_layer layer;    /* first */
+    struct ground_file *next; /* of those that are open; mu: mutex */
+    unsigned generation;      /* of the process that opened it */
+    atomic_bool is_mapped;    /* the wal-index; threads of ours share connections */
+    bool is_let_go;           /* in a child: nothing but closing is done below any more */
 };
 
 #define GATE_INIT PTHREAD_RWLOCK_WRITER_NONRECURSIVE_INITIALIZER_NP
@@ -128,7 +126,7 @@ static struct ground_file *ground_file(sqlite3_file *file)
 static bool is_inherited(const struct ground_file *file)
 {
     return file->generation != hw_shim_generation() && !file->is_let_go &&
-           file->methods.xShmMap != NULL; /* else its locks are no POSIX locks */
+           file->layer.methods.xShmMap != NULL; /* else its locks are no POSIX locks */
 }
 
 /*
@@ -140,8 +138,8 @@ static size_t list_regions(struct ground_file *file, void **out, size_t capacity
     size_t count = 0;
 
     for (void volatile *region = NULL; file->is_mapped && count < capacity; count++) {
-        if (file->below->pMethods->xShmMap(file->below, (int)count, REGION_SIZE, 0, &region) !=
-                SQLITE_OK ||
+        if (file->layer.below->pMethods->xShmMap(file->layer.below, (int)count, REGION_SIZE, 0,
+                                                 &region) != SQLITE_OK ||
             region == NULL)
             break;
         out[count] = (void *)(uintptr_t)region;
@@ -163,8 +161,10 @@ static void let_go_of_all(void)
         if (!is_inherited(f))
             continue;
         if (f->is_mapped)
-            (void)f->below->pMethods->xShmUnmap(f->below, 0); /* drops memory, and cannot fail */
-        (void)f->below->pMethods->xUnlock(f->below, SQLITE_LOCK_NONE); /* nothing was locked */
+            (void)f->layer.below->pMethods->xShmUnmap(f->layer.below,
+                                                      0); /* drops memory, and cannot fail */
+        (void)f->layer.below->pMethods->xUnlock(f->layer.below,
+                                                SQLITE_LOCK_NONE); /* nothing was locked */
         f->is_mapped = false;
         f->is_let_go = true;
     }
@@ -200,7 +200,7 @@ static int ground_close(sqlite3_file *sqlite_file)
     }
     hw_mutex_unlock(&mutex);
     enter();
-    code = file->below->pMethods->xClose(file->below);
+    code = file->layer.below->pMethods->xClose(file->layer.below);
     leave();
     sqlite_file->pMethods = NULL;
     return code;
@@ -214,7 +214,7 @@ static int ground_lock(sqlite3_file *sqlite_file, int level)
     if (file->is_let_go)
         return SQLITE_IOERR_LOCK;
     enter();
-    code = file->below->pMethods->xLock(file->below, level);
+    code = file->layer.below->pMethods->xLock(file->layer.below, level);
     leave();
     return code;
 }
@@ -227,7 +227,7 @@ static int ground_unlock(sqlite3_file *sqlite_file, int level)
     if (file->is_let_go)
         return SQLITE_OK;
     enter();
-    code = file->below->pMethods->xUnlock(file->below, level);
+    code = file->layer.below->pMethods->xUnlock(file->layer.below, level);
     leave();
     return code;
 }
@@ -240,7 +240,7 @@ static int ground_check_reserved_lock(sqlite3_file *sqlite_file, int *out)
     if (file->is_let_go)
         return SQLITE_IOERR_CHECKRESERVEDLOCK;
     enter();
-    code = file->below->pMethods->xCheckReservedLock(file->below, out);
+    code = file->layer.below->pMethods->xCheckReservedLock(file->layer.below, out);
     leave();
     return code;
 }
@@ -254,7 +254,7 @@ static int ground_shm_map(sqlite3_file *sqlite_file, int region, int size, int e
     if (file->is_let_go)
         return SQLITE_IOERR_SHMMAP;
     enter();
-    code = file->below->pMethods->xShmMap(file->below, region, size, extend, memory);
+    code = file->layer.below->pMethods->xShmMap(file->layer.below, region, size, extend, memory);
     leave();
     file->is_mapped = true; /* at least it has begun */
     return code;
@@ -268,7 +268,7 @@ static int ground_shm_lock(sqlite3_file *sqlite_file, int first, int count, int 
     if (file->is_let_go)
         return flags & SQLITE_SHM_UNLOCK ? SQLITE_OK : SQLITE_IOERR_SHMLOCK;
     enter();
-    code = file->below->pMethods->xShmLock(file->below, first, count, flags);
+    code = file->layer.below->pMethods->xShmLock(file->layer.below, first, count, flags);
     leave();
     return code;
 }
@@ -282,118 +282,26 @@ static int ground_shm_unmap(sqlite3_file *sqlite_file, int delete_flag)
         return SQLITE_OK;
     file->is_mapped = false;
     enter();
-    code = file->below->pMethods->xShmUnmap(file->below, delete_flag);
+    code = file->layer.below->pMethods->xShmUnmap(file->layer.below, delete_flag);
     leave();
     return code;
 }
 
-/* ------------------------------------------------------------------- passed down as it is */
-
-static int ground_read(sqlite3_file *file, void *out, int size, sqlite3_int64 offset)
-{
-    sqlite3_file *below = ground_file(file)->below;
-
-    return below->pMethods->xRead(below, out, size, offset);
-}
-
-static int ground_write(sqlite3_file *file, const void *bytes, int size, sqlite3_int64 offset)
-{
-    sqlite3_file *below = ground_file(file)->below;
-
-    return below->pMethods->xWrite(below, bytes, size, offset);
-}
-
-static int ground_truncate(sqlite3_file *file, sqlite3_int64 size)
-{
-    sqlite3_file *below = ground_file(file)->below;
-
-    return below->pMethods->xTruncate(below, size);
-}
-
-static int ground_sync(sqlite3_file *file, int flags)
-{
-    sqlite3_file *below = ground_file(file)->below;
-
-    return below->pMethods->xSync(below, flags);
-}
-
-static int ground_size(sqlite3_file *file, sqlite3_int64 *out)
-{
-    sqlite3_file *below = ground_file(file)->below;
-
-    return below->pMethods->xFileSize(below, out);
-}
-
-static int ground_control(sqlite3_file *file, int op, void *argument)
-{
-    sqlite3_file *below = ground_file(file)->below;
-
-    return below->pMethods->xFileControl(below, op, argument);
-}
-
-static int ground_sector_size(sqlite3_file *file)
-{
-    sqlite3_file *below = ground_file(file)->below;
-
-    return below->pMethods->xSectorSize(below);
-}
-
-static int ground_device_characteristics(sqlite3_file *file)
-{
-    sqlite3_file *below = ground_file(file)->below;
-
-    return below->pMethods->xDeviceCharacteristics(below);
-}
-
-static void ground_shm_barrier(sqlite3_file *file)
-{
-    sqlite3_file *below = ground_file(file)->below;
-
-    below->pMethods->xShmBarrier(below);
-}
-
-static int ground_fetch(sqlite3_file *file, sqlite3_int64 offset, int size, void **out)
-{
-    sqlite3_file *below = ground_file(file)->below;
-
-    return below->pMethods->xFetch(below, offset, size, out);
-}
-
-static int ground_unfetch(sqlite3_file *file, sqlite3_int64 offset, void *memory)
-{
-    sqlite3_file *below = ground_file(file)->below;
-
-    return below->pMethods->xUnfetch(below, offset, memory);
-}
-
 static void fill_methods(struct ground_file *file)
 {
-    const sqlite3_io_methods *below = file->below->pMethods;
-    bool has_shm = below->iVersion >= 2, has_fetch = below->iVersion >= 3;
+    sqlite3_io_methods *methods = &file->layer.methods;
 
-    file->methods = (sqlite3_io_methods){
-        .iVersion = has_fetch ? 3 : below->iVersion,
-        .xClose = ground_close,
-        .xRead = ground_read,
-        .xWrite = ground_write,
-        .xTruncate = ground_truncate,
-        .xSync = ground_sync,
-        .xFileSize = ground_size,
-        .xLock = ground_lock,
-        .xUnlock = ground_unlock,
-        .xCheckReservedLock = ground_check_reserved_lock,
-        .xFileControl = ground_control,
-        .xSectorSize = below->xSectorSize == NULL ? NULL : ground_sector_size,
-        .xDeviceCharacteristics =
-            below->xDeviceCharacteristics == NULL ? NULL : ground_device_characteristics,
-        .xShmMap = has_shm && below->xShmMap != NULL ? ground_shm_map : NULL,
-        .xShmLock = has_shm && below->xShmLock != NULL ? ground_shm_lock : NULL,
-        .xShmBarrier = has_shm && below->xShmBarrier != NULL ? ground_shm_barrier : NULL,
-        .xShmUnmap = has_shm && below->xShmUnmap != NULL ? ground_shm_unmap : NULL,
-        .xFetch = has_fetch && below->xFetch != NULL ? ground_fetch : NULL,
-        .xUnfetch = has_fetch && below->xUnfetch != NULL ? ground_unfetch : NULL,
-    };
-    file->file.pMethods = &file->methods;
+    hw_layer_fill(&file->layer);
+    methods->xClose = ground_close;
+    methods->xLock = ground_lock;
+    methods->xUnlock = ground_unlock;
+    methods->xCheckReservedLock = ground_check_reserved_lock;
+    if (methods->xShmMap != NULL)
+        methods->xShmMap = ground_shm_map;
+    if (methods->xShmLock != NULL)
+        methods->xShmLock = ground_shm_lock;
+    if (methods->xShmUnmap != NULL)
+        methods->xShmUnmap = ground_shm_unmap;
 }
 
 /* ------------------------------------------------------------------------------- the VFS */
@@ -412,15 +320,10 @@ int hw_ground_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *sqlite_file
     if (let_go_in != hw_shim_generation())
         let_go_of_all();
     hw_mutex_unlock(&mutex);
-    memset(file, 0, sizeof(*file));
-    file->below = (sqlite3_file *)(file + 1);
-    file->below->pMethods = NULL;
-    code = base->xOpen(base, name, file->below, flags, out_flags);
-    if (code != SQLITE_OK) {
-        if (file->below->pMethods != NULL)
-            (void)file->below->pMethods->xClose(file->below); /* `code` is what went wrong */
+    hw_layer_init(&file->layer, sizeof(*file));
+    code = hw_layer_open(&file->layer, base, name, flags, out_flags);
+    if (code != SQLITE_OK)
         return code;
-    }
     fill_methods(file);
     hw_mutex_lock(&mutex);
     file->generation = hw_shim_generation();

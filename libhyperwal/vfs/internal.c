@@ -8,7 +8,7 @@ enum { HEADER_SIZE = 100, BUSY_TIMEOUT_MS = 50 };
 enum hw_header_state hw_internal_header(struct hw_shim_file *file)
 {
     uint8_t header[HEADER_SIZE];
-    int code = file->below->pMethods->xRead(file->below, header, sizeof(header), 0);
+    int code = file->layer.below->pMethods->xRead(file->layer.below, header, sizeof(header), 0);
 
     if (code != SQLITE_OK)
         return code == SQLITE_IOERR_SHORT_READ ? HW_HEADER_EMPTY : HW_HEADER_UNKNOWN;

@@ -18,10 +18,8 @@
 enum { AHEAD_GROUPS_MAX = 64 };
 
 struct lazy_file {
-    sqlite3_file file;          /* first */
-    sqlite3_io_methods methods; /* those that the file below has */
-    sqlite3_file *below;        /* behind this struct */
-    struct hw_vfs_lazy *lazy;   /* borrowed: its owner outlives the file */
+    struct hw_layer layer;    /* first */
+    struct hw_vfs_lazy *lazy; /* borrowed: its owner outlives the file */
     uint32_t page_size;
     uint32_t run_end; /* last group of a run that is read in order */
     uint32_t ahead;   /* groups wanted beyond it */
@@ -139,7 +137,9 @@ static int lazy_read(sqlite3_file *sqlite_file, void *out, int size, sqlite3_int
     struct lazy_file *file = lazy_of(sqlite_file);
     int code = need(file, (uint64_t)offset, (uint64_t)size);
 
-    return code == SQLITE_OK ? file->below->pMethods->xRead(file->below, out, size, offset) : code;
+    return code == SQLITE_OK
+               ? file->layer.below->pMethods->xRead(file->layer.below, out, size, offset)
+               : code;
 }
 
 /* A checkpoint's: whole pages, and none of the filler's at the same time. */
@@ -150,7 +150,7 @@ static int lazy_write(sqlite3_file *sqlite_file, const void *bytes, int size, sq
     int code;
 
     hw_mutex_lock(&file->lazy->filling);
-    code = file->below->pMethods->xWrite(file->below, bytes, size, offset);
+    code = file->layer.below->pMethods->xWrite(file->layer.below, bytes, size, offset);
     if (code == SQLITE_OK && (uint64_t)offset % file->page_size == 0) {
         for (uint64_t at = (uint64_t)offset; at + file->page_size <= end; at += file->page_size)
             hw_lazy_mark(file->lazy->map, (uint32_t)(at / file->page_size) + 1);
@@ -166,59 +166,14 @@ static int lazy_truncate(sqlite3_file *sqlite_file, sqlite3_int64 size)
 
     hw_mutex_lock(&file->lazy->filling);
     hw_lazy_mark_above(file->lazy->map, (uint32_t)((uint64_t)size / file->page_size));
-    code = file->below->pMethods->xTruncate(file->below, size);
+    code = file->layer.below->pMethods->xTruncate(file->layer.below, size);
     hw_mutex_unlock(&file->lazy->filling);
     return code;
 }
 
-/* ------------------------------------------------------------------- passed down as it is */
-
-static int lazy_close(sqlite3_file *sqlite_file)
-{
-    struct lazy_file *file = lazy_of(sqlite_file);
-
-    sqlite_file->pMethods = NULL;
-    return file->below->pMethods->xClose(file->below);
-}
-
-static int lazy_sync(sqlite3_file *file, int flags)
-{
-    sqlite3_file *below = lazy_of(file)->below;
-
-    return below->pMethods->xSync(below, flags);
-}
-
-static int lazy_size(sqlite3_file *file, sqlite3_int64 *out)
-{
-    sqlite3_file *below = lazy_of(file)->below;
-
-    return below->pMethods->xFileSize(below, out);
-}
-
-static int lazy_lock(sqlite3_file *file, int level)
-{
-    sqlite3_file *below = lazy_of(file)->below;
-
-    return below->pMethods->xLock(below, level);
-}
-
-static int lazy_unlock(sqlite3_file *file, int level)
-{
-    sqlite3_file *below = lazy_of(file)->below;
-
-    return below->pMethods->xUnlock(below, level);
-}
-
-static int lazy_check_reserved_lock(sqlite3_file *file, int *out)
-{
-    sqlite3_file *below = lazy_of(file)->below;
-
-    return below->pMethods->xCheckReservedLock(below, out);
-}
-
 static int lazy_control(sqlite3_file *file, int op, void *argument)
 {
-    sqlite3_file *below = lazy_of(file)->below;
+    sqlite3_file *below = lazy_of(file)->layer.below;
 
     /* A file made larger in chunks would look like a larger database; memory is not mapped. */
     if (op == SQLITE_FCNTL_SIZE_HINT || op == SQLITE_FCNTL_CHUNK_SIZE)
@@ -228,74 +183,18 @@ static int lazy_control(sqlite3_file *file, int op, void *argument)
     return below->pMethods->xFileControl(below, op, argument);
 }
 
-static int lazy_sector_size(sqlite3_file *file)
-{
-    sqlite3_file *below = lazy_of(file)->below;
-
-    return below->pMethods->xSectorSize(below);
-}
-
-static int lazy_device_characteristics(sqlite3_file *file)
-{
-    sqlite3_file *below = lazy_of(file)->below;
-
-    return below->pMethods->xDeviceCharacteristics(below);
-}
-
-static int lazy_shm_map(sqlite3_file *file, int region, int size, int extend,
-                        void volatile **memory)
-{
-    sqlite3_file *below = lazy_of(file)->below;
-
-    return below->pMethods->xShmMap(below, region, size, extend, memory);
-}
-
-static int lazy_shm_lock(sqlite3_file *file, int first, int count, int flags)
-{
-    sqlite3_file *below = lazy_of(file)->below;
-
-    return below->pMethods->xShmLock(below, first, count, flags);
-}
-
-static void lazy_shm_barrier(sqlite3_file *file)
-{
-    sqlite3_file *below = lazy_of(file)->below;
-
-    below->pMethods->xShmBarrier(below);
-}
-
-static int lazy_shm_unmap(sqlite3_file *file, int delete_flag)
-{
-    sqlite3_file *below = lazy_of(file)->below;
-
-    return below->pMethods->xShmUnmap(below, delete_flag);
-}
-
 static void fill_methods(struct lazy_file *file)
 {
-    const sqlite3_io_methods *below = file->below->pMethods;
+    sqlite3_io_methods *methods = &file->layer.methods;
 
-    file->methods = (sqlite3_io_methods){
-        .iVersion = 2, /* no xFetch */
-        .xClose = lazy_close,
-        .xRead = lazy_read,
-        .xWrite = lazy_write,
-        .xTruncate = lazy_truncate,
-        .xSync = lazy_sync,
-        .xFileSize = lazy_size,
-        .xLock = lazy_lock,
-        .xUnlock = lazy_unlock,
-        .xCheckReservedLock = lazy_check_reserved_lock,
-        .xFileControl = lazy_control,
-        .xSectorSize = below->xSectorSize == NULL ? NULL : lazy_sector_size,
-        .xDeviceCharacteristics =
-            below->xDeviceCharacteristics == NULL ? NULL : lazy_device_characteristics,
-        .xShmMap = below->xShmMap == NULL ? NULL : lazy_shm_map,
-        .xShmLock = lazy_shm_lock,
-        .xShmBarrier = lazy_shm_barrier,
-        .xShmUnmap = lazy_shm_unmap,
-    };
-    file->file.pMethods = &file->methods;
+    hw_layer_fill(&file->layer);
+    methods->iVersion = 2; /* no xFetch */
+    methods->xFetch = NULL;
+    methods->xUnfetch = NULL;
+    methods->xRead = lazy_read;
+    methods->xWrite = lazy_write;
+    methods->xTruncate = lazy_truncate;
+    methods->xFileControl = lazy_control;
 }
 
 /* ------------------------------------------------------------------------------- the VFS */
@@ -311,19 +210,14 @@ int hw_lazy_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *sqlite_file, 
 
     if (lazy == NULL)
         return base->xOpen(base, name, sqlite_file, flags, out_flags);
-    memset(file, 0, (size_t)vfs->szOsFile);
-    file->below = (sqlite3_file *)(file + 1);
+    hw_layer_init(&file->layer, sizeof(*file));
     file->lazy = lazy;
     file->page_size = hw_lazy_map_origin(lazy->map).page_size;
     file->run_end = UINT32_MAX - 1;
-    code = base->xOpen(base, name, file->below, flags, out_flags);
-    if (code != SQLITE_OK) {
-        if (file->below->pMethods != NULL)
-            (void)file->below->pMethods->xClose(file->below); /* `code` is what went wrong */
-        return code;
-    }
-    fill_methods(file);
-    return SQLITE_OK;
+    code = hw_layer_open(&file->layer, base, name, flags, out_flags);
+    if (code == SQLITE_OK)
+        fill_methods(file);
+    return code;
 }
 
 int hw_lazy_file_size(const sqlite3_vfs *base)

@@ -44,7 +44,7 @@ int hw_shim_file_lock(sqlite3_file *sqlite_file, int level)
     if ((file->role == HW_SHIM_REPLICA || file->role == HW_SHIM_REMOTE) &&
         level > SQLITE_LOCK_SHARED)
         return SQLITE_BUSY;
-    code = file->below->pMethods->xLock(file->below, level);
+    code = file->layer.below->pMethods->xLock(file->layer.below, level);
     if (code == SQLITE_OK && level > file->lock)
         file->lock = level;
     return code;
@@ -81,7 +81,7 @@ int hw_shim_file_unlock(sqlite3_file *sqlite_file, int level)
             hw_capture_leave_exclusive(file->capture);
         }
     }
-    code = file->below->pMethods->xUnlock(file->below, level);
+    code = file->layer.below->pMethods->xUnlock(file->layer.below, level);
     if (code == SQLITE_OK && level < file->lock)
         file->lock = level;
     if (!forked && file->needs_wal && file->lock == SQLITE_LOCK_NONE)
@@ -177,17 +177,17 @@ int hw_shim_file_shm_map(sqlite3_file *sqlite_file, int region, int size, int ex
         return SQLITE_IOERR;
     file->shm_mapped = true;
     file->wal_deleted = false;
-    return file->below->pMethods->xShmMap(file->below, region, size, extend, memory);
+    return file->layer.below->pMethods->xShmMap(file->layer.below, region, size, extend, memory);
 }
 
 int hw_shim_file_shm_unmap(sqlite3_file *sqlite_file, int delete_flag)
 {
     struct hw_shim_file *file = hw_shim_file(sqlite_file);
 
-    if (file->below->pMethods->xShmUnmap == NULL)
+    if (file->layer.below->pMethods->xShmUnmap == NULL)
         return SQLITE_OK;
     if (hw_shim_is_forked(file))
-        return file->below->pMethods->xShmUnmap(file->below, 0);
+        return file->layer.below->pMethods->xShmUnmap(file->layer.below, 0);
     if (file->role == HW_SHIM_PRIMARY) {
         hw_shim_checkpoint_end(file);
         if (delete_flag)
@@ -195,7 +195,7 @@ int hw_shim_file_shm_unmap(sqlite3_file *sqlite_file, int delete_flag)
     }
     file->shm_mapped = false;
     file->ready = false;
-    return file->below->pMethods->xShmUnmap(file->below, delete_flag);
+    return file->layer.below->pMethods->xShmUnmap(file->layer.below, delete_flag);
 }
 
 void hw_shim_wal_deleted(struct hw_shim_file *file)
@@ -217,7 +217,7 @@ void hw_shim_checkpoint_end(struct hw_shim_file *file)
 
 static int below_lock(struct hw_shim_file *file, int first, int count, int flags)
 {
-    return file->below->pMethods->xShmLock(file->below, first, count, flags);
+    return file->layer.below->pMethods->xShmLock(file->layer.below, first, count, flags);
 }
 
 /* Take back a lock that the gate does not allow. */
@@ -255,10 +255,10 @@ static int lock_exclusive(struct hw_shim_file *file, int first, int count, int f
     if (first == HW_SHM_WRITE && !holds(file, HW_SHM_CKPT))
         hw_gate_write_locked(file->capture); /* but not the one who does the checkpoint */
     if (first == HW_SHM_CKPT && count == 1 &&
-        !hw_gate_checkpoint_locked(file->capture, file->below))
+        !hw_gate_checkpoint_locked(file->capture, file->layer.below))
         return refuse(file, first, count);
     if (first == READ1 && count == RESTART_SLOTS &&
-        !hw_gate_restart(file->capture, file->below, holds(file, HW_SHM_CKPT),
+        !hw_gate_restart(file->capture, file->layer.below, holds(file, HW_SHM_CKPT),
                          &file->door)) /* door 3 */
         return refuse(file, first, count);
     return SQLITE_OK;
@@ -305,7 +305,7 @@ int hw_shim_file_shm_lock(sqlite3_file *sqlite_file, int first, int count, int f
     bool ours = file->role == HW_SHIM_PRIMARY && !forked;
     int code;
 
-    if (file->below->pMethods->xShmLock == NULL)
+    if (file->layer.below->pMethods->xShmLock == NULL)
         return SQLITE_IOERR_SHMLOCK;
     if (flags & SQLITE_SHM_UNLOCK)
         return shm_unlock(file, first, count, flags, ours);

@@ -134,10 +134,9 @@ static enum hw_status open_files(struct hw_shim_file *file, struct hw_error *err
     status = hw_shim_database_open(file, path, err);
     if (status != HW_OK)
         return status;
-    code = vfs->xOpen(vfs, file->cache_name, file->below,
-                      SQLITE_OPEN_MAIN_DB | SQLITE_OPEN_READWRITE, NULL);
+    code = hw_layer_open(&file->layer, vfs, file->cache_name,
+                         SQLITE_OPEN_MAIN_DB | SQLITE_OPEN_READWRITE, NULL);
     if (code != SQLITE_OK) {
-        file->below->pMethods = NULL;
         hw_shim_database_leave(file);
         file->database = NULL;
         status = hw_fail(err, HW_EIO, "%s: cannot be opened (SQLite code %d)", path, code);
@@ -180,7 +179,7 @@ int hw_shim_remote_open(struct hw_shim *shim, const char *name, struct hw_shim_f
     if (status == HW_OK)
         status = open_cache(file, is_bare ? split : name, &uri, flags, &error);
     if (status == HW_OK && uri.past) {
-        code = hw_past_file_open(shim, name, &uri, file->cache, &file->file, out_flags);
+        code = hw_past_file_open(shim, name, &uri, file->cache, &file->layer.file, out_flags);
         goto done;
     }
     if (status == HW_OK)
@@ -251,13 +250,10 @@ int hw_shim_remote_open_wal(struct hw_shim *shim, struct hw_shim_file *file,
                             struct hw_shim_file *main, int flags, int *out_flags)
 {
     const char *name = sqlite3_filename_wal(main->cache_name);
-    int code = shim->base->xOpen(shim->base, name, file->below, flags, out_flags);
+    int code = hw_layer_open(&file->layer, shim->base, name, flags, out_flags);
 
-    if (code != SQLITE_OK) {
-        if (file->below->pMethods != NULL)
-            (void)file->below->pMethods->xClose(file->below); /* `code` is what went wrong */
+    if (code != SQLITE_OK)
         return code;
-    }
     file->role = HW_SHIM_REMOTE_WAL;
     file->main = main;
     hw_shim_file_wrap(file);

@@ -133,7 +133,7 @@ static enum hw_status read_wal(struct outgoing *o, uint32_t frame, unsigned skip
                                int size, struct hw_error *err)
 {
     int64_t at = (int64_t)hw_wal_frame_offset(o->write->base.page_size, frame) + skip;
-    int code = o->wal->below->pMethods->xRead(o->wal->below, out, size, at);
+    int code = o->wal->layer.below->pMethods->xRead(o->wal->layer.below, out, size, at);
 
     return code == SQLITE_OK ? HW_OK
                              : hw_fail(err, HW_EIO, "frame %u of the cache's WAL cannot be read",
@@ -168,8 +168,8 @@ static enum hw_status collect(struct outgoing *o, struct hw_error *err)
 static enum hw_status read_old(struct outgoing *o, uint32_t page, uint8_t *out,
                                struct hw_error *err)
 {
-    return hw_wal_read_page(o->main->below, o->write->index, o->file, o->write->base.page_size,
-                            page, o->write->max_frame, out, NULL, err);
+    return hw_wal_read_page(o->main->layer.below, o->write->index, o->file,
+                            o->write->base.page_size, page, o->write->max_frame, out, NULL, err);
 }
 
 static enum hw_status read_new(struct outgoing *o, const struct change *change, uint8_t *out,
@@ -405,7 +405,7 @@ static int passed(struct hw_shim_file *wal, int code)
 
 static int below_write(struct hw_shim_file *wal, const void *bytes, int size, int64_t offset)
 {
-    return passed(wal, wal->below->pMethods->xWrite(wal->below, bytes, size, offset));
+    return passed(wal, wal->layer.below->pMethods->xWrite(wal->layer.below, bytes, size, offset));
 }
 
 int hw_shim_remote_wal_write(struct hw_shim_file *wal, const uint8_t *bytes, int size,
@@ -478,7 +478,7 @@ int hw_shim_remote_write_lock(struct hw_shim_file *file)
     file->write = hw_zalloc(sizeof(*file->write));
     if (file->write == NULL)
         return SQLITE_IOERR_NOMEM;
-    status = hw_wal_index_shared(file->below, &file->write->index, &error);
+    status = hw_wal_index_shared(file->layer.below, &file->write->index, &error);
     if (status == HW_OK)
         status =
             file->shim->remotes->write_begin(file->cache, LEASE_MS, &file->write->base, &error);
@@ -486,16 +486,16 @@ int hw_shim_remote_write_lock(struct hw_shim_file *file)
         write_free(file);
         return no_lease(file, status, &error);
     }
-    code = file->below->pMethods->xShmLock(file->below, HW_SHM_WRITE, 1,
-                                           SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE);
+    code = file->layer.below->pMethods->xShmLock(file->layer.below, HW_SHM_WRITE, 1,
+                                                 SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE);
     if (code == SQLITE_OK) {
         status = hw_wal_index_read(file->write->index, &header, &error);
         if (status == HW_OK) {
             file->write->max_frame = header.max_frame;
             return SQLITE_OK;
         }
-        (void)file->below->pMethods->xShmLock(file->below, HW_SHM_WRITE, 1,
-                                              SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE);
+        (void)file->layer.below->pMethods->xShmLock(file->layer.below, HW_SHM_WRITE, 1,
+                                                    SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE);
         code = SQLITE_BUSY;
     }
     give_back(file);
@@ -504,8 +504,8 @@ int hw_shim_remote_write_lock(struct hw_shim_file *file)
 
 int hw_shim_remote_write_unlock(struct hw_shim_file *file)
 {
-    int code = file->below->pMethods->xShmLock(file->below, HW_SHM_WRITE, 1,
-                                               SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE);
+    int code = file->layer.below->pMethods->xShmLock(file->layer.below, HW_SHM_WRITE, 1,
+                                                     SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE);
 
     give_back(file);
     return code;

@@ -141,7 +141,7 @@ static enum hw_status take_role(struct hw_shim_file *file, const struct hw_uri *
     if (flags & SQLITE_OPEN_READONLY)
         return refuse_listen(uri, "this connection is read-only: one that writes can serve it",
                              err);
-    if (file->below->pMethods->iVersion < 2 || file->below->pMethods->xShmMap == NULL)
+    if (file->layer.below->pMethods->iVersion < 2 || file->layer.below->pMethods->xShmMap == NULL)
         return hw_fail(err, HW_EMISUSE, "the VFS below, '%s', has no shared memory for a WAL",
                        file->shim->base->zName);
     status = hw_shim_database_capture(file->database, uri, err);
@@ -191,15 +191,13 @@ static int open_main(struct hw_shim *shim, const char *name, struct hw_shim_file
     int code;
 
     if (status == HW_OK && uri.past)
-        return hw_past_file_open(shim, name, &uri, NULL, &file->file, out_flags);
+        return hw_past_file_open(shim, name, &uri, NULL, &file->layer.file, out_flags);
     if (status == HW_OK)
         status = open_database(file, name, &uri, flags, &error);
     if (status != HW_OK)
         goto failed;
-    code = shim->base->xOpen(shim->base, file->path, file->below, flags, &got_flags);
+    code = hw_layer_open(&file->layer, shim->base, file->path, flags, &got_flags);
     if (code != SQLITE_OK) {
-        if (file->below->pMethods != NULL)
-            (void)file->below->pMethods->xClose(file->below); /* `code` is what went wrong */
         hw_shim_database_leave(file);
         return code;
     }
@@ -207,7 +205,8 @@ static int open_main(struct hw_shim *shim, const char *name, struct hw_shim_file
     if (status == HW_OK && file->role == HW_SHIM_PRIMARY)
         status = begin_wal(file, &error);
     if (status != HW_OK) {
-        (void)file->below->pMethods->xClose(file->below); /* `error` says what went wrong */
+        (void)file->layer.below->pMethods->xClose(
+            file->layer.below); /* `error` says what went wrong */
         hw_shim_database_leave(file);
         goto failed;
     }
@@ -229,13 +228,10 @@ static int open_wal(struct hw_shim *shim, struct hw_shim_file *file, struct hw_s
                     int flags, int *out_flags)
 {
     const char *wal_name = sqlite3_filename_wal(main->path); /* `name`, or that in memory */
-    int code = shim->base->xOpen(shim->base, wal_name, file->below, flags, out_flags);
+    int code = hw_layer_open(&file->layer, shim->base, wal_name, flags, out_flags);
 
-    if (code != SQLITE_OK) {
-        if (file->below->pMethods != NULL)
-            (void)file->below->pMethods->xClose(file->below); /* `code` is what went wrong */
+    if (code != SQLITE_OK)
         return code;
-    }
     file->role = HW_SHIM_WAL;
     file->main = main;
     file->capture = main->capture; /* which `main` holds, and SQLite closes the WAL first */
@@ -264,13 +260,12 @@ static int shim_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *sqlite_fi
     if (name == NULL || (main == NULL && !(flags & SQLITE_OPEN_MAIN_DB)))
         return open_other(shim, name, sqlite_file, flags, out_flags);
 
-    memset(file, 0, (size_t)vfs->szOsFile); /* pMethods NULL: no xClose unless we get through */
+    hw_layer_init(&file->layer, sizeof(*file)); /* no xClose unless we get through */
     file->shim = shim;
     file->path = name;
     file->generation = hw_shim_generation();
     file->is_guest = hw_shim_opens_guest();
     file->shared_cache = (flags & SQLITE_OPEN_SHAREDCACHE) != 0;
-    file->below = (sqlite3_file *)(file + 1);
     if (main != NULL && main->cache != NULL)
         return hw_shim_remote_open_wal(shim, file, main, flags, out_flags);
     if (main != NULL)

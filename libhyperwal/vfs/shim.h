@@ -25,6 +25,7 @@
 #include "base/sqlite.h"
 #include "capture/capture.h"
 #include "env/env.h"
+#include "vfs/layer.h"
 #include "vfs/memory.h"
 #include "vfs/uri.h"
 #include "vfs/vfs.h"
@@ -69,9 +70,7 @@ enum hw_shim_role {
 };
 
 struct hw_shim_file {
-    sqlite3_file file;          /* first: what SQLite holds; points to `methods` */
-    sqlite3_io_methods methods; /* those that the file below has, and no others */
-    sqlite3_file *below;        /* behind this struct */
+    struct hw_layer layer; /* first */
     struct hw_shim *shim;
     struct hw_shim_database *database; /* one reference, or NULL */
     struct hw_capture *capture;        /* borrowed from `database`; NULL: no primary */
@@ -224,7 +223,7 @@ void hw_shim_listen_forked(void); /* in a child: the lock is free, and nothing i
 
 /* ------------------------------------------------------------------------------ file.c */
 
-/* Fill file->methods for what is below and point the file to them. */
+/* The methods of a file whose file below is open. */
 void hw_shim_file_wrap(struct hw_shim_file *file);
 
 /* ------------------------------------------------------------------------------ lock.c */

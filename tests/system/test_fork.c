@@ -375,7 +375,7 @@ static void children_of_a_busy_process_open_anew(void **state)
 
     (void)state;
 #ifdef __SANITIZE_ADDRESS__
-    skip(); /* its allocator's locks are not held at a fork: a child of busy threads waits for one */
+    skip(); /* its allocator's locks are not held at a fork: a child of busy threads may hang */
 #endif
     db = make();
     assert_int_equal(try(db, "CREATE TABLE n(k); INSERT INTO n VALUES(0)"), SQLITE_OK);
