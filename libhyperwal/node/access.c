@@ -146,11 +146,12 @@ static bool may_write(const struct hub_link *link)
 /* It may still read; the lease that it has is for others now. */
 static void end_writes(struct hub_link *link)
 {
+    static const char why[] = "the right to write it was taken back";
     const struct hub_log *log = link->log;
 
     conn_tell_refusal(link->conn, slice_of(log->names != NULL ? log->names->name : ""), "write",
-                      "the right to write it was taken back");
-    writes_unlinked(link);
+                      why);
+    writes_refused(link, why);
 }
 
 /* There are new rules: who is here against them goes. */

@@ -485,7 +485,9 @@ void writer_due(struct hw_mirror *mirror, uint64_t now);
 /* A client says something of writing from afar.  A failure drops it. */
 enum hw_status writes_message(struct hub_link *link, const struct hw_write_message *message,
                               struct hw_error *err) HW_MUST_CHECK;
+/* It is gone, and its lease with it; or it may write no more, which who sends parts is told. */
 void writes_unlinked(struct hub_link *link);
+void writes_refused(struct hub_link *link, const char *why);
 /*
  * Have the database open for a while, so that it has a worker: one that nobody writes rests, and
  * has none.  If it is not ours to open, somebody else has it.

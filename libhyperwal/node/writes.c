@@ -445,8 +445,8 @@ enum hw_status writes_message(struct hub_link *link, const struct hw_write_messa
     struct hw_error no = {0};
     enum hw_write_status status = may_write(link, &why);
 
-    if (status == HW_WRITE_REFUSED && w != NULL && link->write_client != 0)
-        writes_unlinked(link); /* the right is gone, and the lease with it */
+    if (status == HW_WRITE_REFUSED)
+        writes_refused(link, why); /* the right is gone, and the lease with it */
     if (status == HW_WRITE_OK)
         status = is_put_off(w, m->type, &why);
     if (status == HW_WRITE_OK && !w->is_resting && writes_begin(w, &no) != HW_OK) {
@@ -483,19 +483,32 @@ enum hw_status writes_message(struct hub_link *link, const struct hw_write_messa
 
 /* ----------------------------------------------------------------------------------- life */
 
-void writes_unlinked(struct hub_link *link)
+/* Its lease is over, and what it has begun to send.  `why`: it is told so; NULL: it is gone. */
+static void client_ends(struct hub_link *link, const char *why)
 {
     struct hub_writes *w = link->log->writes;
     uint64_t client = link->write_client;
 
     if (w == NULL || client == 0)
         return;
+    if (why == NULL)
+        link->write_client = 0; /* before: nothing is said to it any more */
+    if (w->upload.job != NULL && w->upload.job->client == client)
+        upload_end(w, HW_WRITE_REFUSED, why == NULL ? "" : why);
     link->write_client = 0;
     link->is_committing = false;
-    if (w->upload.job != NULL && w->upload.job->client == client)
-        upload_end(w, HW_WRITE_FAILED, ""); /* nobody hears it */
     hw_lease_gone(&w->lease, client, hub_now(w->log->hub));
     settle(w);
+}
+
+void writes_unlinked(struct hub_link *link)
+{
+    client_ends(link, NULL);
+}
+
+void writes_refused(struct hub_link *link, const char *why)
+{
+    client_ends(link, why);
 }
 
 /* Nobody writes any more: the thread ends, whose connection was closed before. */

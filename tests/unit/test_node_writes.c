@@ -104,21 +104,29 @@ static uint64_t length_now(struct server *s)
     return status.length;
 }
 
+static struct hw_write_message message_of(const struct client *c, const struct transaction *t)
+{
+    return (struct hw_write_message){
+        .type = HW_WRITE_COMMIT,
+        .id = hw_origin_make(c->fence, hw_origin_base(&t->commit.origin),
+                             t->commit.origin.bytes + 16),
+        .sum_before = t->commit.sum_before,
+        .sum_after = t->commit.sum_after,
+        .page_count = t->commit.page_count,
+        .part_count = t->count,
+    };
+}
+
 /* What `sql` does now, sent under the client's lease. */
 static struct hw_write_answer client_commit(struct server *s, struct client *c, const char *sql,
                                             struct hw_origin *id)
 {
-    struct hw_write_message commit = {.type = HW_WRITE_COMMIT};
+    struct hw_write_message commit;
     struct hw_write_answer answer;
     struct transaction t;
 
     transaction_make(&t, s->db, sql, length_now(s));
-    commit.id =
-        hw_origin_make(c->fence, hw_origin_base(&t.commit.origin), t.commit.origin.bytes + 16);
-    commit.sum_before = t.commit.sum_before;
-    commit.sum_after = t.commit.sum_after;
-    commit.page_count = t.commit.page_count;
-    commit.part_count = t.count;
+    commit = message_of(c, &t);
     if (id != NULL)
         *id = commit.id;
     answer = hw_mirror_commit(c->mirror, &commit, next_part, &t, TIMEOUT_MS);
@@ -562,6 +570,53 @@ static void who_loses_the_right_to_write_loses_the_lease_at_once(void **state)
     server_stop(&s);
 }
 
+struct cut_off {
+    struct transaction t;
+    struct server *server;
+};
+
+/* The last part, megabytes behind the first, does not go before the right to write is gone. */
+static enum hw_status part_of_the_cut_off(void *ctx, struct hw_slice *body, struct hw_error *err)
+{
+    static const char rules[] = "read * any\n";
+    struct hw_slice text = {(const uint8_t *)rules, sizeof(rules) - 1};
+    struct cut_off *cut = ctx;
+
+    if (cut->t.next + 1 == cut->t.count)
+        assert_int_equal(hw_hub_set_rules(cut->server->hub, text, err), HW_OK);
+    return next_part(&cut->t, body, err);
+}
+
+/* It is certain that it is not committed, so this is said, and at once. */
+static void who_loses_the_right_amid_the_parts_is_told_what_became_of_them(void **state)
+{
+    enum { SOON_MS = 5000 };
+    struct place *f = *state;
+    struct server s;
+    struct client c;
+    struct cut_off cut = {.server = &s};
+    struct hw_write_message commit;
+    struct hw_write_answer answer;
+
+    server_start(f, &s, "tcp://127.0.0.1:0");
+    client_start(f, &c, &s, "c");
+    client_begin(f, &c);
+    transaction_make(&cut.t, s.db,
+                     "UPDATE n SET k = 5; CREATE TABLE large(b); WITH RECURSIVE r(x) AS (VALUES(1) "
+                     "UNION ALL SELECT x + 1 FROM r WHERE x < 1900) INSERT INTO large SELECT "
+                     "randomblob(4000) FROM r",
+                     length_now(&s));
+    assert_true(cut.t.count > 6);
+    commit = message_of(&c, &cut.t);
+    answer = hw_mirror_commit(c.mirror, &commit, part_of_the_cut_off, &cut, SOON_MS);
+    assert_int_equal(answer.status, HW_WRITE_REFUSED);
+    transaction_free(&cut.t);
+    hw_mirror_write_end(c.mirror);
+    assert_int_equal(value(s.db), 0);
+    client_stop(&c);
+    server_stop(&s);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -591,6 +646,8 @@ int main(int argc, char **argv)
                                         teardown),
         cmocka_unit_test_setup_teardown(who_loses_the_right_to_write_loses_the_lease_at_once, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(
+            who_loses_the_right_amid_the_parts_is_told_what_became_of_them, setup, teardown),
     };
 
     if (argc > 1) /* one test, by name or pattern */
