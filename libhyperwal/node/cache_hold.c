@@ -335,7 +335,7 @@ static enum hw_status apply(struct cache_hold *hold, uint64_t *wait_ns, struct h
     *wait_ns = UINT64_MAX;
     if (status == HW_AGAIN)
         *wait_ns = (uint64_t)READERS_MS * NS_PER_MS;
-    if (status >= 0 || status == HW_EMISSING)
+    if (status != HW_EPRUNED)
         hold->absent_ns = 0;
     if (status >= 0)
         return HW_OK;
