@@ -306,8 +306,9 @@ def refused(said, *reasons):
 
 
 def who_never_shakes_hands_is_let_go(dir):
-    with attack_in_background(("half-open", 1500, 12), ("half-shaken", 300, 12),
-                              ("slow-loris", 60, 12)) as ended:
+    # 10 s from the last dial on: and 1500 of them may take their time.
+    with attack_in_background(("half-open", 1500, 20), ("half-shaken", 300, 20),
+                              ("slow-loris", 60, 20)) as ended:
         select.select([], [], [], 2)
         net.run("status", stage().url)  # an honest peer comes in all the same
         net.run("follow", stage().url, "late.db", "--once")
