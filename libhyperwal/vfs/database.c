@@ -286,10 +286,23 @@ static bool is_beside(const char *name, const char *database, const char *suffix
     return strncmp(name, database, size) == 0 && strcmp(name + size, suffix) == 0;
 }
 
+static bool ends_with(const char *name, const char *end)
+{
+    size_t size = strlen(name), end_size = strlen(end);
+
+    return size >= end_size && strcmp(name + size - end_size, end) == 0;
+}
+
+/*
+ * SQLite asks for a folder, too (PRAGMA temp_store_directory), with a mutex that a fork takes after
+ * ours: so nothing is locked for any other name.
+ */
 const char *hw_shim_database_file_name(struct hw_shim *shim, const char *name)
 {
     const char *found = name;
 
+    if (!ends_with(name, "-wal") && !ends_with(name, "-journal"))
+        return name;
     hw_mutex_lock(&mutex);
     for (struct hw_shim_database *d = databases; d != NULL && found == name; d = d->next) {
         if (d->shim != shim || d->memory_name == NULL)

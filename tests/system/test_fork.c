@@ -21,7 +21,7 @@
 
 #include "hyperwal.h"
 
-enum { THREADS = 4, FORKS = 20, LONG_S = 120 };
+enum { THREADS = 4, FORKS = 20, MANY_FORKS = 300, LONG_S = 120 };
 
 static char directory[64], path[96], copy[96];
 
@@ -402,6 +402,47 @@ static void children_of_a_busy_process_open_anew(void **state)
     assert_int_equal(rows_in_log(), 1 + FORKS);
 }
 
+/* SQLite looks at the folder with a mutex held that a fork takes, too. */
+static void *name_a_folder(void *ctx)
+{
+    atomic_int *failed = ctx;
+    sqlite3 *db = open_at(path);
+
+    while (!atomic_load(&is_over))
+        atomic_fetch_add(failed, try(db, "PRAGMA temp_store_directory = '/tmp'") != SQLITE_OK);
+    atomic_fetch_add(failed, try(db, "PRAGMA temp_store_directory = ''") != SQLITE_OK);
+    atomic_fetch_add(failed, sqlite3_close(db) != SQLITE_OK);
+    return NULL;
+}
+
+static int do_nothing(int in, int out, void *ctx)
+{
+    (void)in;
+    (void)out;
+    (void)ctx;
+    return 0;
+}
+
+static void a_fork_amid_any_pragma_ends(void **state)
+{
+    sqlite3 *db = make();
+    atomic_int failed = 0;
+    pthread_t thread;
+
+    (void)state;
+    atomic_store(&is_over, false);
+    assert_int_equal(pthread_create(&thread, NULL, name_a_folder, &failed), 0);
+    for (int i = 0; i < MANY_FORKS; i++) {
+        struct child child = child_start(do_nothing, NULL);
+
+        child_ends_well(&child);
+    }
+    atomic_store(&is_over, true);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_int_equal(atomic_load(&failed), 0);
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -414,6 +455,7 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(a_child_reads_a_replica_that_its_parent_followed, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(children_of_a_busy_process_open_anew, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_fork_amid_any_pragma_ends, setup, teardown),
     };
 
     if (argc > 1)
