@@ -11,7 +11,15 @@
 #include "base/alloc.h"
 #include "node/cache_internal.h"
 
-enum { NS_PER_MS = 1000000, HYDRATE_GROUPS = 32, NOBODY_MS = 1000 };
+enum { NS_PER_MS = 1000000, HYDRATE_GROUPS = 32 };
+enum { NOBODY_MS = 1000, FORGET_MS = 10000, ABSENCES = 256 };
+
+/* A block that no source has. */
+struct absence {
+    uint64_t block;
+    uint64_t since_ns; /* so it is since then */
+    uint64_t asked_ns; /* when it was asked for last; 0: there is none */
+};
 
 struct cache_filler {
     struct hw_cache *cache; /* borrowed, as the next */
@@ -19,8 +27,8 @@ struct cache_filler {
     struct hw_core *core;           /* owned: reads the mirror, and fetches nothing */
     struct hw_lazy_filler *filler;  /* owned; NULL: the database is not there yet */
     uint64_t asked[CACHE_REQUESTS]; /* the word whose blocks were asked for, in each slot */
-    uint64_t nobody_ns; /* since when nobody has what is wanted, and nothing came; 0: not so */
-    uint32_t hydrated;  /* groups below were looked at */
+    struct absence absences[ABSENCES];
+    uint32_t hydrated; /* groups below were looked at */
     struct hw_thread thread;
     _Atomic uint32_t stopping;
 };
@@ -42,15 +50,14 @@ static void tell(struct cache_filler *fill)
     online = now.connected > 0;
     if (atomic_exchange(&page->online, online) != online) {
         atomic_store(&page->since_ns, now_ns(fill));
+        memset(fill->absences, 0, sizeof(fill->absences)); /* who comes now may have them */
         if (online)
             cache_page_set_text(page, "");
     }
     if (now.problem[0] != '\0')
         cache_page_set_text(page, now.problem);
-    if (atomic_exchange(&page->received, now.bytes_received) != now.bytes_received) {
+    if (atomic_exchange(&page->received, now.bytes_received) != now.bytes_received)
         atomic_fetch_add(&page->progress, 1);
-        fill->nobody_ns = 0;
-    }
     atomic_store(&page->length, now.length);
 }
 
@@ -65,15 +72,27 @@ static bool is_out_of_reach(struct cache_filler *fill)
 
 /*
  * Nobody has it, for now: a source that tells how long its log is may only then tell which blocks
- * of it it has.  True: that has lasted.
+ * of it it has.  True: that has lasted.  What nobody has asked for lately is forgotten.
  */
-static bool is_nobodys(struct cache_filler *fill)
+static bool is_nobodys(struct cache_filler *fill, uint64_t block)
 {
     uint64_t now = now_ns(fill);
+    struct absence *place = &fill->absences[0]; /* its own, or else who was asked for longest ago */
 
-    if (fill->nobody_ns == 0)
-        fill->nobody_ns = now;
-    return now - fill->nobody_ns >= (uint64_t)NOBODY_MS * NS_PER_MS;
+    for (unsigned i = 0; i < ABSENCES; i++) {
+        struct absence *a = &fill->absences[i];
+
+        if (a->block == block && a->asked_ns != 0) {
+            place = a;
+            break;
+        }
+        if (a->asked_ns < place->asked_ns)
+            place = a;
+    }
+    if (place->block != block || now - place->asked_ns >= (uint64_t)FORGET_MS * NS_PER_MS)
+        *place = (struct absence){.block = block, .since_ns = now};
+    place->asked_ns = now;
+    return now - place->since_ns >= (uint64_t)NOBODY_MS * NS_PER_MS;
 }
 
 /* Ask for a block.  False, with a text for those who wait: it does not come. */
@@ -86,7 +105,7 @@ static bool ask(struct cache_filler *fill, uint64_t block)
         return true;
     if (status == HW_EMISSING && !is_out_of_reach(fill))
         return true; /* a source may be back soon */
-    if (status == HW_EPRUNED && !is_nobodys(fill))
+    if (status == HW_EPRUNED && !is_nobodys(fill, block))
         return true;
     if (status != HW_EMISSING) /* of that one the text is there: why no source is connected */
         cache_page_set_text(fill->cache->page, err.message);

@@ -16,6 +16,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from random import Random
@@ -627,6 +628,36 @@ def holes_that_were_pruned_are_told_and_filled_after_opening_again(directory):
         check(c.do("rows(db, 'SELECT sum(length(b)) FROM large')") == [[999 * 8000]], "the new state")
 
 
+def holes_that_were_pruned_are_told_beside_constant_commits(directory):
+    make("app.db", mib=8)
+    listen = f"ipc://{directory}/socket"
+    ending = threading.Event()
+
+    def commit():
+        with contextlib.closing(sqlite3.connect("file:app.db?vfs=hyperwal", uri=True, isolation_level=None,
+                                                timeout=20)) as db:
+            while not ending.wait(0.02):
+                db.execute("INSERT INTO t(b) VALUES('more')")
+
+    with client() as c:
+        with server("app.db", listen=listen) as primary:
+            c.do(f"db = connect('{primary.urls['app.db']}', timeout=3000)")
+            check(c.do("rows(db, 'SELECT count(*) FROM t')") == [[100]], "at first")
+        with contextlib.closing(sqlite3.connect("file:app.db?vfs=hyperwal", uri=True, isolation_level=None)) as db:
+            db.execute("UPDATE large SET b = randomblob(999)")
+            keep = int(db.execute("PRAGMA hyperwal_snapshot").fetchone()[0])
+        run("prune", "app.db", "--keep", keep)
+        with server("app.db", listen=listen):
+            writer = threading.Thread(target=commit)
+            writer.start()
+            try:
+                check(c.do("refused(lambda: rows(db, 'SELECT sum(length(b)) FROM large'))") == "disk I/O error", "told")
+                c.do("db.close()")
+            finally:
+                ending.set()
+                writer.join()
+
+
 def a_log_on_another_fork_is_followed_after_opening_again(directory):
     make("app.db", mib=5)
     listen = f"ipc://{directory}/socket"
@@ -676,6 +707,7 @@ TESTS = (a_point_query_fetches_little, a_scan_reads_ahead_and_finds_all, commits
          a_forked_child_opens_anew, many_threads_and_processes_read_at_once,
          a_cache_behind_the_newest_snapshot_begins_with_that,
          holes_that_were_pruned_are_told_and_filled_after_opening_again,
+         holes_that_were_pruned_are_told_beside_constant_commits,
          a_log_on_another_fork_is_followed_after_opening_again, a_database_that_shrinks_and_grows_is_followed,
          caches_that_nobody_uses_make_room, the_shell_opens_it, petnames_are_opened)
 
