@@ -434,6 +434,8 @@ static enum hw_status send_parts(struct hw_mirror *mirror, uint64_t count,
             status = send(writer->link, &part, err);
         count--;
     }
+    if (status == HW_OK && count > 0 && !writer->has_answer)
+        return hw_fail(err, HW_EIO, "the connection to the server ended before it had all");
     return status;
 }
 
@@ -458,14 +460,14 @@ static struct hw_write_answer commit(struct hw_mirror *mirror, const struct hw_w
     status = send(writer->link, &message, &err);
     if (status == HW_OK)
         status = send_parts(mirror, what->part_count, next, ctx, deadline_ns, &err);
-    if (status != HW_OK && writer->link != NULL) {
+    if (status != HW_OK) {
         /* The server has a part of it: the end of the connection says that no more comes. */
-        conn_doom(writer->link->conn, &err);
+        if (writer->link != NULL)
+            conn_doom(writer->link->conn, &err);
         writer->is_waiting = false;
         return no_answer(HW_WRITE_LOST, &err);
     }
-    if (status == HW_OK)
-        status = await(mirror, deadline_ns, &err);
+    status = await(mirror, deadline_ns, &err);
     if (status != HW_OK)
         return no_answer(HW_WRITE_UNKNOWN, &err);
     if (writer->answer.kept)

@@ -483,20 +483,27 @@ enum hw_status writes_message(struct hub_link *link, const struct hw_write_messa
 
 /* ----------------------------------------------------------------------------------- life */
 
-/* Its lease is over, and what it has begun to send.  `why`: it is told so; NULL: it is gone. */
+/*
+ * Its lease is over, and what it has begun to send.  `why`: it is told so, also what becomes of a
+ * transaction that is decided just now; NULL: it is gone.
+ */
 static void client_ends(struct hub_link *link, const char *why)
 {
     struct hub_writes *w = link->log->writes;
     uint64_t client = link->write_client;
+    bool is_sending;
 
     if (w == NULL || client == 0)
         return;
+    is_sending = w->upload.job != NULL && w->upload.job->client == client;
     if (why == NULL)
         link->write_client = 0; /* before: nothing is said to it any more */
-    if (w->upload.job != NULL && w->upload.job->client == client)
+    if (is_sending)
         upload_end(w, HW_WRITE_REFUSED, why == NULL ? "" : why);
-    link->write_client = 0;
-    link->is_committing = false;
+    if (why == NULL || is_sending || !link->is_committing) {
+        link->write_client = 0;
+        link->is_committing = false;
+    }
     hw_lease_gone(&w->lease, client, hub_now(w->log->hub));
     settle(w);
 }

@@ -570,6 +570,11 @@ static void who_loses_the_right_to_write_loses_the_lease_at_once(void **state)
     server_stop(&s);
 }
 
+/* Almost 8 MiB, more than a client keeps for sending. */
+static const char large[] =
+    "UPDATE n SET k = 5; CREATE TABLE large(b); WITH RECURSIVE r(x) AS (VALUES(1) UNION ALL SELECT "
+    "x + 1 FROM r WHERE x < 1900) INSERT INTO large SELECT randomblob(4000) FROM r";
+
 struct cut_off {
     struct transaction t;
     struct server *server;
@@ -601,11 +606,7 @@ static void who_loses_the_right_amid_the_parts_is_told_what_became_of_them(void 
     server_start(f, &s, "tcp://127.0.0.1:0");
     client_start(f, &c, &s, "c");
     client_begin(f, &c);
-    transaction_make(&cut.t, s.db,
-                     "UPDATE n SET k = 5; CREATE TABLE large(b); WITH RECURSIVE r(x) AS (VALUES(1) "
-                     "UNION ALL SELECT x + 1 FROM r WHERE x < 1900) INSERT INTO large SELECT "
-                     "randomblob(4000) FROM r",
-                     length_now(&s));
+    transaction_make(&cut.t, s.db, large, length_now(&s));
     assert_true(cut.t.count > 6);
     commit = message_of(&c, &cut.t);
     answer = hw_mirror_commit(c.mirror, &commit, part_of_the_cut_off, &cut, SOON_MS);
@@ -615,6 +616,40 @@ static void who_loses_the_right_amid_the_parts_is_told_what_became_of_them(void 
     assert_int_equal(value(s.db), 0);
     client_stop(&c);
     server_stop(&s);
+}
+
+/* The server cannot have what was never sent: not committed, and no doubt about it. */
+static enum hw_status part_of_the_lost(void *ctx, struct hw_slice *body, struct hw_error *err)
+{
+    struct cut_off *cut = ctx;
+
+    if (cut->t.next == 1)
+        hw_hub_close(cut->server->hub);
+    return next_part(&cut->t, body, err);
+}
+
+static void a_connection_that_ends_amid_the_parts_leaves_no_doubt(void **state)
+{
+    struct place *f = *state;
+    struct server s;
+    struct client c;
+    struct cut_off cut = {.server = &s};
+    struct hw_write_message commit;
+    struct hw_write_answer answer;
+
+    server_start(f, &s, "tcp://127.0.0.1:0");
+    client_start(f, &c, &s, "c");
+    client_begin(f, &c);
+    transaction_make(&cut.t, s.db, large, length_now(&s));
+    commit = message_of(&c, &cut.t);
+    answer = hw_mirror_commit(c.mirror, &commit, part_of_the_lost, &cut, TIMEOUT_MS);
+    assert_true(cut.t.next < cut.t.count); /* else nobody knows what it has */
+    assert_int_equal(answer.status, HW_WRITE_LOST);
+    transaction_free(&cut.t);
+    hw_mirror_write_end(c.mirror);
+    assert_int_equal(value(s.db), 0);
+    client_stop(&c);
+    assert_int_equal(sqlite3_close(s.db), SQLITE_OK);
 }
 
 int main(int argc, char **argv)
@@ -648,6 +683,8 @@ int main(int argc, char **argv)
                                         teardown),
         cmocka_unit_test_setup_teardown(
             who_loses_the_right_amid_the_parts_is_told_what_became_of_them, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_connection_that_ends_amid_the_parts_leaves_no_doubt,
+                                        setup, teardown),
     };
 
     if (argc > 1) /* one test, by name or pattern */
