@@ -381,8 +381,12 @@ void hw_request_answer(struct hw_capture *capture, uint64_t mail, enum hw_status
 
 /* The table of followers, borrowed as long as the capture; NULL: nobody has ever followed. */
 struct hw_peer_table *hw_remote_peers(struct hw_capture *capture);
-/* The worker's, as it begins: what was confirmed of another fork, or of more, means nothing. */
-void hw_remote_set_fork(struct hw_capture *capture, uint64_t fork);
+/*
+ * The worker's, as it begins: what was confirmed of another fork, or of more, means nothing.
+ * HW_EIO: that cannot be noted, so the log may not be used.
+ */
+enum hw_status hw_remote_set_fork(struct hw_capture *capture, uint64_t fork,
+                                  struct hw_error *err) HW_MUST_CHECK;
 
 /* ---------------------------------------------------------------------------------- round.c */
 

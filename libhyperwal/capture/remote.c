@@ -21,14 +21,22 @@ struct hw_peer_table *hw_remote_peers(struct hw_capture *capture)
     return peers;
 }
 
-void hw_remote_set_fork(struct hw_capture *capture, uint64_t fork)
+enum hw_status hw_remote_set_fork(struct hw_capture *capture, uint64_t fork, struct hw_error *err)
 {
-    struct hw_peer_table *peers = hw_remote_peers(capture);
+    enum hw_status status = HW_OK;
 
-    if (peers == NULL)
-        return;
-    hw_peer_table_set_fork(peers, fork);
-    hw_peer_table_set_length(peers, hw_core_length(capture->worker.core));
+    hw_mutex_lock(&capture->peers_mutex);
+    if (capture->peers == NULL)
+        status = hw_peer_table_open(capture->env, capture->log_dir, false, &capture->peers, err);
+    hw_mutex_unlock(&capture->peers_mutex);
+    if (status == HW_ENOTFOUND)
+        return HW_OK; /* nobody has ever followed */
+    if (status == HW_OK)
+        status = hw_peer_table_set_fork(capture->peers, fork, err);
+    if (status == HW_OK)
+        status =
+            hw_peer_table_set_length(capture->peers, hw_core_length(capture->worker.core), err);
+    return status == HW_OK ? HW_OK : hw_prefix(err, HW_EIO, "what followers have confirmed");
 }
 
 /* What is missing, in the words of who has to find out. */

@@ -167,6 +167,8 @@ enum hw_status hw_worker_take_role(struct hw_capture *capture, struct hw_error *
     if (status != HW_OK)
         return status;
     status = open_core(capture, err);
+    if (status == HW_OK)
+        status = hw_remote_set_fork(capture, hw_core_head(worker->core).fork, err);
     if (status != HW_OK) {
         close_core(worker);
         if (!is_damage(worker, status)) {
@@ -183,7 +185,6 @@ enum hw_status hw_worker_take_role(struct hw_capture *capture, struct hw_error *
         hw_worker_alarm(capture, "the log cannot be opened: %s", err->message);
         return HW_OK;
     }
-    hw_remote_set_fork(capture, hw_core_head(worker->core).fork);
     hw_shared_set_durable_length(capture->shared, hw_core_length(worker->core));
     hw_mailbox_repost(capture->shared);
     hw_env_log(capture->env, HW_LOG_INFO, "event=worker_started db=%s length=%llu", capture->path,

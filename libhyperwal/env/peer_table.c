@@ -4,6 +4,7 @@
 #include <assert.h>
 #include <stdatomic.h>
 #include <stddef.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/alloc.h"
@@ -89,12 +90,12 @@ static bool is_of(const struct row *row, const uint8_t id[16])
 static bool row_look(struct shared_row *shared, struct row *out)
 {
     uint64_t sequence = atomic_load_explicit(&shared->sequence, memory_order_acquire);
-    struct row before;
+    struct row after;
 
-    row_load(shared, &before);
     row_load(shared, out);
+    row_load(shared, &after); /* whose flags and id are at least as new as all of *out */
     return atomic_load_explicit(&shared->sequence, memory_order_acquire) == sequence &&
-           is_used(&before) == is_used(out) && memcmp(before.id, out->id, sizeof(out->id)) == 0;
+           is_used(out) == is_used(&after) && memcmp(out->id, after.id, sizeof(after.id)) == 0;
 }
 
 /* False: nobody has the row. */
@@ -115,7 +116,7 @@ static bool row_read(struct hw_peer_table *table, unsigned index, struct row *ou
  * Another follower's row is no row first, and all of the new one before it is one again: neither
  * who reads meanwhile nor a death in between mixes two followers.
  */
-static void row_store(struct shared_row *shared, const struct row *row, uint64_t odd, uint64_t who)
+static void row_store(struct shared_row *shared, const struct row *row, uint64_t odd)
 {
     uint64_t words[ROW_WORDS];
     struct row old;
@@ -129,7 +130,7 @@ static void row_store(struct shared_row *shared, const struct row *row, uint64_t
             atomic_store_explicit(&shared->words[w], words[w], memory_order_release);
     atomic_store_explicit(&shared->words[FLAGS_WORD], words[FLAGS_WORD], memory_order_release);
     atomic_store_explicit(&shared->sequence, odd + 1, memory_order_release);
-    (void)atomic_compare_exchange_strong(&shared->writer, &who, 0); /* or it was taken from us */
+    atomic_store_explicit(&shared->writer, 0, memory_order_release);
 }
 
 static void row_describe(const struct hw_peer_row *from, uint64_t server, uint64_t now,
@@ -185,18 +186,19 @@ static void layout_reset(struct hw_env *env, struct layout *layout)
  * but by somebody who may have been stopped; and a worker's thread, which comes here too, must not
  * wait in the kernel (hw_thread_interrupt()).
  */
-static enum hw_status lock_table(struct hw_env *env, const char *path, bool create,
+static enum hw_status lock_table(struct hw_env *env, const char *path, bool create, int tries,
                                  struct hw_file **out, struct hw_error *err)
 {
-    unsigned flags = HW_OPEN_READ | HW_OPEN_WRITE | (create ? HW_OPEN_CREATE : 0);
+    unsigned flags = HW_OPEN_READ | HW_OPEN_WRITE | HW_OPEN_CLOSE_ON_FORK;
     struct hw_file *file = NULL;
-    enum hw_status status = env->ops->open(env, path, flags, &file, err);
+    enum hw_status status;
     uint32_t nobody = 0;
 
+    status = env->ops->open(env, path, flags | (create ? HW_OPEN_CREATE : 0), &file, err);
     if (status != HW_OK)
         return status;
     status = env->ops->lock(file, false, err);
-    for (int i = 0; status == HW_EBUSY && i < LOCK_TRIES; i++) {
+    for (int i = 1; status == HW_EBUSY && i < tries; i++) {
         env->ops->wait_word(env, &nobody, 0, STUCK_WAIT_NS);
         status = env->ops->lock(file, false, err);
     }
@@ -259,7 +261,8 @@ static bool server_lives(struct hw_peer_table *table, uint64_t server)
 
     if (path == NULL)
         return true; /* not known: nothing is taken from it */
-    status = env->ops->open(env, path, HW_OPEN_READ | HW_OPEN_WRITE, &file, NULL);
+    status = env->ops->open(env, path, HW_OPEN_READ | HW_OPEN_WRITE | HW_OPEN_CLOSE_ON_FORK, &file,
+                            NULL);
     if (status == HW_OK) {
         status = env->ops->lock(file, false, NULL);
         if (status == HW_OK)
@@ -283,7 +286,7 @@ static bool row_take_over(struct hw_peer_table *table, struct shared_row *shared
     struct hw_file *file = NULL;
     bool is_ours = false;
 
-    if (who != TABLE_WRITER && lock_table(table->env, table->path, false, &file, NULL) != HW_OK)
+    if (who != TABLE_WRITER && lock_table(table->env, table->path, false, 1, &file, NULL) != HW_OK)
         return false;
     if (writer_died(table, writer))
         is_ours = atomic_compare_exchange_strong(&shared->writer, &writer, who);
@@ -294,10 +297,11 @@ static bool row_take_over(struct hw_peer_table *table, struct shared_row *shared
 
 /*
  * Begin to write, as server `who`, or as TABLE_WRITER with the table locked; *odd is the row's
- * sequence number meanwhile.  Others write for nanoseconds, or until they get the processor again:
- * after a second, nobody is waited for.
+ * sequence number meanwhile.  Others write for nanoseconds, or until they get the processor again.
+ * False: somebody who lives has not gone on for a second.  The row stays its: it would write what
+ * is old by then.
  */
-static void row_lock(struct hw_peer_table *table, struct shared_row *shared, uint64_t who,
+static bool row_lock(struct hw_peer_table *table, struct shared_row *shared, uint64_t who,
                      uint64_t *odd)
 {
     uint32_t nobody = 0;
@@ -306,15 +310,14 @@ static void row_lock(struct hw_peer_table *table, struct shared_row *shared, uin
     for (int i = 1; !atomic_compare_exchange_strong(&shared->writer, &writer, who); i++) {
         if (i % LOOK_TRIES == 0 && row_take_over(table, shared, who))
             break;
-        if (i == LOCK_TRIES) {
-            atomic_store(&shared->writer, who);
-            break;
-        }
+        if (i == LOCK_TRIES)
+            return false;
         table->env->ops->wait_word(table->env, &nobody, 0, STUCK_WAIT_NS);
         writer = 0;
     }
     *odd = atomic_load(&shared->sequence) | 1;
     atomic_store(&shared->sequence, *odd);
+    return true;
 }
 
 /* With the table locked.  Most rows have the same few servers: the last answer is kept. */
@@ -336,13 +339,12 @@ static void bury_locked(struct hw_peer_table *table)
             known = row.server;
             lives = server_lives(table, known);
         }
-        if (lives)
+        if (lives || !row_lock(table, shared, TABLE_WRITER, &odd))
             continue;
-        row_lock(table, shared, TABLE_WRITER, &odd);
         row_load(shared, &row);
         row.process_id = 0;
         row.left_ns = now;
-        row_store(shared, &row, odd, TABLE_WRITER);
+        row_store(shared, &row, odd);
     }
 }
 
@@ -350,7 +352,7 @@ void hw_peer_table_bury(struct hw_peer_table *table)
 {
     struct hw_file *file = NULL;
 
-    if (lock_table(table->env, table->path, false, &file, NULL) != HW_OK)
+    if (lock_table(table->env, table->path, false, LOCK_TRIES, &file, NULL) != HW_OK)
         return; /* who is connected is for people, or asked again at the next claim */
     hw_mutex_lock(&table->mutex);
     bury_locked(table);
@@ -392,6 +394,17 @@ static enum hw_status become_server(struct hw_peer_table *table, struct hw_error
 
 /* --------------------------------------------------------------------------- open and close */
 
+/* The file of a server that died when no row named it, or before a boot. */
+static bool remove_leftover(void *ctx, const char *name)
+{
+    struct hw_peer_table *table = ctx;
+    const char *number = strncmp(name, "peers.", 6) == 0 ? name + 6 : "";
+
+    if (strlen(number) == 16 && strspn(number, "0123456789abcdef") == 16)
+        (void)server_lives(table, strtoull(number, NULL, 16)); /* which removes it if not */
+    return true;
+}
+
 enum hw_status hw_peer_table_open(struct hw_env *env, const char *dir, bool create,
                                   struct hw_peer_table **out, struct hw_error *err)
 {
@@ -405,11 +418,13 @@ enum hw_status hw_peer_table_open(struct hw_env *env, const char *dir, bool crea
     hw_mutex_init(&table->mutex);
     table->path = hw_format("%s/peers", dir);
     status = table->path == NULL ? hw_fail(err, HW_ENOMEM, "no memory for the table of followers")
-                                 : lock_table(env, table->path, create, &file, err);
+                                 : lock_table(env, table->path, create, LOCK_TRIES, &file, err);
     if (status == HW_OK) {
         status = map_table(table, file, create, err);
         if (status == HW_OK)
             bury_locked(table);
+        if (status == HW_OK && create)
+            (void)env->ops->list(env, dir, remove_leftover, table, NULL); /* only litter */
         unlock_table(file);
     }
     if (status != HW_OK) {
@@ -433,15 +448,14 @@ static void leave(struct hw_peer_table *table)
         struct row row;
 
         row_load(shared, &row);
-        if (row.server != who)
-            continue;
-        row_lock(table, shared, who, &odd);
+        if (row.server != who || !row_lock(table, shared, who, &odd))
+            continue; /* who looks for the dead finds it */
         row_load(shared, &row);
         if (row.server == who && row.process_id != 0) {
             row.process_id = 0;
             row.left_ns = now;
         }
-        row_store(shared, &row, odd, who);
+        row_store(shared, &row, odd);
     }
 }
 
@@ -465,6 +479,11 @@ void hw_peer_table_close(struct hw_peer_table *table)
 }
 
 /* --------------------------------------------------------------------------- claim and set */
+
+static enum hw_status stuck(const struct hw_peer_table *table, struct hw_error *err)
+{
+    return hw_fail(err, HW_ETIMEOUT, "%s: somebody who writes it does not go on", table->path);
+}
 
 /* With the table locked: nobody else takes rows now.  HW_PEER_ROWS: there is none. */
 static unsigned find_row(struct hw_peer_table *table, const uint8_t id[16])
@@ -490,29 +509,32 @@ static unsigned find_row(struct hw_peer_table *table, const uint8_t id[16])
     return empty < HW_PEER_ROWS ? empty : left;
 }
 
-static void take_row(struct hw_peer_table *table, unsigned index, const struct hw_peer_row *want)
+static enum hw_status take_row(struct hw_peer_table *table, unsigned index,
+                               const struct hw_peer_row *want, struct hw_error *err)
 {
     struct hw_env *env = table->env;
     struct shared_row *shared = &table->layout->rows[index];
     uint64_t odd;
     struct row row;
 
-    row_lock(table, shared, TABLE_WRITER, &odd);
+    if (!row_lock(table, shared, TABLE_WRITER, &odd))
+        return stuck(table, err);
     row_load(shared, &row);
     if (!is_of(&row, want->id))
         row = (struct row){0};
     row_describe(want, table->server, env->ops->monotonic_ns(env), &row);
     row_acknowledge(want, &row);
-    row_store(shared, &row, odd, TABLE_WRITER);
+    row_store(shared, &row, odd);
     if (atomic_load(&table->layout->used) <= index)
         atomic_store(&table->layout->used, index + 1);
+    return HW_OK;
 }
 
 enum hw_status hw_peer_table_claim(struct hw_peer_table *table, const struct hw_peer_row *row,
                                    unsigned *index, struct hw_error *err)
 {
     struct hw_file *file = NULL;
-    enum hw_status status = lock_table(table->env, table->path, true, &file, err);
+    enum hw_status status = lock_table(table->env, table->path, true, LOCK_TRIES, &file, err);
     unsigned found;
 
     if (status != HW_OK)
@@ -526,7 +548,7 @@ enum hw_status hw_peer_table_claim(struct hw_peer_table *table, const struct hw_
             found = find_row(table, row->id);
         }
         if (found < HW_PEER_ROWS) {
-            take_row(table, found, row);
+            status = take_row(table, found, row, err);
             *index = found;
         } else {
             status = hw_fail(err, HW_ELIMIT, "%s: %d followers are connected, which is the limit",
@@ -546,16 +568,15 @@ bool hw_peer_table_set(struct hw_peer_table *table, unsigned index, const struct
     struct row row;
     bool same;
 
-    if (server == 0)
-        return false; /* it has claimed none */
-    row_lock(table, shared, server, &odd);
+    if (server == 0 || !row_lock(table, shared, server, &odd))
+        return false; /* it has claimed none; or a claim tells what is wrong */
     row_load(shared, &row);
     same = is_of(&row, want->id);
     if (same && row.server == server)
         row_describe(want, server, env->ops->monotonic_ns(env), &row);
     if (same)
         row_acknowledge(want, &row);
-    row_store(shared, &row, odd, server);
+    row_store(shared, &row, odd);
     return same;
 }
 
@@ -597,40 +618,56 @@ unsigned hw_peer_table_confirmed(struct hw_peer_table *table, uint64_t length, b
     return count;
 }
 
-void hw_peer_table_set_fork(struct hw_peer_table *table, uint64_t fork)
+/* With the table locked: rows with more than `length` blocks are nobody's from now on. */
+static enum hw_status empty_rows(struct hw_peer_table *table, uint64_t length, struct hw_error *err)
 {
-    struct hw_file *file = NULL;
-    uint64_t odd;
-
-    if (atomic_load(&table->layout->fork) == fork ||
-        lock_table(table->env, table->path, false, &file, NULL) != HW_OK)
-        return;
-    for (unsigned i = 0; i < HW_PEER_ROWS; i++) {
-        struct row nothing = {0};
-
-        row_lock(table, &table->layout->rows[i], TABLE_WRITER, &odd);
-        row_store(&table->layout->rows[i], &nothing, odd, TABLE_WRITER);
-    }
-    atomic_store(&table->layout->fork, fork);
-    unlock_table(file);
-}
-
-void hw_peer_table_set_length(struct hw_peer_table *table, uint64_t length)
-{
-    struct hw_file *file = NULL;
-
-    if (lock_table(table->env, table->path, false, &file, NULL) != HW_OK)
-        return;
     for (unsigned i = 0; i < HW_PEER_ROWS; i++) {
         struct shared_row *shared = &table->layout->rows[i];
         uint64_t odd;
         struct row row;
 
-        row_lock(table, shared, TABLE_WRITER, &odd);
+        if (!row_lock(table, shared, TABLE_WRITER, &odd))
+            return stuck(table, err);
         row_load(shared, &row);
-        if (row.received > length || row.durable > length || row.applied > length)
+        if (row.received > length || row.durable > length || row.applied > length || length == 0)
             row = (struct row){0};
-        row_store(shared, &row, odd, TABLE_WRITER);
+        row_store(shared, &row, odd);
     }
+    return HW_OK;
+}
+
+enum hw_status hw_peer_table_set_fork(struct hw_peer_table *table, uint64_t fork,
+                                      struct hw_error *err)
+{
+    struct hw_file *file = NULL;
+    enum hw_status status;
+
+    if (atomic_load(&table->layout->fork) == fork)
+        return HW_OK;
+    status = lock_table(table->env, table->path, false, LOCK_TRIES, &file, err);
+    if (status == HW_EBUSY)
+        return stuck(table, err);
+    if (status != HW_OK)
+        return status;
+    if (atomic_load(&table->layout->fork) != fork) /* nobody else did it meanwhile */
+        status = empty_rows(table, 0, err);
+    if (status == HW_OK)
+        atomic_store(&table->layout->fork, fork);
     unlock_table(file);
+    return status;
+}
+
+enum hw_status hw_peer_table_set_length(struct hw_peer_table *table, uint64_t length,
+                                        struct hw_error *err)
+{
+    struct hw_file *file = NULL;
+    enum hw_status status = lock_table(table->env, table->path, false, LOCK_TRIES, &file, err);
+
+    if (status == HW_EBUSY)
+        return stuck(table, err);
+    if (status != HW_OK)
+        return status;
+    status = empty_rows(table, length, err);
+    unlock_table(file);
+    return status;
 }

@@ -14,7 +14,7 @@
  * Lengths, not seqs: a length covers all blocks below it.  Acknowledged lengths of one row never go
  * back while the log's fork stays.  A row's sequence number is odd while it is written; `writer` is
  * who writes it: a server, or who has `peers` locked.  A reader waits for no writer that was
- * stopped, a writer takes the row from one that was killed.
+ * stopped; a writer takes the row from one that was killed, and from no other.
  *
  * A server is known by a number of its own, and the file `peers.NUMBER` that it has locked as long
  * as it lives: without that lock its rows are of followers that are not connected.  Rows change
@@ -54,13 +54,15 @@ enum hw_status hw_peer_table_open(struct hw_env *env, const char *dir, bool crea
 void hw_peer_table_close(struct hw_peer_table *table);
 /*
  * The row of this follower, or a free one, or that of a follower that left longest ago; it holds
- * *row then, with what the follower had acknowledged before.  HW_ELIMIT: all are connected.
+ * *row then, with what the follower had acknowledged before.  HW_ELIMIT: all are connected;
+ * HW_ETIMEOUT: somebody who writes it does not go on.
  */
 enum hw_status hw_peer_table_claim(struct hw_peer_table *table, const struct hw_peer_row *row,
                                    unsigned *index, struct hw_error *err) HW_MUST_CHECK;
 /*
  * The row that was claimed is like this now.  If another server claimed it since, only what is
- * acknowledged counts.  False: it is not this follower's any more: claim one again.
+ * acknowledged counts.  False: it is not this follower's any more, or somebody who writes it does
+ * not go on: claim one again.
  */
 bool hw_peer_table_set(struct hw_peer_table *table, unsigned index, const struct hw_peer_row *row);
 /* False: the row is empty. */
@@ -69,13 +71,18 @@ bool hw_peer_table_get(struct hw_peer_table *table, unsigned index, struct hw_pe
 void hw_peer_table_bury(struct hw_peer_table *table);
 /* Followers that count and have confirmed at least `length` blocks: durable, or applied. */
 unsigned hw_peer_table_confirmed(struct hw_peer_table *table, uint64_t length, bool applied);
-/* Who writes the log says which fork it is: lengths of another one mean nothing, rows are emptied.
+/*
+ * Who writes the log says which fork it is: lengths of another one mean nothing, rows are emptied.
+ * HW_ETIMEOUT: somebody who writes the table does not go on.  After a failure nobody may rely on
+ * what is confirmed until it was tried again.
  */
-void hw_peer_table_set_fork(struct hw_peer_table *table, uint64_t fork);
+enum hw_status hw_peer_table_set_fork(struct hw_peer_table *table, uint64_t fork,
+                                      struct hw_error *err) HW_MUST_CHECK;
 /*
  * And, as it begins, how long it is: what a follower confirmed beyond that is of a log that was
  * lost since; what it has in the place of blocks to come is not ours, and its row is emptied.
  */
-void hw_peer_table_set_length(struct hw_peer_table *table, uint64_t length);
+enum hw_status hw_peer_table_set_length(struct hw_peer_table *table, uint64_t length,
+                                        struct hw_error *err) HW_MUST_CHECK;
 
 #endif

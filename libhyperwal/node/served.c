@@ -305,7 +305,11 @@ void log_acknowledged(struct hub_link *link, const struct hw_ack *ack)
     if (log->table == NULL) {
         status = hw_peer_table_open(env, log->dir, true, &log->table, &err);
         if (status == HW_OK)
-            hw_peer_table_set_fork(log->table, hw_core_head(log->core).fork);
+            status = hw_peer_table_set_fork(log->table, hw_core_head(log->core).fork, &err);
+        if (status != HW_OK) {
+            hw_peer_table_close(log->table);
+            log->table = NULL;
+        }
     }
     if (link->has_row) /* others may have taken it since */
         link->has_row = hw_peer_table_set(log->table, link->row, &row);

@@ -70,8 +70,8 @@ static void read_peers(struct hw_env *env)
     if (hw_peer_table_claim(table, &row, &index, NULL) == HW_OK)
         (void)hw_peer_table_set(table, index, &row);
     hw_peer_table_bury(table);
-    hw_peer_table_set_fork(table, 1);
-    hw_peer_table_set_length(table, 2);
+    (void)!hw_peer_table_set_fork(table, 1, NULL);
+    (void)!hw_peer_table_set_length(table, 2, NULL);
     hw_peer_table_close(table);
 }
 

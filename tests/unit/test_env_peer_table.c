@@ -342,21 +342,50 @@ static void row_that_somebody_died_writing_can_be_written(void **state)
     }
 }
 
-/* It may have been stopped for good; what it did not write yet is not lost by that. */
-static void row_of_a_writer_that_lives_is_taken_after_a_second(void **state)
+/* It would write what is old by then, so nobody takes the row from it; and nobody waits for long. */
+static void row_of_a_writer_that_lives_stays_its(void **state)
 {
+    enum { SHORT_NS = 900000000, LONG_NS = 1200000000 };
     struct world *world = *state;
     struct hw_peer_row row = follower(1, 10);
     unsigned index = claim(world->table, &row);
-    uint64_t begin, took;
+    uint64_t server = server_of(world, index), begin, took;
+    struct mapping mapping;
 
-    stop_writing(world, index, server_of(world, index));
+    stop_writing(world, index, server);
     row.durable = 20;
     begin = world->env->ops->monotonic_ns(world->env);
-    assert_true(hw_peer_table_set(world->table, index, &row));
+    assert_false(hw_peer_table_set(world->table, index, &row));
     took = world->env->ops->monotonic_ns(world->env) - begin;
-    assert_in_range(took, 900000000, 1100000000);
+    assert_in_range(took, SHORT_NS, LONG_NS);
+    assert_int_equal(hw_peer_table_claim(world->table, &row, &index, NULL), HW_ETIMEOUT);
+    assert_int_equal(hw_peer_table_set_fork(world->table, 1, NULL), HW_ETIMEOUT);
+    assert_int_equal(hw_peer_table_set_length(world->table, 5, NULL), HW_ETIMEOUT);
+    assert_int_equal(hw_peer_table_confirmed(world->table, 10, false), 1);
+    mapping = map(world);
+    *word(&mapping, index, WRITER) = 0; /* it went on */
+    unmap(world, &mapping);
+    assert_true(hw_peer_table_set(world->table, index, &row));
     assert_int_equal(hw_peer_table_confirmed(world->table, 20, false), 1);
+    assert_int_equal(hw_peer_table_set_fork(world->table, 1, NULL), HW_OK);
+    assert_int_equal(hw_peer_table_confirmed(world->table, 1, false), 0);
+}
+
+/* The table was made anew, or its rows have other servers by now. */
+static void files_of_dead_servers_are_removed(void **state)
+{
+    struct world *world = *state;
+    struct hw_peer_row row = follower(1, 10);
+    struct hw_peer_table *late;
+
+    (void)claim(world->table, &row);
+    sim_file_put(world->sim, "/log/peers.00000000000000ab", "", 0);
+    sim_file_put(world->sim, "/log/peers.other", "", 0);
+    late = open_again(world);
+    assert_false(sim_file_exists(world->sim, "/log/peers.00000000000000ab"));
+    assert_true(sim_file_exists(world->sim, "/log/peers.other"));
+    assert_int_equal(connected(late), 1); /* ours lives */
+    hw_peer_table_close(late);
 }
 
 static void follower_257_gets_the_row_of_who_left_longest_ago(void **state)
@@ -412,9 +441,9 @@ static void another_fork_empties_the_table(void **state)
     struct hw_peer_row row = follower(1, 100), got;
     unsigned index = claim(world->table, &row);
 
-    hw_peer_table_set_fork(world->table, 0);
+    assert_int_equal(hw_peer_table_set_fork(world->table, 0, NULL), HW_OK);
     assert_int_equal(hw_peer_table_confirmed(world->table, 100, false), 1);
-    hw_peer_table_set_fork(world->table, 1);
+    assert_int_equal(hw_peer_table_set_fork(world->table, 1, NULL), HW_OK);
     assert_false(hw_peer_table_get(world->table, index, &got));
     assert_int_equal(hw_peer_table_confirmed(world->table, 0, false), 0);
     assert_false(hw_peer_table_set(world->table, index, &row));
@@ -429,9 +458,10 @@ static void who_confirmed_more_than_there_is_counts_no_more(void **state)
     struct hw_peer_row more = follower(1, 100), as_much = follower(2, 99), got;
     unsigned first = claim(world->table, &more), second = claim(world->table, &as_much);
 
-    hw_peer_table_set_length(world->table, 100);
+    assert_int_equal(hw_peer_table_set_length(world->table, 100, NULL), HW_OK);
     assert_int_equal(hw_peer_table_confirmed(world->table, 99, false), 2);
-    hw_peer_table_set_length(world->table, 99); /* it lost a block, and makes another one */
+    /* It lost a block, and makes another one. */
+    assert_int_equal(hw_peer_table_set_length(world->table, 99, NULL), HW_OK);
     assert_false(hw_peer_table_get(world->table, first, &got));
     assert_true(hw_peer_table_get(world->table, second, &got));
     assert_int_equal(hw_peer_table_confirmed(world->table, 100, false), 0);
@@ -600,7 +630,8 @@ int main(int argc, char **argv)
         TEST(row_that_a_server_stopped_writing_can_be_read),
         TEST(row_half_another_followers_is_nobodys),
         TEST(row_that_somebody_died_writing_can_be_written),
-        TEST(row_of_a_writer_that_lives_is_taken_after_a_second),
+        TEST(row_of_a_writer_that_lives_stays_its),
+        TEST(files_of_dead_servers_are_removed),
         TEST(follower_257_gets_the_row_of_who_left_longest_ago),
         TEST(full_table_of_a_killed_server_is_free),
         TEST(another_fork_empties_the_table),
