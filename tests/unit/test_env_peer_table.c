@@ -342,7 +342,7 @@ static void row_that_somebody_died_writing_can_be_written(void **state)
     }
 }
 
-/* It would write what is old by then, so nobody takes the row from it; and nobody waits for long. */
+/* It would write what is old by then: nobody takes the row from it, and nobody waits for long. */
 static void row_of_a_writer_that_lives_stays_its(void **state)
 {
     enum { SHORT_NS = 900000000, LONG_NS = 1200000000 };
