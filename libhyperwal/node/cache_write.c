@@ -118,13 +118,13 @@ enum hw_status hw_cache_write_begin(struct hw_cache *cache, uint64_t length, uin
         write->state = CACHE_WRITE_ASKED;
         write->length = length;
         write->result = (struct hw_error){0};
+        cache_wake(cache);
     }
     while (status == HW_OK && write->state == CACHE_WRITE_ASKED) {
         uint32_t seen = hw_shared_wake_count(cache->news);
 
         hw_mutex_unlock(&cache->mutex);
-        cache_wake(cache);
-        goes_on = sleep_until(cache, seen + 1, deadline);
+        goes_on = sleep_until(cache, seen, deadline);
         hw_mutex_lock(&cache->mutex);
         if (!goes_on && write->state == CACHE_WRITE_ASKED) {
             write->state = CACHE_WRITE_IDLE;
@@ -154,12 +154,12 @@ enum hw_status hw_cache_write_end(struct hw_cache *cache, const struct hw_cache_
     if (committed != NULL)
         write->outcome = *committed;
     write->state = CACHE_WRITE_ENDED;
+    cache_wake(cache);
     while (write->state == CACHE_WRITE_ENDED) {
         uint32_t seen = hw_shared_wake_count(cache->news);
 
         hw_mutex_unlock(&cache->mutex);
-        cache_wake(cache);
-        (void)sleep_until(cache, seen + 1, UINT64_MAX);
+        (void)sleep_until(cache, seen, UINT64_MAX);
         hw_mutex_lock(&cache->mutex);
     }
     status = write->result.status;
@@ -218,21 +218,20 @@ static enum hw_status take_back(struct hw_cache *cache, struct hw_replica *repli
 
 bool cache_write_step(struct hw_cache *cache, struct hw_replica *replica, struct hw_error *err)
 {
+    enum cache_write_state before, after;
     enum hw_status status = HW_OK;
-    bool was_idle, stands_still;
 
     hw_mutex_lock(&cache->mutex);
-    was_idle = cache->write.state == CACHE_WRITE_IDLE;
-    if (cache->write.state == CACHE_WRITE_ASKED)
+    before = cache->write.state;
+    if (before == CACHE_WRITE_ASKED)
         give(cache, replica);
-    else if (cache->write.state == CACHE_WRITE_ENDED)
+    else if (before == CACHE_WRITE_ENDED)
         status = take_back(cache, replica, err);
-    stands_still =
-        cache->write.state == CACHE_WRITE_GIVEN || cache->write.state == CACHE_WRITE_ENDED;
+    after = cache->write.state;
     hw_mutex_unlock(&cache->mutex);
-    if (!was_idle)
+    if (after != before) /* else it is no news, and would wake us, too, again and again */
         cache_wake(cache);
     if (status == HW_OK || status == HW_EBUSY)
         err->status = HW_OK;
-    return stands_still;
+    return after == CACHE_WRITE_GIVEN || after == CACHE_WRITE_ENDED;
 }

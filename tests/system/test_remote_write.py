@@ -60,6 +60,12 @@ class Writer:
             times.append(time.monotonic() - start)
         return min(times)
 
+    def sleeps(self, seconds):
+        import resource, time
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw
+        time.sleep(seconds)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw - before
+
     def truth(self, identity):
         import time
         end = time.monotonic() + 60
@@ -313,6 +319,16 @@ def quickest_refusal(client, tries=5):
     return client.do(f"w.quickest_refusal({tries})")
 
 
+def a_transaction_that_stays_open_costs_nothing(directory):
+    make("app.db")
+    with server("app.db") as primary, writer(primary.urls["app.db"], "w") as w:
+        w.do("w.increment('first')")
+        w.do("w.db.execute('BEGIN IMMEDIATE') and None")
+        slept = w.do("w.sleeps(0.5)")
+        check(slept < 300, f"{slept} times a thread of it slept, and so woke up")
+        w.do("w.db.execute('ROLLBACK') and None")
+
+
 def without_a_busy_handler_others_are_told_at_once(directory):
     """As soon as it is known that somebody writes: on another machine, or in another process of this one."""
     make("app.db")
@@ -455,7 +471,8 @@ def what_is_not_there_is_made_for_who_may(directory):
 TESTS = (a_lone_writer_is_never_refused, another_process_may_be_the_worker,
          transactions_of_all_kinds_are_the_same_on_both_sides,
          two_remote_writers_and_a_local_one_are_serial, processes_of_one_machine_take_turns,
-         a_stale_snapshot_is_told_and_a_waiting_writer_waits, without_a_busy_handler_others_are_told_at_once,
+         a_stale_snapshot_is_told_and_a_waiting_writer_waits, a_transaction_that_stays_open_costs_nothing,
+         without_a_busy_handler_others_are_told_at_once,
          who_may_not_write_is_told_so,
          killed_clients_stop_nobody_for_long,
          a_killed_client_finds_its_cache_good, a_killed_server_makes_no_answer_untrue,
