@@ -85,13 +85,13 @@ def log_hashes(path):
 
 
 def has_all(node, name, path):
+    """And maybe more: a server that is not the worker commits nothing at times, but an entry."""
     hashes = log_hashes(path)
     node.call("whole", name=name, length=len(hashes))
     found = node.hashes(name)
-    check(len(found) == len(hashes), len(found), len(hashes))
+    check(len(found) >= len(hashes), len(found), len(hashes))
     for i, pair in enumerate(zip(found, hashes)):
         check(pair[0] == pair[1], f"block {i}", pair)
-    return len(hashes)
 
 
 def node_follows_a_served_database_live():
@@ -215,8 +215,9 @@ def a_mirror_of_node_stops_a_log_that_was_put_back():
             node.call("connect", port=server.port)
             with database("app.db") as db:
                 add(db, 20)
-            more = has_all(node, "a", "app.db")
+            has_all(node, "a", "app.db")
         node.call("drop")
+        more = len(node.hashes("a"))
         names = [("backup.db", "app.db")]
         names += [(f"backup/{name}", f"app.db-hyper/{name}") for name in os.listdir("backup")]
         for old, path in names:  # into the same files
@@ -253,7 +254,7 @@ def node_goes_on_when_the_log_is_pruned():
             add(db, 20)  # over the same connection
             hashes = log_hashes("app.db")
             node.call("whole", name="a", length=len(hashes))
-            check(node.hashes("a")[length:] == hashes[length:], "what is new")
+            check(node.hashes("a")[length:len(hashes)] == hashes[length:], "what is new")
 
 
 TESTS = [

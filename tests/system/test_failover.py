@@ -109,7 +109,7 @@ def a_promotion_that_is_killed_is_gone_on_with(dir):
         check(dump("r.db") == before, "whatever it is, it is whole")
         check(replica_says("r.db", "role") in ("replica", "primary", None), "either, or on the way")
     done = fact("promote", "r.db")
-    check(done["old_seq"] == seq and dump("r.db") == before, done)
+    check(done["old_seq"] >= seq and dump("r.db") == before, done)
     check(types("r.db").count("switch") == 1 and "gap" not in types("r.db"), types("r.db"))
     run("verify", "r.db", "--deep")
     run("verify", done["kept"])
@@ -447,7 +447,7 @@ def a_writer_that_does_not_end_keeps_its_primary(dir):
     cluster.catch_up("new/app.db")
     check(dump("new/app.db") == dump("app.db"), "it follows as before")
     done = fact("promote", "new/app.db", "--from", cluster.url)
-    check(done["old_seq"] == cluster.seq, done)
+    check(done["old_seq"] >= cluster.seq, done)
     cluster.primary.kill()
 
 

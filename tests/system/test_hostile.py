@@ -637,9 +637,11 @@ def two_hundred_followers_hold(dir):
             net.wait_for(f"f{i}.db", seq)
         tell(f"50 commits in {committed - start:.2f} s, all level {time.monotonic() - committed:.2f} s "
              f"later; memory {server.memory() / MIB:.1f} MiB")
-        sums = {net.fact("status", f"f{i}.db")["sum"] for i in range(0, FOLLOWERS, 20)}
         states = {digest(f"f{i}.db") for i in range(FOLLOWERS)}
-        check(len(sums) == 1 and len(states) == 1, sums, len(states))
+        check(len(states) == 1, len(states))
+        # An entry without a change has a sum of its own, and may be on its way to some of them.
+        until(lambda: len({net.fact("status", f"f{i}.db")["sum"]
+                           for i in range(0, FOLLOWERS, 20)}) == 1, "all have the same sum")
         for live in followers:
             live.kill()
         until(lambda: server.descriptors() < 60, "descriptors are given back")

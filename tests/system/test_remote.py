@@ -280,7 +280,8 @@ def commits_arrive_as_they_are_made(directory):
             seq = add("app.db", f"live {i}")
             c.do(f"rows(db, 'PRAGMA hyperwal_wait = {seq}')")
             check(c.do("rows(db, 'SELECT b FROM t ORDER BY a DESC LIMIT 1')") == [[f"live {i}"]], i)
-            check(c.do("rows(db, 'PRAGMA hyperwal_seq')") == [[str(seq)]], seq)
+            # Not ==: a server that was not the worker for a moment commits nothing, but an entry.
+            check(int(c.do("rows(db, 'PRAGMA hyperwal_seq')")[0][0]) >= seq, seq)
 
 
 def a_reader_keeps_its_snapshot(directory):
