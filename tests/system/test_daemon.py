@@ -26,7 +26,7 @@ BUILD = os.path.abspath(os.environ.get("HW_BUILD", "build/dev"))
 SOURCE = os.environ.get("HW_SOURCE", os.path.dirname(os.path.dirname(os.path.dirname(
     os.path.abspath(__file__)))))
 PROGRAM = os.path.join(BUILD, "hyperwal")
-LONG = 30  # seconds: nothing here takes so long unless it hangs
+LONG = 60  # seconds: nothing here takes so long unless it hangs
 
 
 class Skip(Exception):

@@ -23,7 +23,7 @@ from random import Random
 BUILD = os.path.abspath(os.environ.get("HW_BUILD", "build/dev"))
 PROGRAM = os.path.join(BUILD, "hyperwal")
 EXTENSION = os.path.join(BUILD, "hyperwal.so")
-LONG = 40  # seconds: nothing here takes so long unless it hangs
+LONG = 60  # seconds: nothing here takes so long unless it hangs
 
 
 class Skip(Exception):
@@ -136,6 +136,7 @@ def load_extension():
 
 
 def through_vfs(path, **parameters):
+    parameters = {"timeout": LONG * 1000, **parameters}  # of PRAGMA hyperwal_seq, for one
     extra = "".join(f"&{name}={value}" for name, value in parameters.items())
     return sqlite3.connect(f"file:{path}?vfs=hyperwal{extra}", uri=True, isolation_level=None,
                            timeout=20)
@@ -171,6 +172,7 @@ def add(path, *texts):
 def wait_for(path, seq):
     """Until the replica has applied `seq`: the library's own wait."""
     with contextlib.closing(through_vfs(path)) as db:
+        db.execute(f"PRAGMA busy_timeout = {LONG * 1000}")
         db.execute(f"PRAGMA hyperwal_wait = {seq}").fetchall()
 
 
@@ -334,7 +336,8 @@ def databases_that_appear_are_served(dir):
     make("dbs/one.db")
     with server("dbs") as primary:
         base = primary.urls["one.db"].rsplit("/", 1)[0]
-        with contextlib.closing(sqlite3.connect("dbs/two words.db", isolation_level=None)) as db:
+        with contextlib.closing(sqlite3.connect("dbs/two words.db", isolation_level=None,
+                                                timeout=20)) as db:
             db.execute("CREATE TABLE t(a INTEGER PRIMARY KEY, b TEXT)")
             db.execute("INSERT INTO t(b) VALUES('later')")
         told = json.loads(primary.line('{"name": "two_words.db"'))
@@ -524,7 +527,7 @@ def only_who_is_allowed_comes_in(dir):
             error = run("follow", url, "s.db", "--once", code=1, env={**os.environ, **two}).stderr
             check("refuse" in error or "allow" in error, error)
             check(not os.path.exists("s.db-hyper"), "something was left")
-            check("refused" in primary.said(), primary.said())
+            until(lambda: "refused" in primary.said(), "the server says so")
     check("allow" in run("serve", "--listen", "tcp://0.0.0.0:0", "app.db", code=1).stderr, "wide open")
     with server("--allow", "any", "app.db", listen="tcp://0.0.0.0:0") as primary:
         run("status", primary.urls["app.db"].replace("0.0.0.0", "127.0.0.1"))

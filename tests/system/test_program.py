@@ -20,7 +20,7 @@ import traceback
 BUILD = os.path.abspath(os.environ.get("HW_BUILD", "build/dev"))
 PROGRAM = os.path.join(BUILD, "hyperwal")
 EXTENSION = os.path.join(BUILD, "hyperwal.so")
-LONG = 20  # seconds: nothing here takes so long unless it hangs
+LONG = 60  # seconds: nothing here takes so long unless it hangs
 
 
 class Skip(Exception):
@@ -86,6 +86,7 @@ def load_extension():
 
 
 def through_vfs(path, **parameters):
+    parameters = {"timeout": LONG * 1000, **parameters}  # of PRAGMA hyperwal_seq, for one
     extra = "".join(f"&{name}={value}" for name, value in parameters.items())
     return sqlite3.connect(f"file:{path}?vfs=hyperwal{extra}", uri=True, isolation_level=None,
                            timeout=20)
@@ -103,7 +104,7 @@ def dump(path):
 
 def make(path, rows=100):
     """A database as an application leaves it: in the default journal mode."""
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None, timeout=20)) as db:
         db.execute("CREATE TABLE t(a INTEGER PRIMARY KEY, b TEXT)")
         with db:
             db.execute("BEGIN")
@@ -341,7 +342,7 @@ def a_follower_ends_at_once_on_sigint(dir):
     with background("follow", "app.db", "r.db", "--json") as follower:
         check(json.loads(line_of(follower, "{"))["event"] == "live", "live")
         follower.send_signal(signal.SIGINT)
-        check(follower.wait(timeout=10) == 0, follower.returncode)
+        check(follower.wait(timeout=LONG) == 0, follower.returncode)
 
 
 # --------------------------------------------------------------------------- restore

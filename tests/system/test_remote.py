@@ -24,7 +24,7 @@ from random import Random
 BUILD = os.path.abspath(os.environ.get("HW_BUILD", "build/dev"))
 PROGRAM = os.path.join(BUILD, "hyperwal")
 EXTENSION = os.path.join(BUILD, "hyperwal.so")
-LONG = 40  # seconds: nothing here takes so long unless it hangs
+LONG = 90  # seconds: nothing here takes so long unless it hangs
 
 # What a client runs: it answers each line, an expression, with one line of JSON.
 CLIENT = """
@@ -229,10 +229,14 @@ def make(path, mib=0, rows=100):
     run("init", path)
 
 
+def local(path):
+    return sqlite3.connect(f"file:{path}?vfs=hyperwal&timeout={LONG * 1000}", uri=True,
+                           isolation_level=None, timeout=20)
+
+
 def add(path, *texts):
     """One transaction a text, through the VFS; the seq of the last."""
-    with contextlib.closing(sqlite3.connect(f"file:{path}?vfs=hyperwal", uri=True, isolation_level=None,
-                                            timeout=20)) as db:
+    with contextlib.closing(local(path)) as db:
         for text in texts:
             db.execute("INSERT INTO t(b) VALUES(?)", (text,))
         return int(db.execute("PRAGMA hyperwal_seq").fetchone()[0])
@@ -475,7 +479,7 @@ def a_cache_may_be_removed_under_its_users(directory):
 
 def the_past_can_be_read_from_afar(directory):
     make("app.db", mib=20)
-    with contextlib.closing(sqlite3.connect("file:app.db?vfs=hyperwal", uri=True, isolation_level=None)) as db:
+    with contextlib.closing(local("app.db")) as db:
         first = int(db.execute("PRAGMA hyperwal_seq").fetchone()[0])
         db.execute("UPDATE t SET b = 'changed' WHERE a = 1")
         db.execute("PRAGMA hyperwal_label = 'here'")
@@ -568,8 +572,8 @@ def the_shell_opens_it(directory):
     with server("app.db") as primary:
         done = subprocess.run([shell], capture_output=True, text=True, timeout=LONG, input="\n".join((
             f".load {EXTENSION}", f".open file:{primary.urls['app.db']}?vfs=hyperwal",
-            "SELECT count(*) FROM t;", "PRAGMA hyperwal_seq;", "INSERT INTO t(b) VALUES(1);",
-            "SELECT count(*) FROM t;")))
+            ".timeout 20000", "SELECT count(*) FROM t;", "PRAGMA hyperwal_seq;",
+            "INSERT INTO t(b) VALUES(1);", "SELECT count(*) FROM t;")))
         told = done.stdout.split()
         check(told[0] == "100" and told[2] == "101", done.stdout, done.stderr)
 
@@ -598,7 +602,7 @@ def a_cache_behind_the_newest_snapshot_begins_with_that(directory):
         with client() as c:
             c.do(f"db = connect('{url}')")
             c.do("rows(db, 'SELECT * FROM large WHERE a = 10')")
-    with contextlib.closing(sqlite3.connect("file:app.db?vfs=hyperwal", uri=True, isolation_level=None)) as db:
+    with contextlib.closing(local("app.db")) as db:
         for i in range(30):
             db.execute("UPDATE large SET b = randomblob(1000) WHERE a = ?", (i * 200,))
         keep = int(db.execute("PRAGMA hyperwal_snapshot").fetchone()[0])
@@ -618,7 +622,7 @@ def holes_that_were_pruned_are_told_and_filled_after_opening_again(directory):
         url = primary.urls["app.db"]
         c.do(f"db = connect('{url}', timeout=3000)")
         check(c.do("rows(db, 'SELECT count(*) FROM t')") == [[100]], "at first")
-        with contextlib.closing(sqlite3.connect("file:app.db?vfs=hyperwal", uri=True, isolation_level=None)) as db:
+        with contextlib.closing(local("app.db")) as db:
             db.execute("UPDATE large SET b = randomblob(999)")
             keep = int(db.execute("PRAGMA hyperwal_snapshot").fetchone()[0])
             db.execute("INSERT INTO t(b) VALUES('after')")
@@ -687,8 +691,7 @@ def a_database_that_shrinks_and_grows_is_followed(directory):
         url = primary.urls["app.db"]
         c.do(f"db = connect('{url}')")
         check(c.do("rows(db, 'SELECT count(*) FROM t')") == [[100]], "at first")
-        with contextlib.closing(sqlite3.connect("file:app.db?vfs=hyperwal", uri=True, isolation_level=None,
-                                                timeout=20)) as db:
+        with contextlib.closing(local("app.db")) as db:
             for i in range(4):
                 db.execute("DELETE FROM large WHERE a > ?", (3000 - 500 * i,))
                 db.execute("VACUUM")

@@ -141,7 +141,8 @@ def make(path):
 
 
 def local(path):
-    return sqlite3.connect(f"file:{path}?vfs=hyperwal", uri=True, isolation_level=None, timeout=30)
+    return sqlite3.connect(f"file:{path}?vfs=hyperwal&timeout={test_remote.LONG * 1000}", uri=True,
+                           isolation_level=None, timeout=30)
 
 
 def check_ledger(path, done, refused):

@@ -187,7 +187,7 @@ def long_readers_keep_the_wal_but_serve_adds_little(dir):
 
 def the_wal_of_a_writer_that_never_rests_is_bounded(dir):
     """New rounds begin, whatever the log's speed is; how long the WAL gets until then is the machine's."""
-    told = load(True, how=(), seconds=6 * LONG, size=9000, rounds=2)
+    told = load(True, how=(), seconds=2 * LONG, size=9000, rounds=2)
     print(f"# never rests: {told}")
     check(told["rounds"] == 2, "no new round", told)
     check(told["wal"] < 1024 * MIB, "the WAL came to its cap", told)
@@ -214,7 +214,7 @@ def an_idle_server_is_in_nobodys_way(dir):
                 result = db.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
                 took = time.monotonic() - begin
                 check(mode == "PASSIVE" or result[0] == 0, mode, result, took)
-                check(took < 5, f"{mode} took {took} s")  # it would have a busy timeout of 20
+                check(took < 15, f"{mode} took {took} s")  # it would have a busy timeout of 20
             check(os.path.getsize("app.db-wal") == 0, "TRUNCATE left something")
             db.execute("INSERT INTO t(b) VALUES('after')")
     log_is_whole("--deep")
