@@ -260,9 +260,10 @@ def switches(server):
     """How often its threads were woken so far."""
     count = 0
     for task in os.listdir(f"/proc/{server.process.pid}/task"):
-        with open(f"/proc/{server.process.pid}/task/{task}/status", encoding="ascii") as file:
+        with contextlib.suppress(OSError), \
+                open(f"/proc/{server.process.pid}/task/{task}/status", encoding="ascii") as file:
             count += sum(int(line.split()[1]) for line in file if "ctxt_switches" in line)
-    return count
+    return count  # without a thread that ended meanwhile
 
 
 def anonymous(server):
@@ -292,7 +293,11 @@ def check_logged(dir, path, count):
 
 
 def restored(dir, path):
-    run("restore", path, f"{dir}/../restored.db", "--force")
+    done = subprocess.run([PROGRAM, "restore", path, f"{dir}/../restored.db", "--force"], text=True,
+                          timeout=LONG, capture_output=True, check=False)
+    check(done.returncode in (0, 4), done.returncode, done.stderr)
+    if done.returncode == 4:
+        return -1  # there is no snapshot yet
     with contextlib.closing(stock(f"{dir}/../restored.db")) as db:
         if not db.execute("SELECT * FROM sqlite_schema").fetchall():
             return -1  # the table is not logged yet
@@ -305,8 +310,9 @@ def two_hundred_databases_that_nobody_writes_cost_nearly_nothing(dir):
     with Server("--config", setting(dir, "rest-after = 1"), dir) as server:
         check(len(server.lines) == 200, len(server.lines))
         rested(server, 3 * 200 + 8)
-        check(threads(server) == 1, threads(server))
-        check(anonymous(server) < 200 * 100 * 1024, anonymous(server))
+        wait_until(lambda: threads(server) == 1, "the last thread is gone", server)
+        wait_until(lambda: anonymous(server) < 200 * 100 * 1024, "their memory is given back",
+                   server)
         before = switches(server)
         with contextlib.closing(stock(f"{dir}/77.db")) as db:
             db.execute("INSERT INTO t(b) VALUES('news')")
@@ -362,12 +368,15 @@ def a_database_that_foreign_programs_write_rests_too(dir):
         with contextlib.closing(stock(path)) as db:
             for _ in range(50):
                 db.execute("INSERT INTO t(b) VALUES('news')")
-            wait_until(lambda: descriptors(server) > 12, "it is awake", server)
-            check_logged(dir, path, 53)
+            # It may be at rest again before we look.
+            wait_until(lambda: descriptors(server) > 12 or not
+                       db.execute("INSERT INTO t(b) VALUES('news')"), "it is awake", server)
+            count = rows(path)
+            check_logged(dir, path, count)
             rested(server, 9 + 6)
             check(descriptors(server) > 3 + 6, "its marks were not kept", descriptors(server))
             db.execute("INSERT INTO t(b) VALUES('once more')")
-            check_logged(dir, path, 54)
+            check_logged(dir, path, count + 1)
 
 
 def a_server_killed_while_databases_rest_has_missed_nothing(dir):
@@ -403,7 +412,8 @@ import sqlite3, sys
 memory = sqlite3.connect(":memory:")
 memory.enable_load_extension(True)
 memory.load_extension(sys.argv[1])
-db = sqlite3.connect(f"file:{sys.argv[2]}?vfs=hyperwal", uri=True, isolation_level=None, timeout=20)
+db = sqlite3.connect(f"file:{sys.argv[2]}?vfs=hyperwal&timeout=60000", uri=True,
+                     isolation_level=None, timeout=20)
 for _ in range(int(sys.argv[3])):
     db.execute("INSERT INTO t(b) VALUES('through the VFS')")
 db.execute("PRAGMA hyperwal_seq").fetchall()
@@ -524,6 +534,10 @@ def metrics(base):
     return values
 
 
+def status(path):
+    return json.loads(run("status", "--json", path).stdout)
+
+
 def the_status_page_says_how_databases_are(dir):
     evil = "<b>&\"'.db"
     make(f"{dir}/a.db")
@@ -531,11 +545,12 @@ def the_status_page_says_how_databases_are(dir):
     with Server("--http", "0", "--listen", f"ipc://{dir}/../socket", dir) as server:
         base = http_of(server)
         check(base.startswith("http://127.0.0.1:"), base)
+        wait_until(lambda: status(f"{dir}/a.db")["snapshot_seq"] is not None, "all is there",
+                   server)
         told = json.loads(get(base, "/status.json"))
         by_name = {one["name"]: one for one in told["databases"]}
         check(sorted(by_name) == sorted(["a.db", evil]), by_name)
-        one = by_name["a.db"]
-        mine = json.loads(run("status", "--json", f"{dir}/a.db").stdout)
+        one, mine = by_name["a.db"], status(f"{dir}/a.db")
         for field in ("key", "length", "byte_length", "seq", "snapshot_seq", "page_size", "pages"):
             check(one[field] == mine[field], field, one, mine)
         check(one["alarm"] == "" and one["followers"] == 0, one)
@@ -667,6 +682,7 @@ def a_watchdog_hears_signs_of_life(dir):
         with Server(f"{dir}/a.db", env={**manager.env, "WATCHDOG_USEC": "200000"}):
             for _ in range(5):
                 manager.hear("WATCHDOG=1")
+    with Manager(dir, abstract=True) as manager:  # whose queue is not full of such signs
         with Server(f"{dir}/a.db", env={**manager.env, "WATCHDOG_USEC": "200000",
                                         "WATCHDOG_PID": "1"}) as server:
             manager.hear("READY=1")
