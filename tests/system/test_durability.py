@@ -30,7 +30,7 @@ import json, os, sqlite3, sys
 loader = sqlite3.connect(":memory:")
 loader.enable_load_extension(True)
 loader.load_extension(os.environ["EXTENSION"])
-db = sqlite3.connect(sys.argv[1], uri=True, isolation_level=None)
+db = sqlite3.connect(sys.argv[1], uri=True, isolation_level=None, timeout=60)
 print("open", flush=True)
 for line in sys.stdin:
     try:
@@ -84,6 +84,8 @@ class App(Process):
     """An application with a connection to `path`."""
 
     def __init__(self, world, path, parameters=""):
+        if "timeout=" not in parameters:
+            parameters += "&timeout=%d000" % DEADLINE
         super().__init__(world, sys.executable, "-c", ACTOR,
                          "file:%s?vfs=hyperwal%s" % (path, parameters))
         opened = self.line()

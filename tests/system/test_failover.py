@@ -410,8 +410,8 @@ def an_old_primary_that_is_served_again_is_closed_and_idle(dir):
     with server("app.db") as old:
         with contextlib.closing(test_network.stock("app.db")) as db:
             db.execute("PRAGMA busy_timeout = 0")
-            refusal, end = None, time.monotonic() + 20  # the worker shuts it as it begins
-            while refusal is None and time.monotonic() < end:
+            refusal, end = None, time.monotonic() + test_network.LONG
+            while refusal is None and time.monotonic() < end:  # the worker shuts it as it begins
                 try:
                     db.execute("BEGIN IMMEDIATE")
                     db.execute("ROLLBACK")

@@ -50,7 +50,8 @@ def same_bytes(a, b):
 
 def write(path):
     """Rows before and behind the lock byte; -> seq of the last commit."""
-    db = sqlite3.connect("file:%s?vfs=hyperwal" % path, uri=True, isolation_level=None)
+    db = sqlite3.connect("file:%s?vfs=hyperwal&timeout=120000" % path, uri=True,
+                         isolation_level=None)
     db.execute("PRAGMA synchronous=OFF")
     for i in range(50):
         db.execute("INSERT INTO small(b) VALUES(?)", ("row %d" % i * 20,))

@@ -158,9 +158,14 @@ class Obedient:
 
     def fork(self):
         """A child that stays until it is killed, and does nothing."""
+        begun, begin = os.pipe()
         child = os.fork()
         if child == 0:
+            os.close(begin)  # it has done what a child does first
             signal.pause()
+        os.close(begin)
+        os.read(begun, 1)
+        os.close(begun)
         return child
 
     def fork_and_close(self):

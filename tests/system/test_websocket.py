@@ -29,7 +29,7 @@ def upgrade_all(connections):
 
 
 def url_of(server):
-    ready, _, _ = select.select([server.stdout], [], [], 30)
+    ready, _, _ = select.select([server.stdout], [], [], 60)
     check(ready, "serve says nothing")
     return server.stdout.readline().split()[2]
 
@@ -45,12 +45,12 @@ def a_server_ends_while_clients_are_being_upgraded(rounds=5, count=300):
                               text=True) as server, contextlib.ExitStack() as stack:
             stack.callback(server.kill)
             port = int(url_of(server).split(":")[2].split("/")[0])
-            connections = [stack.enter_context(socket.create_connection(("127.0.0.1", port), 10))
+            connections = [stack.enter_context(socket.create_connection(("127.0.0.1", port), 60))
                            for _ in range(count)]
             upgrade_all(connections[:i * count // rounds])
             server.send_signal(signal.SIGTERM)
             upgrade_all(connections[i * count // rounds:])
-            code = server.wait(timeout=20)
+            code = server.wait(timeout=60)
             check(code == 0, f"round {i}: ended with {code}")
 
 
