@@ -17,7 +17,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import read_log  # noqa: E402
-from peers import BUILD, Node, Process, Proxy, check, main  # noqa: E402
+from peers import BUILD, DEADLINE, Node, Process, Proxy, check, main  # noqa: E402
 
 PROGRAM = os.path.join(BUILD, "hyperwal")
 
@@ -48,6 +48,7 @@ def served(*databases):
 
 
 def database(path, **parameters):
+    parameters = {"timeout": DEADLINE * 1000, **parameters}  # of PRAGMA hyperwal_seq, for one
     extra = "".join(f"&{name}={value}" for name, value in parameters.items())
     return contextlib.closing(sqlite3.connect(f"file:{path}?vfs=hyperwal{extra}", uri=True,
                                               isolation_level=None, timeout=20))
@@ -229,7 +230,7 @@ def a_mirror_of_node_stops_a_log_that_was_put_back():
                 os.remove(name)
         with served("app.db") as server:
             node.call("connect", port=server.port)
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + DEADLINE
             while not os.path.exists("app.db-hyper/overtaken"):
                 check(time.monotonic() < deadline, "it was not told")
                 select.select([], [], [], 0.02)

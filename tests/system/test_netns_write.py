@@ -350,6 +350,7 @@ def all_is_as_told(phases):
             seq = int(db.execute("PRAGMA hyperwal_seq").fetchone()[0])
         states = []
         for one in (each.victim, each.other):
+            one.do("w.db.execute('PRAGMA busy_timeout = 60000')")
             one.do(f"rows(w.db, 'PRAGMA hyperwal_wait = {seq}')")
             states.append(one.do("w.state()"))
         check(states[0] == states[1], each.path, "the caches differ")

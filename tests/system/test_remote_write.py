@@ -383,8 +383,8 @@ def killed_clients_stop_nobody_for_long(directory):
                 time.sleep(chance.random() * 0.2)  # any moment of lease and commit will do
                 victim.kill()
             began = time.monotonic()
-            check(len(w.do("w.work(1, 30)")[0]) == i + 1, "nobody wrote after it")
-            check(time.monotonic() - began < 15, "the lease of the dead was kept too long")
+            check(len(w.do("w.work(1)")[0]) == i + 1, "nobody wrote after it")
+            check(time.monotonic() - began < 30, "the lease of the dead was kept too long")
         done, refused = w.do("[w.done, w.refused]")
     check_ledger("app.db", done, refused)
 
@@ -401,8 +401,10 @@ def a_killed_client_finds_its_cache_good(directory):
                     (count,) = db.execute("SELECT n FROM counter").fetchone()
                     seq = db.execute("PRAGMA hyperwal_seq").fetchone()[0]
                 victim.do(f"rows(w.db, 'PRAGMA hyperwal_wait = {seq}')")
-                check(victim.do("rows(w.db, 'SELECT n, (SELECT count(*) FROM ledger) FROM counter')")
-                      == [[count, count]], i, count)
+                (found, labels), = victim.do("rows(w.db, 'SELECT n, (SELECT count(*) FROM ledger) "
+                                             "FROM counter')")
+                # Not ==: what the last victim had sent may be committed after our look.
+                check(found == labels and found >= count, i, count, found, labels)
                 check(victim.do("rows(w.db, 'PRAGMA integrity_check')") == [["ok"]], i)
                 victim.do("w.work(1)")
                 victim.send("w.work(1000)")
