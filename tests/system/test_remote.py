@@ -647,8 +647,7 @@ def holes_that_were_pruned_are_told_beside_constant_commits(directory):
     ending = threading.Event()
 
     def commit():
-        with contextlib.closing(sqlite3.connect("file:app.db?vfs=hyperwal", uri=True, isolation_level=None,
-                                                timeout=20)) as db:
+        with contextlib.closing(local("app.db")) as db:
             while not ending.wait(0.02):
                 db.execute("INSERT INTO t(b) VALUES('more')")
 
@@ -656,7 +655,7 @@ def holes_that_were_pruned_are_told_beside_constant_commits(directory):
         with server("app.db", listen=listen) as primary:
             c.do(f"db = connect('{primary.urls['app.db']}', timeout=3000)")
             check(c.do("rows(db, 'SELECT count(*) FROM t')") == [[100]], "at first")
-        with contextlib.closing(sqlite3.connect("file:app.db?vfs=hyperwal", uri=True, isolation_level=None)) as db:
+        with contextlib.closing(local("app.db")) as db:
             db.execute("UPDATE large SET b = randomblob(999)")
             keep = int(db.execute("PRAGMA hyperwal_snapshot").fetchone()[0])
         run("prune", "app.db", "--keep", keep)
