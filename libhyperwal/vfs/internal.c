@@ -1,4 +1,5 @@
 /* Implements the short-lived connections of vfs/shim.h: what only SQLite may do to a file. */
+#include <limits.h>
 #include <string.h>
 
 #include "vfs/shim.h"
@@ -90,7 +91,8 @@ enum hw_status hw_internal_switch(struct hw_shim_file *file, struct hw_error *er
     return status;
 }
 
-enum hw_status hw_internal_read(struct hw_shim_file *file, sqlite3 **out, struct hw_error *err)
+enum hw_status hw_internal_read(struct hw_shim_file *file, uint64_t timeout_ms, sqlite3 **out,
+                                struct hw_error *err)
 {
     static const char what[] = "read the database";
     sqlite3 *db = NULL;
@@ -99,6 +101,7 @@ enum hw_status hw_internal_read(struct hw_shim_file *file, sqlite3 **out, struct
 
     if (status != HW_OK)
         return status;
+    (void)sqlite3_busy_timeout(db, timeout_ms < INT_MAX ? (int)timeout_ms : INT_MAX);
     code = sqlite3_exec(db, "BEGIN; SELECT count(*) FROM sqlite_schema", NULL, NULL, NULL);
     if (code != SQLITE_OK) {
         status = fail(db, code, what, err);

@@ -230,7 +230,8 @@ static enum hw_status key_text(const uint8_t key[HW_KEY_SIZE], char **text, stru
  * The worker works while somebody has the WAL open, and begins when somebody reads: for a
  * connection that did not read yet another one does, *reader, until the request is answered.
  */
-static enum hw_status make_ready(struct hw_shim_file *file, sqlite3 **reader, struct hw_error *err)
+static enum hw_status make_ready(struct hw_shim_file *file, uint64_t timeout_ms, sqlite3 **reader,
+                                 struct hw_error *err)
 {
     enum hw_header_state header = hw_internal_header(file);
     enum hw_status status = HW_OK;
@@ -239,7 +240,7 @@ static enum hw_status make_ready(struct hw_shim_file *file, sqlite3 **reader, st
         return HW_OK;
     if (header == HW_HEADER_OTHER)
         status = hw_internal_switch(file, err);
-    return status == HW_OK ? hw_internal_read(file, reader, err) : status;
+    return status == HW_OK ? hw_internal_read(file, timeout_ms, reader, err) : status;
 }
 
 /* Everything that is committed now is in the log when this returns. */
@@ -308,7 +309,7 @@ static enum hw_status ask_primary(struct hw_shim_file *file, struct hw_vfs_reque
     case HW_REQUEST_PRUNE:
         break;
     }
-    status = make_ready(file, &reader, err);
+    status = make_ready(file, request->timeout_ms, &reader, err);
     if (status == HW_OK)
         status = ask_worker(file, request, err);
     (void)sqlite3_close(reader); /* it has no statements: cannot be busy */

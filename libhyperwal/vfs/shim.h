@@ -276,9 +276,9 @@ enum hw_header_state hw_internal_header(struct hw_shim_file *file);
 enum hw_status hw_internal_switch(struct hw_shim_file *file, struct hw_error *err) HW_MUST_CHECK;
 /*
  * Begin to read through the shim, so that the WAL is recovered and capture is ready as long as
- * *out, the caller's to close, is open.
+ * *out, the caller's to close, is open.  HW_EBUSY: somebody had all of it locked for timeout_ms.
  */
-enum hw_status hw_internal_read(struct hw_shim_file *file, sqlite3 **out,
+enum hw_status hw_internal_read(struct hw_shim_file *file, uint64_t timeout_ms, sqlite3 **out,
                                 struct hw_error *err) HW_MUST_CHECK;
 
 /* A passive checkpoint through the shim; what it cannot do is left to the next one. */

@@ -16,6 +16,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 import time
 
 from test_program import (LONG, PROGRAM, EXTENSION, Skip, add, background, check, dump, fact, facts,
@@ -1147,6 +1148,20 @@ def a_replica_whose_files_are_damaged_repairs_itself(dir):
 # -------------------------------------------------------------------------------- main
 
 MOUNTS = False
+def a_request_waits_for_who_has_all_of_it_locked(dir):
+    with contextlib.closing(through_vfs("app.db")) as db:
+        db.execute("CREATE TABLE t(b)")
+    stock = sqlite3.connect("app.db", isolation_level=None, check_same_thread=False)
+    stock.execute("PRAGMA locking_mode = EXCLUSIVE")
+    stock.execute("INSERT INTO t VALUES('alone')")
+    ending = threading.Timer(0.5, stock.close)
+    ending.start()
+    with contextlib.closing(through_vfs("app.db")) as db:
+        db.execute("PRAGMA hyperwal_snapshot").fetchone()  # the first that it does
+        check(db.execute("SELECT b FROM t").fetchall() == [("alone",)], "what was written alone")
+    ending.join()
+
+
 TESTS = [value for name, value in list(globals().items())
          if callable(value) and getattr(value, "__module__", None) == __name__
          and getattr(value, "__code__", None) is not None
