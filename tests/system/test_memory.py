@@ -409,6 +409,7 @@ def a_follower_sees_it_vanish(dir):
     with net.follower(path, "r.db") as live:
         live.line("r.db: live")
         content = list(db.iterdump())
+        net.wait_for("r.db", int(value(db, "PRAGMA hyperwal_seq")))  # live may be behind the last commit
         db.close()
         until(lambda: places() == [], "the place is removed")
         check(net.dump("r.db") == content)
