@@ -345,6 +345,8 @@ static void *worker_main(void *ctx)
         wait_until_useful(capture);
         wait_for_role(capture);
         seen = hw_shared_work_count(capture->shared);
+        if (atomic_load(&capture->closing))
+            break;
         status = hw_capture_step(capture, &deadline, NULL);
         now = env->ops->monotonic_ns(env);
         if (status == HW_OK || deadline <= now)

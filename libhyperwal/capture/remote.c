@@ -1,4 +1,5 @@
 /* Waits for followers: the commits of all connections look at one table and sleep on one word. */
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 
@@ -29,14 +30,14 @@ enum hw_status hw_remote_set_fork(struct hw_capture *capture, uint64_t fork, str
     if (capture->peers == NULL)
         status = hw_peer_table_open(capture->env, capture->log_dir, false, &capture->peers, err);
     hw_mutex_unlock(&capture->peers_mutex);
-    if (status == HW_ENOTFOUND)
-        return HW_OK; /* nobody has ever followed */
     if (status == HW_OK)
         status = hw_peer_table_set_fork(capture->peers, fork, err);
     if (status == HW_OK)
         status =
             hw_peer_table_set_length(capture->peers, hw_core_length(capture->worker.core), err);
-    return status == HW_OK ? HW_OK : hw_prefix(err, HW_EIO, "what followers have confirmed");
+    if (status == HW_OK || status == HW_ENOTFOUND || status == HW_ENOMEM)
+        return status == HW_ENOTFOUND ? HW_OK : status; /* not found: nobody has ever followed */
+    return hw_prefix(err, HW_EIO, "what followers have confirmed");
 }
 
 /* What is missing, in the words of who has to find out. */

@@ -486,6 +486,8 @@ static enum hw_status step_stalled(struct hw_capture *capture, uint64_t *deadlin
     if (status == HW_OK) {
         close_core(worker); /* a poisoned core says nothing any more: what is durable counts */
         status = open_core(capture, err);
+        if (status == HW_OK && worker->core != NULL)
+            status = hw_remote_set_fork(capture, hw_core_head(worker->core).fork, err);
         if (status != HW_OK) {
             close_core(worker);
             worker->retry_ns = now_ns(capture) + (uint64_t)REPAIR_RETRY * RETRY_NS;

@@ -28,6 +28,7 @@ struct cache_filler {
     struct hw_lazy_filler *filler;  /* owned; NULL: the database is not there yet */
     uint64_t asked[CACHE_REQUESTS]; /* the word whose blocks were asked for, in each slot */
     struct absence absences[ABSENCES];
+    size_t connected;  /* sources, at the last look */
     uint32_t hydrated; /* groups below were looked at */
     struct hw_thread thread;
     _Atomic uint32_t stopping;
@@ -50,10 +51,12 @@ static void tell(struct cache_filler *fill)
     online = now.connected > 0;
     if (atomic_exchange(&page->online, online) != online) {
         atomic_store(&page->since_ns, now_ns(fill));
-        memset(fill->absences, 0, sizeof(fill->absences)); /* who comes now may have them */
         if (online)
             cache_page_set_text(page, "");
     }
+    if (now.connected != fill->connected) /* who comes now may have them */
+        memset(fill->absences, 0, sizeof(fill->absences));
+    fill->connected = now.connected;
     if (now.problem[0] != '\0')
         cache_page_set_text(page, now.problem);
     if (atomic_exchange(&page->received, now.bytes_received) != now.bytes_received)
@@ -89,6 +92,9 @@ static bool is_nobodys(struct cache_filler *fill, uint64_t block)
         if (a->asked_ns < place->asked_ns)
             place = a;
     }
+    if (place->block != block && place->asked_ns != 0 &&
+        now - place->asked_ns < (uint64_t)NOBODY_MS * NS_PER_MS)
+        return false; /* there is no room: its turn comes when those are refused */
     if (place->block != block || now - place->asked_ns >= (uint64_t)FORGET_MS * NS_PER_MS)
         *place = (struct absence){.block = block, .since_ns = now};
     place->asked_ns = now;

@@ -101,7 +101,8 @@ enum hw_status hw_internal_read(struct hw_shim_file *file, uint64_t timeout_ms, 
 
     if (status != HW_OK)
         return status;
-    (void)sqlite3_busy_timeout(db, timeout_ms < INT_MAX ? (int)timeout_ms : INT_MAX);
+    if (timeout_ms > BUSY_TIMEOUT_MS)
+        (void)sqlite3_busy_timeout(db, timeout_ms < INT_MAX ? (int)timeout_ms : INT_MAX);
     code = sqlite3_exec(db, "BEGIN; SELECT count(*) FROM sqlite_schema", NULL, NULL, NULL);
     if (code != SQLITE_OK) {
         status = fail(db, code, what, err);
