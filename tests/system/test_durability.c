@@ -175,11 +175,13 @@ static void *server_main(void *ctx)
     struct server *server = ctx;
     uint64_t told = 0;
 
-    while (!atomic_load(&server->stop)) {
+    for (;;) {
         uint32_t seen = hw_shared_wake_count(server->page);
         uint64_t length = hw_shared_durable_length(server->page);
         unsigned behind = atomic_load(&server->applied_behind);
 
+        if (atomic_load(&server->stop))
+            break;
         if (length == told) {
             hw_shared_want_length(server->page, length);
             hw_shared_wait(server->page, seen, UINT64_MAX);
@@ -336,6 +338,54 @@ static void a_follower_that_left_after_it_confirmed_still_counts(void **state)
     execute(db, "INSERT INTO t VALUES(1)");
     hw_peer_table_close(server.table);
     execute(db, "INSERT INTO t VALUES(1)");
+    hw_shared_page_close(server.page);
+    close_db(db);
+}
+
+/* Who writes the first row of the table, which is mapped here; or nobody does. */
+static void set_writer(uint64_t *table, bool stops)
+{
+    enum { SEQUENCE = 0, SERVER = 22, WRITER = 31 };
+    uint64_t *row = table + 4096 / sizeof(uint64_t);
+
+    row[SEQUENCE] |= 1;
+    row[WRITER] = stops ? row[SERVER] : 0;
+}
+
+/* What is left of another fork confirms nothing, however often the worker has to try again. */
+static void a_table_that_cannot_be_emptied_yet_confirms_nothing(void **state)
+{
+    enum { TABLE_SIZE = 4096 + 256 * HW_PEER_ROWS };
+    struct hw_peer_row row = follower(0, UINT32_MAX, 0);
+    struct hw_env *env = hw_env_posix();
+    struct hw_file *file = NULL;
+    struct server server;
+    void *table = NULL;
+    char peers[192];
+    sqlite3 *db;
+
+    (void)state;
+    close_db(open_db(LONG));
+    server_open(&server, log_dir, 1);
+    assert_int_equal(hw_peer_table_set_fork(server.table, 7, NULL), HW_OK);
+    assert_int_equal(hw_peer_table_claim(server.table, &row, &server.index[0], NULL), HW_OK);
+    (void)snprintf(peers, sizeof(peers), "%s/peers", log_dir);
+    assert_int_equal(env->ops->open(env, peers, HW_OPEN_READ | HW_OPEN_WRITE, &file, NULL), HW_OK);
+    assert_int_equal(env->ops->map(file, TABLE_SIZE, &table, NULL), HW_OK);
+    set_writer(table, true);
+    db = open_file(path, "durability=remote" SHORT);
+    for (int i = 0; i < 4; i++) {
+        assert_int_equal(sqlite3_exec(db, "INSERT INTO t VALUES(1)", NULL, NULL, NULL),
+                         HYPERWAL_UNCONFIRMED);
+        assert_int_equal(hw_peer_table_confirmed(server.table, 1, false), 1); /* as it was left */
+    }
+    set_writer(table, false);
+    while (hw_peer_table_confirmed(server.table, 1, false) != 0) /* until the worker comes to it */
+        (void)sqlite3_exec(db, "INSERT INTO t VALUES(1)", NULL, NULL, NULL);
+    assert_unconfirmed(db, "INSERT INTO t VALUES(1)", "no follower is connected");
+    env->ops->unmap(env, table, TABLE_SIZE);
+    env->ops->close(file);
+    hw_peer_table_close(server.table);
     hw_shared_page_close(server.page);
     close_db(db);
 }
@@ -632,6 +682,7 @@ int main(int argc, char **argv)
         TEST(a_commit_waits_until_enough_followers_have_it),
         TEST(remote_apply_waits_for_what_readers_of_the_replica_see),
         TEST(a_follower_that_left_after_it_confirmed_still_counts),
+        TEST(a_table_that_cannot_be_emptied_yet_confirms_nothing),
         TEST(all_kinds_of_transactions_wait),
         TEST(attached_databases_wait_each_for_its_own_followers),
         TEST(connections_that_commit_at_once_share_the_wait),
