@@ -193,8 +193,8 @@ static enum hw_status need(void *ctx, uint32_t page_number, struct hw_error *err
     char what[64], why[HW_ERROR_SIZE];
 
     (void)snprintf(what, sizeof(what), "page %u", (unsigned)page_number);
-    if (!hw_lazy_has(map, page_number)) /* what was refused before anybody waited is no answer */
-        (void)hw_lazy_take_refused(map, group);
+    if (!hw_lazy_has(map, page_number))
+        (void)hw_lazy_take_refused(map, group); /* before anybody waited: no answer to us */
     while (!hw_lazy_has(map, page_number)) {
         uint32_t seen = hw_shared_wake_count(cache->news);
         enum hw_status status;

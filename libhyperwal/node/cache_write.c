@@ -159,7 +159,7 @@ enum hw_status hw_cache_write_end(struct hw_cache *cache, const struct hw_cache_
         uint32_t seen = hw_shared_wake_count(cache->news);
 
         hw_mutex_unlock(&cache->mutex);
-        (void)sleep_until(cache, seen, UINT64_MAX);
+        (void)sleep_until(cache, seen, UINT64_MAX); /* that deadline does not pass */
         hw_mutex_lock(&cache->mutex);
     }
     status = write->result.status;

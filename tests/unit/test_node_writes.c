@@ -7,7 +7,7 @@
 #include "node/lease.h"
 #include "support/other_side.h"
 
-enum { TIMEOUT_MS = 20000 };
+enum { TIMEOUT_MS = 20000, SOON_MS = 5000 }; /* soon: before a lease is over of itself */
 
 struct server {
     struct hw_hub *hub;
@@ -392,7 +392,6 @@ static void lease_that_nobody_comes_for_goes_on_to_the_next(void **state)
 /* Its lease is told only when local writers are held off, and others may want it by then. */
 static void who_was_late_again_and_again_gives_the_lease_back_to_who_waits(void **state)
 {
-    enum { SOON_MS = 5000 }; /* before the lease is over of itself */
     struct place *f = *state;
     struct server s;
     struct client c[3];
@@ -539,7 +538,6 @@ static void server_that_is_written_to_is_known_from_then_on(void **state)
 
 static void who_loses_the_right_to_write_loses_the_lease_at_once(void **state)
 {
-    enum { SOON_MS = 5000 }; /* before the lease is over of itself */
     struct place *f = *state;
     struct server s;
     struct client c[2];
@@ -580,6 +578,22 @@ struct cut_off {
     struct server *server;
 };
 
+/* A server, and a client whose large transaction `next` gives part by part, and interrupts. */
+static struct hw_write_answer
+commit_amid(struct place *f, struct server *s, struct client *c, struct cut_off *cut,
+            enum hw_status (*next)(void *ctx, struct hw_slice *part, struct hw_error *err))
+{
+    struct hw_write_message commit;
+
+    server_start(f, s, "tcp://127.0.0.1:0");
+    client_start(f, c, s, "c");
+    client_begin(f, c);
+    transaction_make(&cut->t, s->db, large, length_now(s));
+    assert_true(cut->t.count > 6);
+    commit = message_of(c, &cut->t);
+    return hw_mirror_commit(c->mirror, &commit, next, cut, SOON_MS);
+}
+
 /* The last part, megabytes behind the first, does not go before the right to write is gone. */
 static enum hw_status part_of_the_cut_off(void *ctx, struct hw_slice *body, struct hw_error *err)
 {
@@ -595,21 +609,11 @@ static enum hw_status part_of_the_cut_off(void *ctx, struct hw_slice *body, stru
 /* It is certain that it is not committed, so this is said, and at once. */
 static void who_loses_the_right_amid_the_parts_is_told_what_became_of_them(void **state)
 {
-    enum { SOON_MS = 5000 };
-    struct place *f = *state;
     struct server s;
     struct client c;
     struct cut_off cut = {.server = &s};
-    struct hw_write_message commit;
-    struct hw_write_answer answer;
+    struct hw_write_answer answer = commit_amid(*state, &s, &c, &cut, part_of_the_cut_off);
 
-    server_start(f, &s, "tcp://127.0.0.1:0");
-    client_start(f, &c, &s, "c");
-    client_begin(f, &c);
-    transaction_make(&cut.t, s.db, large, length_now(&s));
-    assert_true(cut.t.count > 6);
-    commit = message_of(&c, &cut.t);
-    answer = hw_mirror_commit(c.mirror, &commit, part_of_the_cut_off, &cut, SOON_MS);
     assert_int_equal(answer.status, HW_WRITE_REFUSED);
     transaction_free(&cut.t);
     hw_mirror_write_end(c.mirror);
@@ -630,19 +634,11 @@ static enum hw_status part_of_the_lost(void *ctx, struct hw_slice *body, struct 
 
 static void a_connection_that_ends_amid_the_parts_leaves_no_doubt(void **state)
 {
-    struct place *f = *state;
     struct server s;
     struct client c;
     struct cut_off cut = {.server = &s};
-    struct hw_write_message commit;
-    struct hw_write_answer answer;
+    struct hw_write_answer answer = commit_amid(*state, &s, &c, &cut, part_of_the_lost);
 
-    server_start(f, &s, "tcp://127.0.0.1:0");
-    client_start(f, &c, &s, "c");
-    client_begin(f, &c);
-    transaction_make(&cut.t, s.db, large, length_now(&s));
-    commit = message_of(&c, &cut.t);
-    answer = hw_mirror_commit(c.mirror, &commit, part_of_the_lost, &cut, TIMEOUT_MS);
     assert_true(cut.t.next < cut.t.count); /* else nobody knows what it has */
     assert_int_equal(answer.status, HW_WRITE_LOST);
     transaction_free(&cut.t);
