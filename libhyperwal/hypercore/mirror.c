@@ -144,29 +144,33 @@ done:
 
 /* ------------------------------------------------------------------------------- the head */
 
-static enum hw_status head_adopt(struct hw_core *core, const struct hw_mirror_head *head,
-                                 unsigned slot, struct hw_error *err)
+static enum hw_status copy_signature(const struct hw_core *core, struct hw_slice signature,
+                                     struct hw_buffer *out, struct hw_error *err)
+{
+    hw_buffer_add(out, signature.bytes, signature.size);
+    if (!out->failed)
+        return HW_OK;
+    hw_buffer_release(out);
+    return hw_fail(err, HW_ENOMEM, "%s: no memory for the signature", core->dir);
+}
+
+/* It cannot fail: who wrote a head goes by it.  `signature`, the head's, is moved from. */
+static void head_adopt(struct hw_core *core, const struct hw_mirror_head *head, unsigned slot,
+                       const struct hw_buffer *signature)
 {
     struct hw_core_mirror *mirror = core->mirror;
-    struct hw_buffer signature = {0};
 
-    hw_buffer_add(&signature, head->signature.bytes, head->signature.size);
-    if (signature.failed) {
-        hw_buffer_release(&signature);
-        return hw_fail(err, HW_ENOMEM, "%s: no memory for the signature", core->dir);
-    }
     if (head->fork != core->fork) {
         hw_mirror_forget_nodes(core);
         hw_mirror_drop_dats(core);
     }
     hw_buffer_release(&mirror->signature);
-    mirror->signature = signature; /* moved */
+    mirror->signature = *signature;
     mirror->generation = head->generation;
     mirror->slot = slot;
     core->roots = head->roots;
     core->fork = head->fork;
     hw_roots_hash(&core->roots, core->tree_hash);
-    return HW_OK;
 }
 
 /* What the slots say their generations are; 0: empty. */
@@ -212,8 +216,14 @@ static enum hw_status look_at_head(struct hw_core *core, struct hw_error *err)
             return status;
         status = HW_OK;
         if (hw_mirror_head_decode((struct hw_slice){scratch->bytes, scratch->size}, &head) &&
-            head.generation > core->mirror->generation)
-            return head_adopt(core, &head, best, err);
+            head.generation > core->mirror->generation) {
+            struct hw_buffer signature = {0};
+
+            status = copy_signature(core, head.signature, &signature, err);
+            if (status == HW_OK)
+                head_adopt(core, &head, best, &signature);
+            return status;
+        }
         generations[best] = 0;
         torn = true;
     }
@@ -252,6 +262,7 @@ enum hw_status hw_mirror_write_head(struct hw_core *core, uint64_t fork,
         .signature = signature,
     };
     unsigned slot = slot_to_write(mirror);
+    struct hw_buffer copy = {0};
     enum hw_status status;
 
     hw_mirror_head_encode(&head, &mirror->scratch);
@@ -259,18 +270,21 @@ enum hw_status hw_mirror_write_head(struct hw_core *core, uint64_t fork,
         hw_buffer_release(&mirror->scratch);
         return hw_fail(err, HW_ENOMEM, "%s: no memory for the head", core->dir);
     }
+    status = copy_signature(core, signature, &copy, err);
+    if (status != HW_OK)
+        return status;
     mirror->head_dirty = true;
     status = core->env->ops->write_at(mirror->head, slot * (uint64_t)HW_MIRROR_SLOT_SIZE,
                                       mirror->scratch.bytes, mirror->scratch.size, err);
-    if (status == HW_OK)
-        status = head_adopt(core, &head, slot, err);
-    else
+    if (status != HW_OK) {
+        hw_buffer_release(&copy);
         mirror->generation++; /* a reader may have seen it all the same */
-    if (status == HW_OK)
-        hw_mirror_tail_head(core);
-    else
         hw_mirror_tail_spoil(core);
-    return status;
+        return status;
+    }
+    head_adopt(core, &head, slot, &copy);
+    hw_mirror_tail_head(core);
+    return HW_OK;
 }
 
 /* --------------------------------------------------------------------- create, open, close */

@@ -24,6 +24,8 @@ struct world {
     struct hw_core *other; /* of a higher fork; NULL: there is none */
     bool created, forks, prunes, sync_failed;
     bool small_tails, no_tails; /* full after a few syncs; at once */
+    bool watched;               /* somebody reads it all the time: */
+    struct hw_core *reader;
     unsigned every;             /* so many steps there is a sync */
     enum sim_crash_mode before; /* the crash before the run, if it has one */
     uint64_t synced_length, synced_fork;
@@ -161,6 +163,22 @@ static enum hw_status step(struct hw_core *core, unsigned i)
     return length == 0 ? HW_OK : mirror_log_block(from, core, i * 7 % length, &accepted, NULL);
 }
 
+/* A reader looks after each step, and after one that succeeds it has what the writer has. */
+static void look(struct sim *sim, const struct hw_core *core, enum hw_status step_status)
+{
+    enum hw_status status = HW_OK;
+
+    if (world.reader == NULL)
+        status =
+            hw_core_open(sim_env(sim), "/mirror", HW_CORE_READ, UINT64_MAX, &world.reader, NULL);
+    if (status == HW_OK)
+        status = hw_core_refresh(world.reader, UINT64_MAX, NULL);
+    if (status != HW_OK || step_status != HW_OK)
+        return;
+    assert_int_equal(hw_core_length(world.reader), hw_core_length(core));
+    assert_int_equal(hw_core_head(world.reader).fork, hw_core_head(core).fork);
+}
+
 static void run(struct sim *sim, void *ctx)
 {
     struct hw_core *core = open_mirror(sim);
@@ -176,12 +194,16 @@ static void run(struct sim *sim, void *ctx)
         status = step(core, i);
         if (i % 8 == 4 || (world.forks && i >= 18)) /* prunes, or takes over a fork */
             world.sync_failed = world.sync_failed || status == HW_EIO || status == HW_ENOSPC;
+        if (world.watched)
+            look(sim, core, status);
         if (status == HW_EBROKEN || (status != HW_OK && i % 2 == 0)) {
             hw_core_close(core);
             core = NULL;
         }
     }
     hw_core_close(core);
+    hw_core_close(world.reader);
+    world.reader = NULL;
 }
 
 /* Open what an earlier run left, and go on a little. */
@@ -377,6 +399,16 @@ static void another_fork_is_taken_over_or_not_wherever_it_ends(void **state)
     each(state, SIM_CRASH | SIM_EIO | SIM_ENOSPC | SIM_ENOMEM, 1, false);
 }
 
+static void a_reader_sees_what_comes_after_any_failing_operation(void **state)
+{
+    world.watched = true;
+    each(state, SIM_ENOMEM, 1, false);
+    each(state, SIM_EIO | SIM_ENOSPC | SIM_EMFILE | SIM_SHORT_READ, 3, false);
+    world.forks = true;
+    make_other(&world.other);
+    each(state, SIM_ENOMEM, 3, false);
+}
+
 static void what_was_synced_often_survives_power_loss_anywhere(void **state)
 {
     world.every = 2;
@@ -448,6 +480,7 @@ int main(int argc, char **argv)
         TEST(a_bit_read_wrong_is_never_given_out),
         TEST(pruning_keeps_what_it_keeps_wherever_it_ends),
         TEST(another_fork_is_taken_over_or_not_wherever_it_ends),
+        TEST(a_reader_sees_what_comes_after_any_failing_operation),
         TEST(what_was_synced_often_survives_power_loss_anywhere),
         TEST(any_failing_operation_leaves_a_tail_that_goes_on),
         TEST(pruning_and_forks_leave_nothing_of_the_tail),
