@@ -46,77 +46,100 @@ static bool slot_is_held(const uint8_t bytes[HW_SLOT_SIZE])
 }
 
 /* Bits of the `count` blocks from `start`, at most LOOK, all within the log. */
-static void look_at_slots(struct hw_core *core, uint64_t start, unsigned count, bool out[LOOK])
+static enum hw_status look_at_slots(struct hw_core *core, uint64_t start, unsigned count,
+                                    bool out[LOOK], struct hw_error *err)
 {
     uint8_t bytes[LOOK * HW_SLOT_SIZE];
+    enum hw_status status = hw_tree_file_read_range(&core->tree, start, count, bytes, err);
 
-    /* What cannot be read is not held. */
-    if (hw_tree_file_read_range(&core->tree, start, count, bytes, NULL) != HW_OK)
-        memset(bytes, 0, sizeof(bytes));
-    for (unsigned i = 0; i < count; i++)
+    for (unsigned i = 0; i < count && status == HW_OK; i++)
         out[i] = slot_is_held(bytes + (size_t)i * HW_SLOT_SIZE);
+    return status;
+}
+
+enum hw_status hw_core_is_held(struct hw_core *core, uint64_t index, bool *out,
+                               struct hw_error *err)
+{
+    struct hw_slot slot;
+    enum hw_status status;
+
+    *out = false;
+    if (index >= core->roots.length)
+        return HW_OK;
+    if (core->mirror != NULL)
+        return hw_mirror_bit(core, index, out, err);
+    status = hw_tree_file_slot(&core->tree, index, &slot, err);
+    *out = status == HW_OK && slot.segment != 0 && !slot.is_pruned;
+    return status;
 }
 
 bool hw_core_has(struct hw_core *core, uint64_t index)
 {
-    struct hw_slot slot;
+    bool is_held;
 
-    if (core->mirror != NULL)
-        return hw_mirror_has(core, index);
-    return index < core->roots.length &&
-           hw_tree_file_slot(&core->tree, index, &slot, NULL) == HW_OK && slot.segment != 0 &&
-           !slot.is_pruned;
+    return hw_core_is_held(core, index, &is_held, NULL) == HW_OK && is_held;
 }
 
-uint64_t hw_core_find(struct hw_core *core, uint64_t start, uint64_t end, bool held,
-                      uint64_t *checked)
+enum hw_status hw_core_find(struct hw_core *core, uint64_t start, uint64_t end, bool held,
+                            uint64_t *found, uint64_t *checked, struct hw_error *err)
 {
     uint64_t there = core->roots.length < end ? core->roots.length : end;
     bool bits[LOOK];
     unsigned count = LOOK;
+    enum hw_status status;
 
     if (core->mirror != NULL)
-        return hw_mirror_find(core, start, end, held, checked);
+        return hw_mirror_find(core, start, end, held, found, checked, err);
+    *found = end;
+    *checked = start;
     if (start >= there) { /* beyond the log nothing is held */
-        *checked = held ? end : start;
-        return held || start >= end ? end : start;
+        if (held)
+            *checked = end;
+        else if (start < end)
+            *found = start;
+        return HW_OK;
     }
     if (there - start < count)
         count = (unsigned)(there - start);
-    look_at_slots(core, start, count, bits);
+    status = look_at_slots(core, start, count, bits, err);
+    if (status != HW_OK)
+        return status;
     for (unsigned i = 0; i < count; i++) {
         if (bits[i] == held) {
-            *checked = start + i;
-            return start + i;
+            *found = *checked = start + i;
+            return HW_OK;
         }
     }
     *checked = start + count;
     if (*checked == there && there < end && !held)
-        return there;
-    if (*checked == there && held)
+        *found = there;
+    else if (*checked == there && held)
         *checked = end;
-    return end;
+    return HW_OK;
 }
 
-void hw_core_bits(struct hw_core *core, uint64_t start, size_t count, uint32_t *out)
+enum hw_status hw_core_bits(struct hw_core *core, uint64_t start, size_t count, uint32_t *out,
+                            struct hw_error *err)
 {
     bool bits[LOOK];
 
-    if (core->mirror != NULL) {
-        hw_mirror_bits(core, start, count, out);
-        return;
-    }
+    if (core->mirror != NULL)
+        return hw_mirror_bits(core, start, count, out, err);
     memset(out, 0, count * sizeof(*out));
     for (uint64_t done = 0; done < 32 * (uint64_t)count; done += LOOK) {
         uint64_t block = start + done, left = 32 * (uint64_t)count - done;
         unsigned part = left < LOOK ? (unsigned)left : LOOK;
+        enum hw_status status;
 
         if (block >= core->roots.length)
             break;
         if (core->roots.length - block < part)
             part = (unsigned)(core->roots.length - block);
-        look_at_slots(core, block, part, bits);
+        status = look_at_slots(core, block, part, bits, err);
+        if (status != HW_OK)
+            return status;
         for (unsigned i = 0; i < part; i++)
             out[(done + i) / 32] |= (bits[i] ? UINT32_C(1) : 0) << (done + i) % 32;
     }
+    return HW_OK;
 }

@@ -108,16 +108,23 @@ enum hw_status hw_core_manifest(struct hw_core *core, struct hw_buffer *out,
                                 struct hw_error *err) HW_MUST_CHECK;
 
 /* Are the bytes of block `index` held?  A mirror that finds them damaged says no from then on. */
+enum hw_status hw_core_is_held(struct hw_core *core, uint64_t index, bool *out,
+                               struct hw_error *err) HW_MUST_CHECK;
+/*
+ * The same, and false where that cannot be read: for who asks somebody for the block then, or looks
+ * again.  Who tells others what is not there has to know it.
+ */
 bool hw_core_has(struct hw_core *core, uint64_t index);
 /*
- * The first block in [start, end) that is held (or, with `held` false, is not); `end` if there is
- * none.  Looks at no more than a bounded part at once: *checked tells up to where it looked, and if
- * that is before `end` and nothing was found, go on from there.
+ * *found: the first block in [start, end) that is held (or, with `held` false, is not); `end` if
+ * there is none.  Looks at no more than a bounded part at once: *checked tells up to where it
+ * looked, and if that is before `end` and nothing was found, go on from there.
  */
-uint64_t hw_core_find(struct hw_core *core, uint64_t start, uint64_t end, bool held,
-                      uint64_t *checked);
+enum hw_status hw_core_find(struct hw_core *core, uint64_t start, uint64_t end, bool held,
+                            uint64_t *found, uint64_t *checked, struct hw_error *err) HW_MUST_CHECK;
 /* The same as bits, least significant first: `count` words from block `start`, a multiple of 32. */
-void hw_core_bits(struct hw_core *core, uint64_t start, size_t count, uint32_t *out);
+enum hw_status hw_core_bits(struct hw_core *core, uint64_t start, size_t count, uint32_t *out,
+                            struct hw_error *err) HW_MUST_CHECK;
 
 /*
  * Who gets a block that a mirror open for reading has not got: returns when it may be there, or why

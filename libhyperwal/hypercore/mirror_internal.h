@@ -226,10 +226,11 @@ enum hw_status hw_mirror_read_held(struct hw_core *core, uint64_t index, struct 
                                    struct hw_error *err) HW_MUST_CHECK;
 enum hw_status hw_mirror_block_size(struct hw_core *core, uint64_t index, uint64_t *out,
                                     struct hw_error *err) HW_MUST_CHECK;
-bool hw_mirror_has(struct hw_core *core, uint64_t index);
-uint64_t hw_mirror_find(struct hw_core *core, uint64_t start, uint64_t end, bool held,
-                        uint64_t *checked);
-void hw_mirror_bits(struct hw_core *core, uint64_t start, size_t count, uint32_t *out);
+enum hw_status hw_mirror_find(struct hw_core *core, uint64_t start, uint64_t end, bool held,
+                              uint64_t *found, uint64_t *checked,
+                              struct hw_error *err) HW_MUST_CHECK;
+enum hw_status hw_mirror_bits(struct hw_core *core, uint64_t start, size_t count, uint32_t *out,
+                              struct hw_error *err) HW_MUST_CHECK;
 uint64_t hw_mirror_stored_bytes(const struct hw_core *core);
 
 /* ------------------------------------------------------------------- prune, verify, prove */

@@ -152,27 +152,23 @@ enum hw_status hw_mirror_block_size(struct hw_core *core, uint64_t index, uint64
 
 /* ------------------------------------------------------------------------------ what is held */
 
-bool hw_mirror_has(struct hw_core *core, uint64_t index)
-{
-    bool held = false;
-
-    return index < core->roots.length && hw_mirror_bit(core, index, &held, NULL) == HW_OK && held;
-}
-
-uint64_t hw_mirror_find(struct hw_core *core, uint64_t start, uint64_t end, bool held,
-                        uint64_t *checked)
+enum hw_status hw_mirror_find(struct hw_core *core, uint64_t start, uint64_t end, bool held,
+                              uint64_t *found, uint64_t *checked, struct hw_error *err)
 {
     uint8_t bytes[HW_MIRROR_LOOK];
     uint64_t first = start - start % 8, stop = first;
+    enum hw_status status = HW_OK;
 
+    *found = end;
+    *checked = start;
     /* Up to where a page ends, which the one who writes it has at hand. */
     stop += UINT64_C(8) * (HW_MIRROR_LOOK - first / 8 % HW_MIRROR_LOOK);
     if (stop > end)
         stop = end;
-    /* What cannot be read is not held. */
-    if (stop > first &&
-        hw_mirror_read_bits(core, first / 8, (size_t)(stop - first + 7) / 8, bytes, NULL) != HW_OK)
-        memset(bytes, 0, sizeof(bytes));
+    if (stop > first)
+        status = hw_mirror_read_bits(core, first / 8, (size_t)(stop - first + 7) / 8, bytes, err);
+    if (status != HW_OK)
+        return status;
     for (uint64_t at = start; at < stop; at++) {
         uint8_t byte = bytes[(at - first) / 8];
 
@@ -182,27 +178,31 @@ uint64_t hw_mirror_find(struct hw_core *core, uint64_t start, uint64_t end, bool
             continue;
         }
         if ((at < core->roots.length && (byte >> at % 8 & 1) != 0) == held) {
-            *checked = at;
-            return at;
+            *found = *checked = at;
+            return HW_OK;
         }
     }
     *checked = stop;
-    return end;
+    return HW_OK;
 }
 
-void hw_mirror_bits(struct hw_core *core, uint64_t start, size_t count, uint32_t *out)
+enum hw_status hw_mirror_bits(struct hw_core *core, uint64_t start, size_t count, uint32_t *out,
+                              struct hw_error *err)
 {
     for (size_t i = 0; i < count; i++) {
         uint64_t block = start + 32 * (uint64_t)i;
         uint8_t bytes[4] = {0};
+        enum hw_status status = HW_OK;
 
-        if (block < core->roots.length &&
-            hw_mirror_read_bits(core, block / 8, sizeof(bytes), bytes, NULL) != HW_OK)
-            memset(bytes, 0, sizeof(bytes));
+        if (block < core->roots.length)
+            status = hw_mirror_read_bits(core, block / 8, sizeof(bytes), bytes, err);
+        if (status != HW_OK)
+            return status;
         out[i] = hw_get_le32(bytes);
         if (block < core->roots.length && core->roots.length - block < 32)
             out[i] &= (UINT32_C(1) << (core->roots.length - block)) - 1;
     }
+    return HW_OK;
 }
 
 /* ---------------------------------------------------------------------------------- figures */

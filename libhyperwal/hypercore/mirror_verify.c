@@ -58,8 +58,11 @@ static enum hw_status verify_block(struct verify *verify, uint64_t index)
 {
     struct hw_core *core = verify->core;
     enum hw_status status = verify_parent(verify, 2 * index + 1);
+    bool is_held = false;
 
-    if (status == HW_OK && hw_mirror_has(core, index))
+    if (status == HW_OK)
+        status = hw_core_is_held(core, index, &is_held, verify->err);
+    if (status == HW_OK && is_held)
         status = hw_mirror_read_held(core, index, &verify->block, verify->err);
     if (status == HW_EMISSING)
         status = HW_OK; /* it was damaged, was said to be, and is not held any more */

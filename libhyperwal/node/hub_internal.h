@@ -36,6 +36,7 @@ enum {
     HUB_OUTPUT_ENOUGH = 64 << 20, /* bytes that wait for all peers: above it ... */
     HUB_ROOM_SMALL = 64 << 10,    /* ... fewer wait for each */
 };
+#define HUB_UNREADABLE_NS ((uint64_t)100000000) /* until what could not be read is read again */
 
 struct hub_creation;
 struct hub_log;

@@ -80,10 +80,13 @@ static void mirror_advance(struct hw_mirror *mirror)
     if (mirror->tail == UINT64_MAX || !trust_check(mirror, length))
         return;
     while (mirror->complete < length) {
-        uint64_t checked = length;
-        uint64_t missing =
-            hw_core_find(mirror->log->core, mirror->complete, length, false, &checked);
+        uint64_t checked, missing;
 
+        if (hw_core_find(mirror->log->core, mirror->complete, length, false, &missing, &checked,
+                         NULL) != HW_OK) {
+            mirror->check_ns = hub_now(mirror->hub) + HUB_UNREADABLE_NS;
+            break;
+        }
         mirror->complete = missing < length ? missing : checked;
         if (missing < length)
             break;

@@ -19,34 +19,37 @@ static bool is_pruned(const struct hub_log *log, const struct hw_core *now)
 }
 
 /* The first block from `start` on that is held, or is not; `end` if there is none. */
-static uint64_t find(struct hw_core *core, uint64_t start, uint64_t end, bool held)
+static enum hw_status find(struct hw_core *core, uint64_t start, uint64_t end, bool held,
+                           uint64_t *found)
 {
-    while (start < end) {
-        uint64_t checked = end, found = hw_core_find(core, start, end, held, &checked);
+    *found = end;
+    while (start < end && *found == end) {
+        uint64_t checked;
+        enum hw_status status = hw_core_find(core, start, end, held, found, &checked, NULL);
 
-        if (found < end)
-            return found;
-        if (checked <= start)
-            return end;
+        if (status != HW_OK || checked <= start)
+            return status;
         start = checked;
     }
-    return end;
+    return HW_OK;
 }
 
+/* False: it is too much, or cannot be read. */
 static bool tell(struct hub_log *log)
 {
-    uint64_t end = hw_core_first_kept(log->core);
-    unsigned told = 0;
+    uint64_t end = hw_core_first_kept(log->core), at, stop;
+    enum hw_status status = find(log->core, 0, end, false, &at);
 
-    for (uint64_t at = find(log->core, 0, end, false); at < end;) {
-        uint64_t stop = find(log->core, at, end, true);
-
-        if (++told > RANGES_MAX)
+    for (unsigned told = 0; status == HW_OK && at < end; told++) {
+        if (told == RANGES_MAX)
             return false;
-        hw_replication_dropped(log->replication, at, stop - at);
-        at = find(log->core, stop, end, false);
+        status = find(log->core, at, end, true, &stop);
+        if (status == HW_OK) {
+            hw_replication_dropped(log->replication, at, stop - at);
+            status = find(log->core, stop, end, false, &at);
+        }
     }
-    return true;
+    return status == HW_OK;
 }
 
 bool log_take_prune(struct hub_log *log)

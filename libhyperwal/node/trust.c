@@ -71,6 +71,7 @@ bool trust_check(struct hw_mirror *mirror, uint64_t end)
 {
     struct hub_log *log = mirror->log;
     size_t bytes = 0;
+    bool is_held;
 
     if (end > mirror->unchecked_end)
         end = mirror->unchecked_end;
@@ -79,7 +80,9 @@ bool trust_check(struct hw_mirror *mirror, uint64_t end)
             mirror->check_ns = 0; /* goes on in the next round */
             return false;
         }
-        if (!hw_core_has(log->core, mirror->complete))
+        if (hw_core_is_held(log->core, mirror->complete, &is_held, NULL) != HW_OK)
+            mirror->check_ns = hub_now(mirror->hub) + HUB_UNREADABLE_NS;
+        if (!is_held)
             return false;
         if (!is_right(mirror, mirror->complete, &bytes)) {
             struct hw_error err = {0};

@@ -203,8 +203,9 @@ static bool next_block(struct hw_link *link, uint64_t *out)
             link->idle_length = limit;
             return false;
         }
-        checked = range.end;
-        link->cursor = hw_core_find(core, range.start, range.end, false, &checked);
+        if (hw_core_find(core, range.start, range.end, false, &link->cursor, &checked, NULL) !=
+            HW_OK)
+            link->cursor = range.start; /* asked for, and then the error is met again, and told */
         if (link->cursor >= range.end) {
             link->cursor = checked > range.start ? checked : range.end;
             continue;

@@ -22,7 +22,7 @@ enum {
 /* --------------------------------------------------------------------------- announcements */
 
 /* What is surely held from 0 on grows with the log. */
-static void look_contiguous(struct hw_replication *replication)
+static enum hw_status look_contiguous(struct hw_replication *replication, struct hw_error *err)
 {
     struct hw_core *core = replication->options.core;
 
@@ -33,18 +33,21 @@ static void look_contiguous(struct hw_replication *replication)
             replication->contiguous = replication->length;
     }
     for (unsigned i = 0; i < FINDS_MAX && replication->contiguous < replication->length; i++) {
-        uint64_t checked = replication->length;
-        uint64_t found =
-            hw_core_find(core, replication->contiguous, replication->length, false, &checked);
+        uint64_t found, checked;
+        enum hw_status status = hw_core_find(core, replication->contiguous, replication->length,
+                                             false, &found, &checked, err);
 
+        if (status != HW_OK)
+            return status;
         if (found < replication->length) {
             replication->contiguous = found;
-            return;
+            return HW_OK;
         }
         if (checked <= replication->contiguous)
-            return;
+            return HW_OK;
         replication->contiguous = checked;
     }
+    return HW_OK;
 }
 
 void hw_replication_lacks(struct hw_replication *replication, uint64_t start, uint64_t end)
@@ -56,7 +59,7 @@ void hw_replication_lacks(struct hw_replication *replication, uint64_t start, ui
 }
 
 /* Ranges of what is held in [start, length). */
-static void announce_runs(struct hw_link *link, uint64_t start)
+static enum hw_status announce_runs(struct hw_link *link, uint64_t start, struct hw_error *err)
 {
     struct hw_replication *replication = link->replication;
     struct hw_core *core = replication->options.core;
@@ -65,9 +68,11 @@ static void announce_runs(struct hw_link *link, uint64_t start)
     unsigned runs = 0;
 
     for (unsigned i = 0; i < FINDS_MAX && runs < RUNS_MAX && start < end; i++) {
-        uint64_t checked = end;
-        uint64_t found = hw_core_find(core, start, end, !in_run, &checked);
+        uint64_t found, checked;
+        enum hw_status status = hw_core_find(core, start, end, !in_run, &found, &checked, err);
 
+        if (status != HW_OK)
+            return status;
         if (found >= end && checked <= start)
             break;
         start = found < end ? found : checked;
@@ -80,14 +85,17 @@ static void announce_runs(struct hw_link *link, uint64_t start)
             in_run = true;
         }
     }
+    return HW_OK;
 }
 
-void hw_link_announce(struct hw_link *link)
+static enum hw_status announce(struct hw_link *link, struct hw_error *err)
 {
     struct hw_replication *replication = link->replication;
     uint64_t start = link->announced;
+    enum hw_status status = look_contiguous(replication, err);
 
-    look_contiguous(replication);
+    if (status != HW_OK)
+        return status;
     if (replication->contiguous >= replication->length) {
         if (replication->length > 0)
             hw_link_send_range(link, 0, replication->length, false);
@@ -97,7 +105,7 @@ void hw_link_announce(struct hw_link *link)
             hw_link_send_range(link, 0, start, false);
         }
         if (hw_core_is_mirror(replication->options.core)) {
-            announce_runs(link, start);
+            status = announce_runs(link, start, err);
         } else {
             if (start < replication->whole_from)
                 start = replication->whole_from;
@@ -107,6 +115,16 @@ void hw_link_announce(struct hw_link *link)
     }
     link->announced = replication->length;
     link->announce_due = false;
+    return status;
+}
+
+void hw_link_announce(struct hw_link *link)
+{
+    struct hw_error err = {.status = HW_OK};
+
+    /* What it was not told of, it would take for missing: let it dial again. */
+    if (announce(link, &err) != HW_OK)
+        hw_link_doom(link, &err);
 }
 
 static void announce_grown(struct hw_link *link)
@@ -231,6 +249,15 @@ static uint64_t first_to_push(const struct hw_link *link)
     return link->level < link->replication->length ? link->level : link->push_base;
 }
 
+/* Whether a block is held cannot be read just now. */
+static void announce_instead(struct hw_replication *replication, const struct hw_link *from)
+{
+    for (struct hw_link *link = replication->links; link != NULL; link = link->next) {
+        link->announce_due = link->announce_due || (link->is_live && link != from);
+        link->is_live = link->is_live && link == from;
+    }
+}
+
 void hw_replication_tell_grown(struct hw_replication *replication, struct hw_link *from)
 {
     struct hw_core *core = replication->options.core;
@@ -245,7 +272,10 @@ void hw_replication_tell_grown(struct hw_replication *replication, struct hw_lin
             announce_grown(link);
     }
     for (uint64_t block = first; block < replication->length; block++) {
-        bool is_held = hw_core_has(core, block), any = false;
+        bool is_held, any = false;
+
+        if (hw_core_is_held(core, block, &is_held, NULL) != HW_OK)
+            announce_instead(replication, from);
 
         for (struct hw_link *link = replication->links; link != NULL; link = link->next) {
             if (!link->is_live || link == from || block < first_to_push(link))
@@ -290,7 +320,7 @@ static void tell_news(struct hw_link *link)
 void hw_replication_tell_block(struct hw_replication *replication, struct hw_link *from,
                                uint64_t block)
 {
-    look_contiguous(replication);
+    (void)look_contiguous(replication, NULL); /* it stays less than there is, and no more */
     for (struct hw_link *link = replication->links; link != NULL; link = link->next) {
         if (link == from || !link->is_synced || link->remote.fork != replication->fork ||
             hw_link_bits_has(&link->bits, block))

@@ -203,8 +203,8 @@ static void send_bitfield(struct hw_link *link, uint64_t start, const uint32_t *
     hw_link_send(link, HW_MESSAGE_BITFIELD, scratch);
 }
 
-/* One piece of the answer to the first want; true: it is answered. */
-static bool answer_want(struct hw_link *link)
+/* One piece of the answer to the first want.  *is_done: it is answered. */
+static enum hw_status answer_want(struct hw_link *link, bool *is_done, struct hw_error *err)
 {
     struct hw_replication *replication = link->replication;
     struct hw_core *core = replication->options.core;
@@ -213,41 +213,49 @@ static bool answer_want(struct hw_link *link)
     uint32_t words[BITFIELD_WORDS];
     size_t count;
     bool is_empty = true;
+    enum hw_status status;
 
+    *is_done = true;
     if (end > replication->length)
         end = replication->length;
     if (want->start >= end)
-        return true;
+        return HW_OK;
     if (want->any) {
-        found = hw_core_find(core, want->start, end, true, &checked);
+        status = hw_core_find(core, want->start, end, true, &found, &checked, err);
+        if (status != HW_OK)
+            return status;
         if (found < end)
             hw_link_send_range(link, found, 1, false);
         want->length -= checked - want->start;
         want->start = checked;
-        return found < end || checked >= end;
+        *is_done = found < end || checked >= end;
+        return HW_OK;
     }
     if (replication->contiguous >= end) {
         hw_link_send_range(link, 0, replication->contiguous, false);
-        return true;
+        return HW_OK;
     }
     if (!hw_core_is_mirror(core) && want->start >= replication->whole_from) {
         hw_link_send_range(link, want->start, end - want->start, false);
-        return true;
+        return HW_OK;
     }
     count = (size_t)((end - want->start + 31) / 32);
     if (count > BITFIELD_WORDS)
         count = BITFIELD_WORDS;
-    hw_core_bits(core, want->start, count, words);
+    status = hw_core_bits(core, want->start, count, words, err);
+    if (status != HW_OK)
+        return status;
     for (size_t i = 0; i < count && is_empty; i++)
         is_empty = words[i] == 0;
     /* The last piece is sent even if it is empty: so the remote knows that it was answered. */
     if (!is_empty || want->start + 32 * (uint64_t)count >= end)
         send_bitfield(link, want->start, words, count);
-    if (want->start + 32 * (uint64_t)count >= end)
-        return true;
-    want->start += 32 * (uint64_t)count;
-    want->length -= 32 * (uint64_t)count;
-    return false;
+    *is_done = want->start + 32 * (uint64_t)count >= end;
+    if (!*is_done) {
+        want->start += 32 * (uint64_t)count;
+        want->length -= 32 * (uint64_t)count;
+    }
+    return HW_OK;
 }
 
 static void interest_set(struct hw_link *link, uint64_t start, uint64_t end, bool on)
@@ -303,7 +311,12 @@ enum hw_status hw_link_answer(struct hw_link *link, struct hw_error *err)
     for (unsigned i = 0; i < PIECES_AT_ONCE && link->want_count > 0 && !link->is_doomed &&
                          !hw_link_output_is_full(link);
          i++) {
-        if (answer_want(link)) {
+        bool is_done;
+        enum hw_status status = answer_want(link, &is_done, err);
+
+        if (status != HW_OK)
+            return status;
+        if (is_done) {
             link->want_count--;
             memmove(link->wants, link->wants + 1, link->want_count * sizeof(link->wants[0]));
         }

@@ -80,11 +80,11 @@ static bool is_needed(void *ctx, struct hw_want range)
     struct hw_replication *replication = ctx;
 
     while (range.start < range.end && range.end <= replication->length) {
-        uint64_t checked = range.end;
+        uint64_t found, checked;
 
-        if (hw_core_find(replication->options.core, range.start, range.end, false, &checked) <
-                range.end ||
-            checked <= range.start)
+        if (hw_core_find(replication->options.core, range.start, range.end, false, &found, &checked,
+                         NULL) != HW_OK ||
+            found < range.end || checked <= range.start)
             return true;
         range.start = checked;
     }

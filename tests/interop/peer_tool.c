@@ -221,8 +221,8 @@ static enum hw_status whole(struct tool *tool, char **words)
         status = hw_core_open(tool->env, log->dir, HW_CORE_READ, UINT64_MAX, &core, &tool->err);
         if (status == HW_OK && hw_core_length(core) >= length)
             do
-                first = hw_core_find(core, first, length, false, &checked);
-            while (first == length && checked < length);
+                status = hw_core_find(core, first, length, false, &first, &checked, &tool->err);
+            while (status == HW_OK && first == length && checked < length);
         hw_core_close(core);
         if (status == HW_OK && first < length) {
             if (tool->env->ops->monotonic_ns(tool->env) > end)

@@ -330,7 +330,7 @@ static void check_bits(struct hw_core *core, const bool *expected, uint64_t leng
     uint32_t words[8] = {0};
     uint64_t checked;
 
-    hw_core_bits(core, 0, 8, words);
+    assert_int_equal(hw_core_bits(core, 0, 8, words, NULL), HW_OK);
     for (uint64_t i = 0; i < 256; i++) {
         bool held = i < length && expected[i];
 
@@ -341,7 +341,8 @@ static void check_bits(struct hw_core *core, const bool *expected, uint64_t leng
 
             while (at < 256 && (at < length && expected[at]) != (wanted != 0))
                 at++;
-            found = hw_core_find(core, i, 256, wanted != 0, &checked);
+            assert_int_equal(hw_core_find(core, i, 256, wanted != 0, &found, &checked, NULL),
+                             HW_OK);
             assert_int_equal(found, at);
         }
     }

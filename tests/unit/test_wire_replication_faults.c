@@ -295,6 +295,55 @@ static void a_full_disk_is_waited_out(void **state)
     link_net_check(net, mirror, primary, 0);
 }
 
+/* ---------------------------------------------------------------------------- failing reads */
+
+/* The log grows by a block, and a read of it fails when the server looks what is new. */
+static void grow_with_fault(struct link_net *net, struct hw_core *writer, unsigned server,
+                            uint64_t read)
+{
+    struct sim_fault fault = {.kind = SIM_EIO, .operations = SIM_READ, .path = "/log/", .at = read};
+    struct link_node *node = &net->nodes[server];
+
+    assert_status(core_log_append(writer, 1, "n", &net->err), HW_OK, &net->err);
+    assert_status(hw_core_refresh(node->core, UINT64_MAX, &net->err), HW_OK, &net->err);
+    sim_set_fault(net->sim, &fault);
+    hw_replication_grown(node->replication);
+    link_net_run(net);
+}
+
+static void a_read_that_fails_is_no_block_that_is_missing(void **state)
+{
+    struct link_net *net = *state;
+    bool was_reached = true;
+
+    for (uint64_t read = 1; was_reached; read++) {
+        struct hw_core *writer = NULL, *core = NULL;
+        unsigned server, mirror;
+
+        link_net_reset(net, read);
+        assert_status(hw_core_create(sim_env(net->sim), "/log", &writer, &net->err), HW_OK,
+                      &net->err);
+        assert_status(core_log_append(writer, 20, "n", &net->err), HW_OK, &net->err);
+        assert_status(
+            hw_core_open(sim_env(net->sim), "/log", HW_CORE_READ, UINT64_MAX, &core, &net->err),
+            HW_OK, &net->err);
+        server = link_net_add(net, core, false);
+        mirror = link_net_mirror(net, key_of(net, server), 0);
+        (void)link_net_connect(net, server, mirror);
+        link_net_run(net);
+        for (unsigned i = 0; i < 3; i++) { /* the first time the mirror asks what else there is */
+            grow_with_fault(net, writer, server, read);
+            was_reached = sim_fault_was_reached(net->sim);
+            sim_set_fault(net->sim, NULL);
+            if (!net->pairs[net->pair_count - 1].is_open)
+                (void)link_net_connect(net, server, mirror);
+            link_net_run(net);
+            link_net_check(net, mirror, server, 0);
+        }
+        hw_core_close(writer);
+    }
+}
+
 /* --------------------------------------------------------------------------------- no memory */
 
 struct hook {
@@ -358,6 +407,7 @@ int main(int argc, char **argv)
         net_test(the_only_source_that_stalls_is_dropped_in_the_end),
         net_test(a_pruned_block_is_known_not_to_come),
         net_test(a_full_disk_is_waited_out),
+        net_test(a_read_that_fails_is_no_block_that_is_missing),
         net_test(a_failed_allocation_costs_a_link_at_most),
     };
 
