@@ -70,7 +70,7 @@ struct layout {
     struct positions gap_before;
     struct positions gap_after;
     _Alignas(512) _Atomic uint32_t alarm_generation;
-    char alarm[HW_SHARED_TEXT_SIZE];
+    _Atomic uint32_t alarm[HW_SHARED_TEXT_SIZE / 4]; /* its bytes, four in a word */
     _Alignas(1024) struct mail_slot slots[SLOT_COUNT];
 };
 
@@ -576,21 +576,35 @@ void hw_shared_set_applied_seq(struct hw_shared_page *page, uint64_t seq)
     hw_shared_wake(page);
 }
 
-/* The alarm is for people: a text cut by a race is shown again in full the next time. */
+/* The alarm is for people: a text mixed by a race is shown again in full the next time. */
 void hw_shared_set_alarm(struct hw_shared_page *page, const char *text)
 {
     struct layout *layout = page->layout;
+    char bytes[HW_SHARED_TEXT_SIZE] = "", before[HW_SHARED_TEXT_SIZE];
 
-    if (strncmp(layout->alarm, text, sizeof(layout->alarm) - 1) == 0)
+    (void)snprintf(bytes, sizeof(bytes), "%s", text); /* cut is fine */
+    hw_shared_alarm(page, before);
+    if (strcmp(bytes, before) == 0)
         return;
-    (void)snprintf(layout->alarm, sizeof(layout->alarm), "%s", text); /* cut is fine */
+    for (size_t i = 0; i < sizeof(bytes) / 4; i++) {
+        uint32_t word;
+
+        memcpy(&word, bytes + 4 * i, 4);
+        atomic_store_explicit(&layout->alarm[i], word, memory_order_relaxed);
+    }
     atomic_fetch_add(&layout->alarm_generation, 1);
 }
 
 void hw_shared_alarm(struct hw_shared_page *page, char out[HW_SHARED_TEXT_SIZE])
 {
-    (void)atomic_load(&page->layout->alarm_generation); /* orders the read after the write */
-    memcpy(out, page->layout->alarm, HW_SHARED_TEXT_SIZE);
+    struct layout *layout = page->layout;
+
+    (void)atomic_load(&layout->alarm_generation); /* orders the read after the write */
+    for (size_t i = 0; i < HW_SHARED_TEXT_SIZE / 4; i++) {
+        uint32_t word = atomic_load_explicit(&layout->alarm[i], memory_order_relaxed);
+
+        memcpy(out + 4 * i, &word, 4);
+    }
     out[HW_SHARED_TEXT_SIZE - 1] = '\0';
 }
 
