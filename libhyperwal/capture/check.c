@@ -85,19 +85,16 @@ enum hw_status hw_check_begin(struct hw_capture *capture, const char *reason, bo
 }
 
 /* The WAL is not any more what it was when the check began: it says nothing. */
-static bool check_is_outrun(struct hw_capture *capture)
+static bool check_is_outrun(struct hw_capture *capture, const struct hw_wal_index_header *header)
 {
     struct hw_worker *worker = &capture->worker;
-    struct hw_wal_index_header header;
 
-    if (hw_worker_header(capture, &header, NULL) != HW_OK)
-        return true;
-    if (!hw_header_same_round(&header, worker->check_at.salts) &&
-        (worker->check_at.frame > 0 || header.max_frame == 0 ||
+    if (!hw_header_same_round(header, worker->check_at.salts) &&
+        (worker->check_at.frame > 0 || header->max_frame == 0 ||
          !(atomic_load(&capture->exclusive) ||
-           hw_round_follows(capture, &worker->check_at, header.salts))))
+           hw_round_follows(capture, &worker->check_at, header->salts))))
         return true; /* else an empty WAL began: the file is still the state */
-    return header.max_frame < worker->check_at.frame;
+    return header->max_frame < worker->check_at.frame;
 }
 
 /*
@@ -113,13 +110,12 @@ static bool check_is_disturbed(struct hw_capture *capture)
  * Somebody moved on.  If it was by a new round of the WAL, the old one may have ended where the log
  * does; then the file is that state until the new round is copied, and its sum can tell.
  */
-static enum hw_status check_anew(struct hw_capture *capture, struct hw_error *err)
+static enum hw_status check_anew(struct hw_capture *capture,
+                                 const struct hw_wal_index_header *header, struct hw_error *err)
 {
     struct hw_worker *worker = &capture->worker;
-    struct hw_wal_index_header header;
 
-    if (worker->check_at_logged && hw_worker_header(capture, &header, NULL) == HW_OK &&
-        !hw_header_same_round(&header, worker->check_at.salts))
+    if (worker->check_at_logged && !hw_header_same_round(header, worker->check_at.salts))
         return hw_reconcile_begin(capture, err);
     return hw_check_begin(capture, worker->check_reason, false, err);
 }
@@ -219,8 +215,7 @@ static enum hw_status find_state(struct hw_capture *capture, uint64_t sum, uint3
                                  uint64_t *seq, struct hw_error *err)
 {
     struct hw_worker *worker = &capture->worker;
-    struct hw_transaction_decoder *decoder = NULL;
-    enum hw_status status = hw_transaction_decoder_new(&decoder, err);
+    enum hw_status status = HW_OK;
 
     for (uint64_t i = hw_core_length(worker->core); i-- > 0 && status == HW_OK;) {
         struct hw_entry_header header;
@@ -240,17 +235,15 @@ static enum hw_status find_state(struct hw_capture *capture, uint64_t sum, uint3
         if (hw_entry_header_decode(&cursor, i, &header) != HW_OK || header.type == HW_ENTRY_GAP)
             break;
         if (header.type == HW_ENTRY_TRANSACTION && header.ends &&
-            hw_transaction_decode(decoder, &cursor, worker->page_size, &transaction, NULL) == HW_OK)
+            hw_transaction_peek(&cursor, worker->page_size, &transaction) == HW_OK)
             found = transaction.sum_after == sum && transaction.page_count == page_count;
         if (header.type == HW_ENTRY_GENESIS && hw_genesis_decode(&cursor, &genesis) == HW_OK)
             found = genesis.sum == sum && genesis.page_count == page_count;
         if (found) {
             *seq = i;
-            hw_transaction_decoder_free(decoder);
             return HW_OK;
         }
     }
-    hw_transaction_decoder_free(decoder);
     return status == HW_OK ? HW_END : status;
 }
 
@@ -260,11 +253,14 @@ static enum hw_status conclude(struct hw_capture *capture, struct hw_error *err)
     struct hw_worker *worker = &capture->worker;
     bool is_same = hw_core_length(worker->core) > 0 && worker->check_sum == worker->note.sum &&
                    worker->check_header.page_count == worker->note.page_count;
+    struct hw_wal_index_header header;
     uint64_t seq = 0;
-    enum hw_status status;
+    enum hw_status status = hw_worker_header(capture, &header, err);
 
-    if (check_is_outrun(capture) || (!is_same && check_is_disturbed(capture)))
-        return check_anew(capture, err);
+    if (status != HW_OK) /* it is being written just now; the check stays what it is */
+        return status;
+    if (check_is_outrun(capture, &header) || (!is_same && check_is_disturbed(capture)))
+        return check_anew(capture, &header, err);
     if (hw_core_length(worker->core) == 0) {
         status = add_state(capture, HW_ENTRY_GENESIS, err);
     } else if (is_same) {

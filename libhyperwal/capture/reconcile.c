@@ -15,37 +15,59 @@
 
 /* ------------------------------------------------------------------------------- evidence */
 
+/* The header of the WAL, into the worker's.  *is_there false: there is none, or another round's. */
+static enum hw_status read_wal_header(struct hw_capture *capture, const uint8_t salts[8],
+                                      bool *is_there, struct hw_error *err)
+{
+    struct hw_worker *worker = &capture->worker;
+    uint8_t bytes[HW_WAL_HEADER_SIZE];
+    enum hw_status status = hw_worker_open_wal(capture, err);
+
+    *is_there = false;
+    if (status == HW_OK)
+        status = capture->env->ops->read_at(worker->wal, 0, bytes, sizeof(bytes), err);
+    if (status != HW_OK) /* what cannot be read says nothing; what is not there does */
+        return status == HW_ENOTFOUND || status == HW_END ? HW_OK : status;
+    *is_there = hw_wal_header_decode(bytes, &worker->wal_header) == HW_OK &&
+                memcmp(worker->wal_header.salts, salts, sizeof(worker->wal_header.salts)) == 0;
+    return HW_OK;
+}
+
 /*
  * The frame that the log ends with is in the WAL, as the log's note has it.  Not *surely: it has no
  * checksum (batch.c has why), then the last one before it that has one says so.
  */
-static bool frame_is_there(struct hw_capture *capture, bool *surely)
+static enum hw_status find_frame(struct hw_capture *capture, bool *is_there, bool *surely,
+                                 struct hw_error *err)
 {
     struct hw_worker *worker = &capture->worker;
     const struct hw_wal_position *at = &worker->note.at;
-    uint8_t bytes[HW_WAL_HEADER_SIZE];
+    struct hw_wal_frame frame;
+    enum hw_status status = read_wal_header(capture, at->salts, is_there, err);
 
     *surely = true;
-    if (hw_worker_open_wal(capture, NULL) != HW_OK ||
-        capture->env->ops->read_at(worker->wal, 0, bytes, sizeof(bytes), NULL) != HW_OK ||
-        hw_wal_header_decode(bytes, &worker->wal_header) != HW_OK ||
-        memcmp(worker->wal_header.salts, at->salts, sizeof(at->salts)) != 0)
-        return false;
+    if (status != HW_OK || !*is_there)
+        return status;
     for (uint32_t number = at->frame; number > 0; number--) {
         uint64_t offset = hw_wal_frame_offset(worker->page_size, number);
-        struct hw_wal_frame frame;
+        uint8_t bytes[HW_WAL_FRAME_HEADER_SIZE];
 
-        if (capture->env->ops->read_at(worker->wal, offset, bytes, HW_WAL_FRAME_HEADER_SIZE,
-                                       NULL) != HW_OK)
-            return false;
+        status = capture->env->ops->read_at(worker->wal, offset, bytes, sizeof(bytes), err);
+        if (status != HW_OK) {
+            *is_there = false;
+            return status == HW_END ? HW_OK : status;
+        }
         frame = hw_wal_frame_decode(bytes);
-        if (frame.has_checksum)
-            return memcmp(frame.checksum, at->checksum, sizeof(at->checksum)) == 0 &&
-                   memcmp(frame.salts, at->salts, sizeof(at->salts)) == 0;
+        if (frame.has_checksum) {
+            *is_there = memcmp(frame.checksum, at->checksum, sizeof(at->checksum)) == 0 &&
+                        memcmp(frame.salts, at->salts, sizeof(at->salts)) == 0;
+            return HW_OK;
+        }
         *surely = false;
     }
-    return at->frame == 0 ||
-           memcmp(worker->wal_header.checksum, at->checksum, sizeof(at->checksum)) == 0;
+    *is_there = at->frame == 0 ||
+                memcmp(worker->wal_header.checksum, at->checksum, sizeof(at->checksum)) == 0;
+    return HW_OK;
 }
 
 /* The database file is what it was when we last knew, and no power was lost since. */
@@ -64,18 +86,17 @@ static bool file_is_same(struct hw_capture *capture, bool *clean)
 
 /* Go on from the beginning of the round that the WAL is in. */
 static enum hw_status begin_round(struct hw_capture *capture,
-                                  const struct hw_wal_index_header *header)
+                                  const struct hw_wal_index_header *header, struct hw_error *err)
 {
     struct hw_worker *worker = &capture->worker;
     struct hw_wal_position *at = &worker->note.at;
-    uint8_t bytes[HW_WAL_HEADER_SIZE];
+    bool is_there;
 
     if (header->max_frame > 0) {
-        if (hw_worker_open_wal(capture, NULL) != HW_OK ||
-            capture->env->ops->read_at(worker->wal, 0, bytes, sizeof(bytes), NULL) != HW_OK ||
-            hw_wal_header_decode(bytes, &worker->wal_header) != HW_OK ||
-            !hw_header_same_round(header, worker->wal_header.salts))
-            return HW_AGAIN;
+        enum hw_status status = read_wal_header(capture, header->salts, &is_there, err);
+
+        if (status != HW_OK || !is_there)
+            return status == HW_OK ? HW_AGAIN : status;
         memcpy(at->checksum, worker->wal_header.checksum, sizeof(at->checksum));
     }
     memcpy(at->salts, header->salts, sizeof(at->salts));
@@ -130,9 +151,11 @@ static enum hw_status find_place(struct hw_capture *capture,
         return status;
     worker->recovered_attempt = backfilled == 0 && attempted <= header->max_frame ? attempted : 0;
     if (header->max_frame > 0 && hw_header_same_round(header, worker->note.at.salts)) {
-        *chain = header->max_frame >= worker->note.at.frame && frame_is_there(capture, &surely);
+        *chain = false;
+        if (header->max_frame >= worker->note.at.frame)
+            status = find_frame(capture, chain, &surely, err);
         *trusted = *chain && surely && same_file;
-        return HW_OK;
+        return status;
     }
     if (held)
         ours = true;
@@ -143,7 +166,7 @@ static enum hw_status find_place(struct hw_capture *capture,
                      : hw_round_follows(capture, &worker->note.at, header->salts);
     *chain = backfilled == 0; /* the file is what it was before this round */
     *trusted = *chain && ours && same_file;
-    return *chain ? begin_round(capture, header) : HW_OK;
+    return *chain ? begin_round(capture, header, err) : HW_OK;
 }
 
 enum hw_status hw_reconcile_begin(struct hw_capture *capture, struct hw_error *err)

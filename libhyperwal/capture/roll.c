@@ -86,16 +86,27 @@ static enum hw_status roll(struct hw_capture *capture, uint64_t seq, struct hw_e
     return status;
 }
 
+/* HW_EBUSY: somebody else writes.  A lock that fails otherwise tells nothing of the database. */
+static enum hw_status lock_failed(struct hw_capture *capture, int rc, struct hw_error *err)
+{
+    if ((rc & 0xff) == SQLITE_BUSY)
+        return hw_fail(err, HW_EBUSY, "%s: another connection is writing", capture->path);
+    return hw_fail(err, HW_EIO, "%s: cannot be locked to be rolled forward (SQLite code %d)",
+                   capture->path, rc);
+}
+
 enum hw_status hw_roll_forward(struct hw_capture *capture, uint64_t seq, struct hw_error *err)
 {
     const sqlite3_io_methods *methods = capture->database->pMethods;
     enum hw_status status;
+    int rc = methods->xLock(capture->database, SQLITE_LOCK_SHARED);
 
-    if (methods->xLock(capture->database, SQLITE_LOCK_SHARED) != SQLITE_OK)
-        return hw_fail(err, HW_EBUSY, "%s: locked", capture->path);
-    if (methods->xShmLock(capture->database, HW_SHM_WRITE, 1,
-                          SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE) != SQLITE_OK) {
-        status = hw_fail(err, HW_EBUSY, "%s: another connection is writing", capture->path);
+    if (rc != SQLITE_OK)
+        return lock_failed(capture, rc, err);
+    rc = methods->xShmLock(capture->database, HW_SHM_WRITE, 1,
+                           SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE);
+    if (rc != SQLITE_OK) {
+        status = lock_failed(capture, rc, err);
     } else {
         status = roll(capture, seq, err);
         hw_env_log(capture->env, HW_LOG_WARN, "event=rolled_forward db=%s from_seq=%llu status=%s",
