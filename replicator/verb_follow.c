@@ -2,6 +2,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "network.h"
 #include "program.h"
@@ -16,7 +17,7 @@ enum {
     OPTION_NAME,
     OPTION_JSON
 };
-enum { STEP_MS = 3600 * 1000, CATCH_UP_MS = 200 };
+enum { STEP_MS = 3600 * 1000, CATCH_UP_MS = 200, RETRY_MS = 1000 };
 enum { SOURCES_MAX = 16 };
 
 static const struct option options[] = {
@@ -56,6 +57,28 @@ static void print_event(const char *event, const char *path, uint64_t seq, bool 
     json_end(&json);
 }
 
+/* A call failed, or the disk is full: that ends by itself, or once somebody has made room. */
+static bool may_pass(int code)
+{
+    switch (code & 0xff) {
+    case SQLITE_IOERR:
+    case SQLITE_FULL:
+    case SQLITE_NOMEM:
+    case SQLITE_CANTOPEN:
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* Before the next try; a signal ends it. */
+static void rest(void)
+{
+    const struct timespec time = {.tv_sec = RETRY_MS / 1000};
+
+    (void)nanosleep(&time, NULL);
+}
+
 /*
  * A damaged replica is rebuilt by the next step.  A block that no source has now may come with
  * another one.  Everything else ends the verb.
@@ -80,11 +103,17 @@ static bool is_failure(int code)
 static int follow_live(hyperwal_follower *follower, const struct follow_wishes *wishes)
 {
     bool was_live = false, was_corrupt = false;
-    int code = hyperwal_follow_step(follower, 0);
+    int code = hyperwal_follow_step(follower, 0), before = SQLITE_OK;
 
-    for (;;) {
+    for (;; before = code, code = hyperwal_follow_step(follower, STEP_MS)) {
         if (stop_asked())
             return DONE;
+        if (may_pass(code)) {
+            if (code != before)
+                (void)failure("%s; trying again", hyperwal_follow_errmsg(follower));
+            rest();
+            continue;
+        }
         if (is_failure(code)) {
             int result = step_failed(follower, code, wishes);
 
@@ -99,7 +128,6 @@ static int follow_live(hyperwal_follower *follower, const struct follow_wishes *
             was_live = true;
             print_event("live", wishes->path, hyperwal_follow_seq(follower), wishes->is_json);
         }
-        code = hyperwal_follow_step(follower, STEP_MS);
     }
 }
 

@@ -73,31 +73,17 @@ static bool refused(int error, bool full)
 }
 
 /* Declares what the linker has under the name, and defines what it calls in its place. */
-#define WRAP(result, name, parameters, arguments, failure, error, full)                            \
+#define FAULTS_CALL(result, name, parameters, arguments, failure, error, full)                     \
     result __real_##name parameters;                                                               \
     result __wrap_##name parameters;                                                               \
     result __wrap_##name parameters                                                                \
     {                                                                                              \
         return refused(error, full) ? (failure) : __real_##name arguments;                         \
     }
-
-WRAP(ssize_t, pread, (int fd, void *to, size_t size, off_t at), (fd, to, size, at), -1, EIO, false)
-WRAP(ssize_t, pwrite, (int fd, const void *from, size_t size, off_t at), (fd, from, size, at), -1,
-     EIO, true)
-WRAP(int, fdatasync, (int fd), (fd), -1, EIO, false)
-WRAP(int, fsync, (int fd), (fd), -1, EIO, false)
-WRAP(int, ftruncate, (int fd, off_t size), (fd, size), -1, EIO, false)
-WRAP(int, fallocate, (int fd, int mode, off_t at, off_t size), (fd, mode, at, size), -1, EIO, true)
-WRAP(int, posix_fallocate, (int fd, off_t at, off_t size), (fd, at, size), errno, EIO, true)
-WRAP(int, rename, (const char *from, const char *to), (from, to), -1, EIO, true)
-WRAP(int, unlink, (const char *path), (path), -1, EIO, false)
-WRAP(int, mkdir, (const char *path, mode_t mode), (path, mode), -1, EIO, true)
-WRAP(int, stat, (const char *path, struct stat *out), (path, out), -1, EIO, false)
-WRAP(int, lstat, (const char *path, struct stat *out), (path, out), -1, EIO, false)
-WRAP(int, fstat, (int fd, struct stat *out), (fd, out), -1, EIO, false)
-WRAP(void *, mmap, (void *at, size_t size, int protection, int flags, int fd, off_t offset),
-     (at, size, protection, flags, fd, offset), MAP_FAILED, ENOMEM, false)
-WRAP(int, eventfd, (unsigned value, int flags), (value, flags), -1, EMFILE, false)
+#include "system/faults_list.h"
+FAULTS_CALL(void *, mmap, (void *at, size_t size, int protection, int flags, int fd, off_t offset),
+            (at, size, protection, flags, fd, offset), MAP_FAILED, ENOMEM, false)
+FAULTS_CALL(int, eventfd, (unsigned value, int flags), (value, flags), -1, EMFILE, false)
 
 int __real_open(const char *path, int flags, ...);
 int __wrap_open(const char *path, int flags, ...);

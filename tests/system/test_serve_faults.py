@@ -1,0 +1,246 @@
+#!/usr/bin/python3
+"""The program while its calls of the operating system fail: one, all for a while, a full disk.
+
+A library that is loaded before all others (faults_preload.c) makes them fail in `hyperwal serve`,
+`hyperwal follow` and the other verbs, as a file in memory says; the application beside it is stock SQLite,
+and notices nothing.  When the fault is over, the same process goes on, and the replica is the database.
+
+One line a test: "ok NAME", "not ok NAME: why" or "skip NAME: why" (docs/TESTING.md).  HW_BUILD names the
+build directory.  Names given as arguments run only those tests; `--stride N` tries every N-th call.
+"""
+
+import contextlib
+import itertools
+import mmap
+import os
+import struct
+import subprocess
+import sys
+import time
+
+from test_network import add, follower, load_extension, make, server, until
+from test_program import BUILD, LONG, PROGRAM, check, dump, run, run_test, stock
+
+PRELOAD = os.path.join(BUILD, "tests/libfaults_preload.so")
+ANY, ROOM = 1, 2  # kinds: faults_preload.c
+ALL = 1 << 30
+WINDOW = 0.15  # seconds that a fault waits for its call
+stride = 7
+
+
+class Faults:
+    """Which calls fail in the processes that are started with .environment."""
+
+    def __init__(self):
+        path = os.path.abspath("faults")
+        with open(path, "wb") as file:
+            file.write(bytes(16))
+        with open(path, "r+b") as file:
+            self.words = mmap.mmap(file.fileno(), 16)
+        self.environment = {"LD_PRELOAD": PRELOAD, "HW_FAULTS": path,
+                            # a sanitizer wants to be first, and is not needed here
+                            "ASAN_OPTIONS": "verify_asan_link_order=0"}
+
+    def set(self, **words):
+        for place, name in enumerate(("kind", "seen", "first", "count")):
+            if name in words:
+                struct.pack_into("I", self.words, 4 * place, words[name])
+
+    def seen(self):
+        return struct.unpack_from("I", self.words, 4)[0]
+
+    def begin(self, kind, first, count):
+        self.set(first=0)
+        self.set(kind=kind, seen=0, count=count)
+        self.set(first=first)
+
+    def end(self):
+        """No call fails any more.  Did one?"""
+        first = struct.unpack_from("I", self.words, 8)[0]
+        self.set(first=0)
+        return self.seen() >= first
+
+
+def rest(seconds):
+    """What is tested has so long to come to a call that fails."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        os.sched_yield()
+        time.sleep(0.005)
+
+
+def write(db, number):
+    """What an application does: it may not fail, and does not wait."""
+    db.execute("INSERT INTO t(b) VALUES(?)", (f"text {number} " * (1 + number % 300),))
+    if number % 5 == 4:
+        db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+
+def count(path):
+    with contextlib.closing(stock(path)) as db:
+        return db.execute("SELECT count(*), max(a) FROM t").fetchone()
+
+
+def goes_on(process, db, number, replica, what):
+    """The process lives, and brings the replica what is committed now."""
+    write(db, number)
+    wanted = db.execute("SELECT count(*), max(a) FROM t").fetchone()
+    check(process.process.poll() is None, what, "the process ended", process.said()[-900:])
+    deadline = time.monotonic() + LONG
+    while count(replica) != wanted:
+        check(process.process.poll() is None, what, "the process ended", process.said()[-900:])
+        check(time.monotonic() < deadline, what, f"the replica has {count(replica)} of {wanted}",
+              process.said()[-900:])
+        time.sleep(0.01)
+
+
+def fail_in_turn(faults, process, kind, failures, step, replica="r.db"):
+    number = itertools.count()
+    with contextlib.closing(stock("app.db")) as db:
+        db.execute("PRAGMA synchronous=NORMAL")
+        goes_on(process, db, next(number), replica, "before any fault")
+        misses = 0
+        for first in itertools.count(1, step):
+            faults.begin(kind, first, failures)
+            write(db, next(number))
+            rest(WINDOW)
+            misses = 0 if faults.end() else misses + 1
+            goes_on(process, db, next(number), replica, f"call {first} of kind {kind}")
+            if misses == 3:
+                return
+
+
+@contextlib.contextmanager
+def pair(faulty):
+    """serve and follow, ready; the one of that name has failing calls."""
+    faults = Faults()
+    make("app.db")
+    environments = {name: faults.environment if name == faulty else None for name in ("serve", "follow")}
+    with server("app.db", environment=environments["serve"]) as primary:
+        with follower(primary.urls["app.db"], "r.db", environment=environments["follow"]) as replica:
+            until(lambda: os.path.exists("r.db") and os.path.getsize("r.db") > 0, "a replica")
+            yield faults, primary if faulty == "serve" else replica
+    check(dump("r.db") == dump("app.db"), "the replica differs")
+    run("verify", "app.db", "--deep")
+    check(not any(" gap " in line for line in run("log", "app.db").stdout.splitlines()),
+          "a gap in the log", run("log", "app.db").stdout[-600:])
+
+
+def a_server_whose_calls_fail_one_by_one_goes_on(dir):
+    with pair("serve") as (faults, process):
+        fail_in_turn(faults, process, ANY, 1, stride)
+
+
+def a_server_whose_calls_all_fail_for_a_while_goes_on(dir):
+    with pair("serve") as (faults, process):
+        fail_in_turn(faults, process, ANY, ALL, 4 * stride)
+
+
+def a_server_on_a_full_disk_goes_on_when_there_is_room(dir):
+    with pair("serve") as (faults, process):
+        fail_in_turn(faults, process, ROOM, 1, stride)
+        fail_in_turn(faults, process, ROOM, ALL, 2 * stride)
+
+
+def a_follower_whose_calls_fail_one_by_one_goes_on(dir):
+    with pair("follow") as (faults, process):
+        fail_in_turn(faults, process, ANY, 1, stride)
+
+
+def a_follower_whose_calls_all_fail_for_a_while_goes_on(dir):
+    with pair("follow") as (faults, process):
+        fail_in_turn(faults, process, ANY, ALL, 4 * stride)
+
+
+def a_follower_on_a_full_disk_goes_on_when_there_is_room(dir):
+    with pair("follow") as (faults, process):
+        fail_in_turn(faults, process, ROOM, 1, stride)
+        fail_in_turn(faults, process, ROOM, ALL, 2 * stride)
+
+
+# ---------------------------------------------------------------------------------- verbs
+
+
+def run_with_fault(faults, args, first, failures):
+    """What became of the verb, and whether a call failed.  Who waits for the fault to be over, sees that."""
+    faults.begin(ANY, first, failures)
+    process = subprocess.Popen([PROGRAM, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               stdin=subprocess.DEVNULL, env={**os.environ, **faults.environment})
+    was_reached = None
+    try:
+        _, stderr = process.communicate(timeout=1)
+    except subprocess.TimeoutExpired:
+        was_reached = faults.end()
+        try:
+            _, stderr = process.communicate(timeout=LONG)
+        finally:
+            if process.poll() is None:
+                process.kill()
+    return process.returncode, stderr, faults.end() if was_reached is None else was_reached
+
+
+def verb_in_turn(*args, check_done=None, clean=()):
+    """The verb ends with 0 and all is done, or with 1 and a message; not as if data were corrupt."""
+    faults = Faults()
+    for failures, step in ((1, stride), (ALL, 4 * stride)):
+        for first in itertools.count(1, step):
+            for path in clean:
+                subprocess.run(["rm", "-rf", path], check=True)
+            code, stderr, was_reached = run_with_fault(faults, args, first, failures)
+            what = f"hyperwal {args}, call {first}"
+            check(code in (0, 1), what, f"exit {code}", stderr[-500:])
+            check(code == 0 or stderr.strip(), what, "no message")
+            if code == 0 and check_done is not None:
+                check_done(what)
+            if not was_reached:
+                check(code == 0, what, stderr[-500:])
+                break
+
+
+def restore_does_it_or_says_why_not(dir):
+    make("app.db")
+    add("app.db", *(f"text {i}" * 100 for i in range(50)))
+    wanted = dump("app.db")
+
+    def is_restored(what):
+        check(dump("out.db") == wanted, what, "another state")
+
+    verb_in_turn("restore", "app.db", "out.db", check_done=is_restored, clean=("out.db", "out.db.tmp"))
+
+
+def verify_does_not_call_a_failing_disk_corrupt(dir):
+    make("app.db")
+    add("app.db", *(f"text {i}" * 100 for i in range(50)))
+    for args in (("verify", "app.db"), ("verify", "app.db", "--deep"), ("status", "app.db"), ("log", "app.db")):
+        verb_in_turn(*args)
+
+
+def snapshot_label_and_prune_go_on_when_the_fault_is_over(dir):
+    make("app.db")
+    add("app.db", *(f"text {i}" * 100 for i in range(50)))
+    for args in (("snapshot", "app.db"), ("label", "app.db", "here"), ("prune", "app.db", "--keep", "9")):
+        verb_in_turn(*args)
+    run("verify", "app.db", "--deep")
+    run("restore", "app.db", "out.db")
+    check(dump("out.db") == dump("app.db"), "the head is not the database")
+
+
+TESTS = [value for name, value in list(globals().items())
+         if callable(value) and getattr(value, "__code__", None) is not None
+         and value.__code__.co_varnames[:value.__code__.co_argcount] == ("dir",)
+         and value.__module__ == "__main__"]
+
+
+def main():
+    global stride
+    wanted = sys.argv[1:]
+    if wanted[:1] == ["--stride"]:
+        stride, wanted = int(wanted[1]), wanted[2:]
+    loaded = load_extension()
+    results = [run_test(test) for test in TESTS if not wanted or test.__name__ in wanted]
+    loaded.close()
+    return 0 if all(results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
