@@ -391,6 +391,12 @@ bool hw_capture_ready(struct hw_capture *capture)
     return true;
 }
 
+void hw_capture_blind(struct hw_capture *capture)
+{
+    if (!atomic_load(&capture->ready))
+        atomic_store(&capture->blind, true);
+}
+
 void hw_capture_committed(struct hw_capture *capture)
 {
     hw_shared_commit(capture->shared);

@@ -70,6 +70,8 @@ void hw_capture_forked(void);
 
 /* A connection holds a read mark: SQLite has recovered the WAL, its index is valid. */
 bool hw_capture_ready(struct hw_capture *capture); /* false: call again at the next read mark */
+/* A connection has begun to look at the WAL: from now on nothing in it may be deleted unseen. */
+void hw_capture_blind(struct hw_capture *capture);
 /* The write lock was released: there may be a new commit.  Costs an increment, seldom a futex. */
 void hw_capture_committed(struct hw_capture *capture);
 /* Somebody who tells nobody may have committed. */

@@ -223,7 +223,7 @@ struct hw_capture {
     sqlite3_file *database;          /* gate: the base's handle, for the wal-index and old images */
     struct hw_wal_index *gate_index; /* gate */
     atomic_bool ready;               /* the wal-index is valid: a connection reads */
-    atomic_bool blind;               /* it reads, and we could not look at the wal-index */
+    atomic_bool blind;               /* it looks at the WAL, and we could not yet */
     atomic_bool settled;             /* the first writer need not wait (any more) */
     atomic_bool exclusive;           /* exclusive locking mode in this process */
     atomic_bool exclusive_has_shm;

@@ -177,6 +177,8 @@ int hw_shim_file_shm_map(sqlite3_file *sqlite_file, int region, int size, int ex
         return SQLITE_IOERR;
     file->shm_mapped = true;
     file->wal_deleted = false;
+    if (file->role == HW_SHIM_PRIMARY)
+        hw_capture_blind(file->capture); /* until it has a read mark */
     return file->layer.below->pMethods->xShmMap(file->layer.below, region, size, extend, memory);
 }
 

@@ -605,6 +605,62 @@ static void check_what_is_kept(struct sim *machine, void *ctx)
     hw_core_close(core);
 }
 
+/* The log ends within the round of the WAL, in which there is one commit more. */
+static void leave_an_unlogged_commit(struct sim *at, void *ctx)
+{
+    sqlite3 *db = open_with("hwsim"), *stock;
+
+    (void)ctx;
+    run_sql(db, "CREATE TABLE t(a INTEGER PRIMARY KEY, b); INSERT INTO t VALUES(1, 'one')");
+    (void)logged(db);
+    sim_set_process(at, 1);
+    stock = open_with(sim_vfs(at)->zName); /* who reads keeps the round from ending */
+    run_sql(stock, "PRAGMA wal_autocheckpoint=0; BEGIN; SELECT * FROM t");
+    sim_set_process(at, 0);
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+    sim_set_process(at, 1);
+    run_sql(stock, "INSERT INTO t VALUES(2, 'two'); COMMIT");
+    sim_kill(at, 1);
+    (void)sqlite3_close(stock);
+    sim_set_process(at, 0);
+}
+
+/* It may fail: check() looks at what is there. */
+static void open_and_wait(struct sim *at, void *ctx)
+{
+    sqlite3 *db = NULL;
+
+    (void)at;
+    (void)ctx;
+    if (sqlite3_open_v2("/app.db", &db, SQLITE_OPEN_READWRITE, "hwsim") == SQLITE_OK)
+        (void)sqlite3_exec(db, "PRAGMA hyperwal_seq", NULL, NULL, NULL);
+    (void)sqlite3_close(db);
+}
+
+static void check_no_gap(struct sim *at, void *ctx)
+{
+    sqlite3 *db = open_with("hwsim");
+
+    (void)at;
+    (void)ctx;
+    (void)logged(db);
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+    assert_int_equal(gaps(), 0);
+}
+
+static void no_error_makes_a_gap_of_a_commit_that_the_wal_still_has(void **state)
+{
+    struct sim_scenario scenario = {
+        .faults = SIM_EIO | SIM_EMFILE | SIM_ENOMEM,
+        .prepare = leave_an_unlogged_commit,
+        .run = open_and_wait,
+        .check = check_no_gap,
+    };
+
+    (void)state;
+    assert_true(sim_for_each_fault(sim, &scenario) > 50);
+}
+
 static void a_log_that_was_being_pruned_verifies_after_any_end(void **state)
 {
     uint64_t seq = 0;
@@ -637,6 +693,7 @@ int main(int argc, char **argv)
         TEST(a_commit_without_checksum_is_logged_in_exclusive_mode),
         TEST(a_last_close_while_a_successor_checks_makes_no_gap),
         TEST(requests_are_served_however_fast_others_commit),
+        TEST(no_error_makes_a_gap_of_a_commit_that_the_wal_still_has),
         TEST(a_log_that_was_being_pruned_verifies_after_any_end),
     };
 

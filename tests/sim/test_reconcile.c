@@ -382,47 +382,6 @@ static void foreign_commits_in_the_wal_are_logged_without_a_gap(void **state)
     check_agreement(0);
 }
 
-/* A log that ends within the round of the WAL, in which there is one commit more. */
-static void leave_an_unlogged_commit(struct sim *sim, void *ctx)
-{
-    sqlite3 *db = open_database(), *stock;
-
-    (void)ctx;
-    world.state_count = 0;
-    assert_non_null(db);
-    assert_true(commit(db, create_table) && commit_some(db, 1, 3));
-    sim_set_process(sim, 1);
-    stock = open_stock(); /* who reads keeps the round from ending */
-    assert_true(execute(stock, "PRAGMA wal_autocheckpoint=0; BEGIN; SELECT * FROM t"));
-    sim_set_process(sim, 0);
-    assert_int_equal(sqlite3_close(db), SQLITE_OK);
-    sim_set_process(sim, 1);
-    assert_true(execute(stock, "INSERT INTO t VALUES(100, 'one'); COMMIT"));
-    sim_kill(sim, 1);
-    (void)sqlite3_close(stock);
-    sim_set_process(sim, 0);
-}
-
-static void check_no_gap(struct sim *sim, void *ctx)
-{
-    (void)sim;
-    (void)ctx;
-    check_agreement(0);
-}
-
-static void no_error_makes_a_gap_of_a_commit_that_the_wal_still_has(void **state)
-{
-    struct sim_scenario scenario = {
-        .faults = SIM_EIO | SIM_EMFILE | SIM_ENOMEM,
-        .prepare = leave_an_unlogged_commit,
-        .run = open_and_commit,
-        .check = check_no_gap,
-    };
-
-    (void)state;
-    assert_true(sim_for_each_fault(world.sim, &scenario) > 50);
-}
-
 static void another_database_in_its_place_is_not_taken_for_the_old_one(void **state)
 {
     sqlite3 *db;
@@ -800,7 +759,6 @@ int main(int argc, char **argv)
         TEST(an_older_file_is_rolled_forward_through_any_error),
         TEST(a_foreign_change_of_the_file_is_a_gap_that_is_named),
         TEST(foreign_commits_in_the_wal_are_logged_without_a_gap),
-        TEST(no_error_makes_a_gap_of_a_commit_that_the_wal_still_has),
         TEST(another_database_in_its_place_is_not_taken_for_the_old_one),
         TEST(a_database_that_lost_power_while_closed_badly_agrees),
         TEST(files_that_only_save_work_may_be_lost),

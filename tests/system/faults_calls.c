@@ -15,6 +15,7 @@
 #include <sqlite3.h>
 
 #include "base/alloc.h"
+#include "system/faults_list.h"
 
 static struct {
     atomic_int kind;
@@ -73,17 +74,17 @@ static bool refused(int error, bool full)
 }
 
 /* Declares what the linker has under the name, and defines what it calls in its place. */
-#define FAULTS_CALL(result, name, parameters, arguments, failure, error, full)                     \
+#define WRAP(result, name, parameters, arguments, failure, error, full)                            \
     result __real_##name parameters;                                                               \
     result __wrap_##name parameters;                                                               \
     result __wrap_##name parameters                                                                \
     {                                                                                              \
         return refused(error, full) ? (failure) : __real_##name arguments;                         \
     }
-#include "system/faults_list.h"
-FAULTS_CALL(void *, mmap, (void *at, size_t size, int protection, int flags, int fd, off_t offset),
-            (at, size, protection, flags, fd, offset), MAP_FAILED, ENOMEM, false)
-FAULTS_CALL(int, eventfd, (unsigned value, int flags), (value, flags), -1, EMFILE, false)
+FAULTS_LIST(WRAP)
+WRAP(void *, mmap, (void *at, size_t size, int protection, int flags, int fd, off_t offset),
+     (at, size, protection, flags, fd, offset), MAP_FAILED, ENOMEM, false)
+WRAP(int, eventfd, (unsigned value, int flags), (value, flags), -1, EMFILE, false)
 
 int __real_open(const char *path, int flags, ...);
 int __wrap_open(const char *path, int flags, ...);

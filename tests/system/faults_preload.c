@@ -18,6 +18,8 @@
 #include <sys/types.h>
 #include <unistd.h>
 
+#include "system/faults_list.h"
+
 enum { ANY = 1, ROOM = 2 };
 
 static struct plan {
@@ -80,8 +82,7 @@ static bool refused(int error, bool takes_room)
         real(#name, &next);                                                                        \
         return next arguments;                                                                     \
     }
-#define FAULTS_CALL BETWEEN
-#include "system/faults_list.h"
+FAULTS_LIST(BETWEEN)
 
 /* SQLite calls those with the longer names, which are the same on machines of 64 bits. */
 BETWEEN(ssize_t, pread64, (int fd, void *to, size_t size, off64_t at), (fd, to, size, at), -1, EIO,

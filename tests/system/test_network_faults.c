@@ -1,6 +1,6 @@
 /*
- * Any allocation and any call of the operating system fails, once or all for a while, in a process that serves a database,
- * follows it and writes it from afar; and while it begins to:
+ * Any allocation and any call of the operating system fails, once or all for a while, in a process
+ * that serves a database, follows it and writes it from afar; and while it begins to:
  *
  *     served ── local commit, remote commit, step of a follower ──✗── each: success or an error
  *       └── the fault goes away ── the same handles commit, the follower and the reader have it all
