@@ -3,7 +3,7 @@
  *
  * Rules come by calls and from a file.  The file is read when it is not the one that was read last:
  * looked at when its directory or itself rings, and before a connection is accepted, for the day on
- * which the system has no watches left.
+ * which the system has no watches left.  One that cannot be read now is tried again soon.
  */
 #include <string.h>
 
@@ -258,6 +258,13 @@ static void file_take(struct hw_hub *hub, const struct hw_rules *rules)
     apply(hub);
 }
 
+/* It is known what is in the file, be it good or bad: reading it again tells nothing new. */
+static bool is_told(enum hw_status status, bool is_there)
+{
+    return status == HW_OK ||
+           (is_there && (status == HW_EMISUSE || status == HW_ELIMIT || status == HW_EREADONLY));
+}
+
 static enum hw_status file_load(struct hw_hub *hub, struct hw_error *err)
 {
     struct hub_access *access = &hub->access;
@@ -269,6 +276,12 @@ static enum hw_status file_load(struct hw_hub *hub, struct hw_error *err)
     /* The watch first: what is written from here on rings. */
     file_watch(access, hub->bell);
     status = file_read(hub->env, access->path, &rules, &stat, &is_there, err);
+    access->is_unread = !is_told(status, is_there);
+    if (access->is_unread) { /* nothing rings for it: it may be that rights were taken back */
+        access->again_ns = hub_now(hub) + HUB_UNREADABLE_NS;
+        hub_timer(hub, access->again_ns);
+        return status;
+    }
     access->is_there = is_there;
     if (is_there)
         access->stat = stat; /* also of a bad one, which is not read again until it changes */
@@ -279,20 +292,30 @@ static enum hw_status file_load(struct hw_hub *hub, struct hw_error *err)
     return HW_OK;
 }
 
+static bool is_as_it_was(struct hw_hub *hub)
+{
+    const struct hub_access *access = &hub->access;
+    struct hw_file_stat stat;
+    enum hw_status status;
+
+    if (access->is_unread)
+        return false;
+    status = hub->env->ops->stat(hub->env, access->path, &stat, NULL);
+    return access->is_there ? status == HW_OK && is_same(&stat, &access->stat)
+                            : status == HW_ENOTFOUND;
+}
+
 void access_look(struct hw_hub *hub)
 {
     struct hub_access *access = &hub->access;
-    struct hw_file_stat stat;
+    bool was_unread = access->is_unread;
     struct hw_error err = {0};
     enum hw_status status;
 
-    if (access->path == NULL)
-        return;
-    status = hub->env->ops->stat(hub->env, access->path, &stat, NULL);
-    if (status == HW_OK ? access->is_there && is_same(&stat, &access->stat) : !access->is_there)
+    if (access->path == NULL || is_as_it_was(hub))
         return;
     status = file_load(hub, &err);
-    if (status != HW_OK)
+    if (status != HW_OK && !(was_unread && access->is_unread)) /* that was told */
         hw_env_log(hub->env, HW_LOG_ERROR,
                    "event=access_unread file=%s reason=\"%s; the rules are as they were\"",
                    access->path, err.message);
@@ -305,6 +328,18 @@ void access_rang(struct hw_hub *hub, int watch)
     if (watch < 0 || (access->has_watch && access->watch == watch) ||
         (access->has_dir_watch && access->dir_watch == watch))
         access_look(hub);
+}
+
+void access_due(struct hw_hub *hub, uint64_t now)
+{
+    const struct hub_access *access = &hub->access;
+
+    if (!access->is_unread)
+        return;
+    if (access->again_ns <= now)
+        access_look(hub);
+    else
+        hub_timer(hub, access->again_ns);
 }
 
 void access_release(struct hub_access *access)
@@ -372,7 +407,7 @@ static enum hw_status authorize(struct hw_hub *hub, const char *path, struct hw_
     if (status != HW_OK) {
         hw_free(access->path);
         access->path = NULL;
-        access->is_there = false;
+        access->is_there = access->is_unread = false;
     }
     return status;
 }
@@ -413,6 +448,7 @@ static enum hw_status authorize_instead(struct hw_hub *hub, const char *path, st
     access->path = copy;
     access->stat = stat;
     access->is_there = true;
+    access->is_unread = false;
     access->has_watch = access->has_dir_watch = false;
     file_watch(access, hub->bell);
     file_take(hub, &rules);

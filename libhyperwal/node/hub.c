@@ -98,6 +98,7 @@ static enum hw_status hub_round(struct hw_hub *hub)
         conn_timers(hub, now);
         log_timers(hub, now);
         handovers_look(hub, now);
+        access_due(hub, now);
         had_any = true;
     }
     while (hub->touched_logs != NULL || hub->touched_conns != NULL) {

@@ -124,7 +124,7 @@ struct hub_log {
     struct hw_core *core;               /* owned; NULL: there is no log yet */
     uint64_t length;                    /* of the core, as it was announced */
     bool is_searched;                   /* what it goes on from, if it does, was looked for ... */
-    bool is_kept_missing;               /* ... and was not there */
+    bool is_kept_missing;               /* ... and was not there, or not to be had */
     struct hw_file_stat stat;           /* of what tells it from another log in its place */
     struct hw_replication *replication; /* owned; as `core` */
     struct hw_peer_table *table;        /* owned; NULL: no follower has acknowledged yet */
@@ -257,6 +257,8 @@ struct hub_access {
     char *path; /* owned; NULL: no file */
     bool is_there;
     struct hw_file_stat stat; /* of the file as it was read, if is_there */
+    bool is_unread;           /* what is there now could not be read ... */
+    uint64_t again_ns;        /* ... and is to be read at this time */
     bool has_watch, has_dir_watch;
     int watch, dir_watch;
 };
@@ -526,6 +528,7 @@ enum hw_status access_demand(struct hub_conn *conn, struct hw_slice name, enum h
 bool access_may_link(struct hub_conn *conn, const struct hub_log *log);
 void access_look(struct hw_hub *hub); /* read the file again if it is another one now */
 void access_rang(struct hw_hub *hub, int watch);
+void access_due(struct hw_hub *hub, uint64_t now); /* and tells hub_timer() */
 void access_release(struct hub_access *access);
 
 /* ------------------------------------------------------------------------------ state.c */

@@ -1,4 +1,5 @@
 /* Tests what a peer may do with which name, and what becomes of it when the rules change. */
+#include <limits.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -244,20 +245,41 @@ static void another_file_takes_the_place_of_the_first(void **state)
     hw_hub_close(server);
 }
 
-/* An environment in which a file is read once, and not again. */
+/* An environment in which a file cannot be opened for some time: from the `first` time on. */
 static struct {
     struct hw_env env;
     struct hw_env_ops ops;
     char path[128];
-    atomic_uint reads;
-} once;
+    atomic_uint opens, first, count;
+} failing;
 
-static enum hw_status once_open(struct hw_env *env, const char *path, unsigned flags,
-                                struct hw_file **out, struct hw_error *err)
+static enum hw_status failing_open(struct hw_env *env, const char *path, unsigned flags,
+                                   struct hw_file **out, struct hw_error *err)
 {
-    if (strcmp(path, once.path) == 0 && atomic_fetch_add(&once.reads, 1) > 0)
+    if (strcmp(path, failing.path) == 0 &&
+        atomic_fetch_add(&failing.opens, 1) - atomic_load(&failing.first) <
+            atomic_load(&failing.count))
         return hw_fail(err, HW_EIO, "%s: cannot be read", path);
     return hw_env_posix()->ops->open(env, path, flags, out, err);
+}
+
+/* A server that reads its rules there. */
+static struct hw_hub *failing_server(struct place *f, char url[HW_URL_MAX], unsigned first,
+                                     unsigned count)
+{
+    struct hw_hub *server;
+
+    failing.ops = *hw_env_posix()->ops;
+    failing.ops.open = failing_open;
+    failing.env.ops = &failing.ops;
+    atomic_store(&failing.opens, 0);
+    atomic_store(&failing.first, first);
+    atomic_store(&failing.count, count);
+    keys_path(f, failing.path);
+    f->env = &failing.env;
+    server = place_server(f, url);
+    f->env = hw_env_posix();
+    return server;
 }
 
 static void another_file_is_taken_as_it_was_when_it_was_found_good(void **state)
@@ -268,22 +290,45 @@ static void another_file_is_taken_as_it_was_when_it_was_found_good(void **state)
 
     place_make_log(f);
     place_append(f, 4);
-    once.ops = *hw_env_posix()->ops;
-    once.ops.open = once_open;
-    once.env.ops = &once.ops;
-    atomic_store(&once.reads, 0);
     client = place_hub(f);
-    f->env = &once.env;
-    server = place_server(f, url);
-    f->env = hw_env_posix();
-    keys_path(f, once.path);
-    (void)snprintf(other, sizeof(other), "%s.first", once.path);
+    server = failing_server(f, url, 1, UINT_MAX / 2);
+    (void)snprintf(other, sizeof(other), "%s.first", failing.path);
     keys_replace(f, "read other.db", client);
-    assert_int_equal(rename(once.path, other), 0);
+    assert_int_equal(rename(failing.path, other), 0);
     assert_ok(hw_hub_authorize(server, other, &f->err));
     keys_replace(f, "read a.db", client);
-    assert_ok(hw_hub_authorize_instead(server, once.path, &f->err));
+    assert_ok(hw_hub_authorize_instead(server, failing.path, &f->err));
     assert_resolves(f, client, url, "a.db", HW_OK);
+    hw_hub_close(client);
+    hw_hub_close(server);
+}
+
+/* As with too many files open: nothing rings when they are closed. */
+static void file_that_cannot_be_read_just_now_is_read_soon(void **state)
+{
+    struct place *f = *state;
+    char url[HW_URL_MAX];
+    const char *urls[] = {url};
+    struct hw_hub *server, *client;
+    struct hw_mirror *mirror;
+    unsigned refused, unread = atomic_load(&unreads);
+
+    place_make_log(f);
+    place_append(f, 4);
+    client = place_hub(f);
+    server = failing_server(f, url, 1, 3);
+    keys_replace(f, "read a.db", client);
+    assert_ok(hw_hub_authorize(server, failing.path, &f->err));
+    mirror = place_mirror(f, client, "b", urls, 1);
+    hw_mirror_want_tail(mirror, 0);
+    place_await_blocks(f, "b", 0, 4);
+
+    refused = atomic_load(&refusals);
+    keys_replace(f, "read other.db", client);
+    await(f, &refusals, refused);
+    assert_int_equal(atomic_load(&unreads), unread + 1);
+    assert_true(atomic_load(&failing.opens) >= 5);
+    hw_hub_mirror_close(mirror);
     hw_hub_close(client);
     hw_hub_close(server);
 }
@@ -350,6 +395,7 @@ int main(int argc, char **argv)
         TEST(who_loses_a_right_loses_the_link_and_may_come_back),
         TEST(another_file_takes_the_place_of_the_first),
         TEST(another_file_is_taken_as_it_was_when_it_was_found_good),
+        TEST(file_that_cannot_be_read_just_now_is_read_soon),
         TEST(bad_file_changes_nothing_and_is_told_once),
     };
 
