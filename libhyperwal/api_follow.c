@@ -291,7 +291,10 @@ static enum hw_status sources_keep(struct hyperwal_follower *follower, const cha
     return HW_OK;
 }
 
-/* The id by which servers know this replica again, kept in its directory. */
+/*
+ * The id by which servers know this replica again, kept in its directory: a new one only where
+ * there is none, for it takes the place of the old one for good.
+ */
 static enum hw_status replica_id_read(struct hw_env *env, const char *dir, uint8_t id[16],
                                       struct hw_error *err)
 {
@@ -301,8 +304,10 @@ static enum hw_status replica_id_read(struct hw_env *env, const char *dir, uint8
 
     if (path == NULL)
         return hw_fail(err, HW_ENOMEM, "no memory for a path");
-    status = hw_env_read_file(env, path, id, 16, &size, NULL);
+    status = hw_env_read_file(env, path, id, 16, &size, err);
     hw_free(path);
+    if (status != HW_OK && status != HW_ENOTFOUND && status != HW_ELIMIT) /* that is no id */
+        return status;
     if (status != HW_OK || size != 16)
         env->ops->random(env, id, 16);
     return HW_OK;

@@ -135,6 +135,17 @@ def load_extension():
     return connection
 
 
+@contextlib.contextmanager
+def unreadable(path):
+    """It is there, and cannot be opened, as with too many files open: also by root."""
+    os.rename(path, f"{path}.aside")
+    os.symlink(os.path.basename(path), path)
+    try:
+        yield
+    finally:
+        os.replace(f"{path}.aside", path)
+
+
 def through_vfs(path, **parameters):
     parameters = {"timeout": LONG * 1000, **parameters}  # of PRAGMA hyperwal_seq, for one
     extra = "".join(f"&{name}={value}" for name, value in parameters.items())
@@ -276,6 +287,23 @@ def a_follower_starts_while_its_source_is_down(dir):
         seq = add("app.db", "meanwhile")
         with server("app.db", listen="tcp://" + url.split("/")[2]):
             wait_for("r.db", seq)
+
+
+def a_follower_whose_id_cannot_be_read_keeps_it(dir):
+    def id():
+        with open("r.db-hyper/id", "rb") as file:
+            return file.read()
+
+    make("app.db")
+    with server("app.db") as primary:
+        url = primary.urls["app.db"]
+        run("follow", url, "r.db", "--once")
+        before = id()
+        with unreadable("r.db-hyper/id"):
+            error = run("follow", url, "r.db", "--once", code=1).stderr
+            check("r.db-hyper/id" in error, error)
+        run("follow", url, "r.db", "--once")
+        check(id() == before, "servers know it again")
 
 
 def a_follower_feeds_another(dir):
@@ -680,6 +708,7 @@ def a_large_database_comes_in_pieces(dir):
 TESTS = (a_follower_is_live_over_tcp, a_follower_is_live_over_ipc, a_follower_is_live_over_websocket,
          a_server_can_be_asked_by_key, a_server_that_is_killed_is_found_again,
          a_follower_that_is_killed_goes_on_where_it_was, a_follower_starts_while_its_source_is_down,
+         a_follower_whose_id_cannot_be_read_keeps_it,
          a_follower_feeds_another, a_follower_of_a_local_log_serves_it,
          a_replica_is_served_as_far_as_it_is_there, a_mirror_is_followed_on_its_own_machine,
          databases_that_appear_are_served, a_follower_of_an_empty_database_waits_for_it,
