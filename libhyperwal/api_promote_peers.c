@@ -47,63 +47,94 @@ static bool state_parse(const char *json, const uint8_t key[HW_KEY_SIZE], struct
     return true;
 }
 
-/* HW_END: it does not answer, or has no such log. */
+/* HW_END: it does not answer, or has no such log.  A failure: we could not ask. */
 static enum hw_status ask(struct hw_promotion *p, const char *url, struct peer_state *out,
                           struct hw_error *err)
 {
     struct hw_buffer text = {0};
     struct hw_address address;
+    struct hw_error why = {0};
     enum hw_status status = hw_address_parse(url, &address, err);
 
     if (status == HW_OK && p->node == NULL)
         status = hw_api_node_open(NULL, &p->node, err);
     if (status != HW_OK)
         return status;
-    status = hw_hub_ask(p->node->hub, &address, ASK_MS, &text, NULL);
+    status = hw_hub_ask(p->node->hub, &address, ASK_MS, &text, &why);
     if (status == HW_OK)
         hw_buffer_add_u8(&text, 0);
-    if (status == HW_ENOMEM || text.failed)
-        status = hw_fail(err, HW_ENOMEM, "no memory to ask a peer");
+    if (text.failed)
+        status = hw_fail(&why, HW_ENOMEM, "no memory to ask a peer");
+    if (status == HW_ENOMEM || why.os_errno != 0) /* of this system: it was not asked */
+        *err = why;
     else if (status != HW_OK || !state_parse((const char *)text.bytes, p->info.key, out))
         status = HW_END;
     hw_buffer_release(&text);
     return status;
 }
 
-/* A log of this machine: does somebody write it now? */
-static bool is_written(struct hw_env *env, const char *dir)
+/*
+ * A log of this machine: does somebody write it now?  Without a lock file nobody does; one that
+ * cannot be opened or locked for another reason tells nothing.
+ */
+static enum hw_status is_written(struct hw_env *env, const char *dir, bool *is,
+                                 struct hw_error *err)
 {
     char *path = hw_format("%s/worker.lock", dir);
     struct hw_file *lock = NULL;
-    bool is = false;
+    enum hw_status status;
 
-    if (path != NULL &&
-        env->ops->open(env, path, HW_OPEN_READ | HW_OPEN_WRITE, &lock, NULL) == HW_OK)
-        is = env->ops->lock(lock, false, NULL) == HW_EBUSY;
+    if (path == NULL)
+        return hw_fail(err, HW_ENOMEM, "no memory for a path");
+    status = env->ops->open(env, path, HW_OPEN_READ | HW_OPEN_WRITE, &lock, err);
+    *is = false;
+    if (status == HW_OK) {
+        status = env->ops->lock(lock, false, err);
+        *is = status == HW_EBUSY;
+    }
     env->ops->close(lock);
     hw_free(path);
-    return is;
+    return *is || status == HW_ENOTFOUND ? HW_OK : status;
 }
 
+/* A log of this machine.  HW_END: it is gone. */
+static enum hw_status look_here(struct hw_promotion *p, const char *dir, struct peer_state *out,
+                                struct hw_error *err)
+{
+    struct hw_core *core = NULL;
+    bool is_primary = false;
+    enum hw_status status = hw_core_open(p->env, dir, HW_CORE_READ, UINT64_MAX, &core, err);
+
+    if (status == HW_ENOTFOUND)
+        return HW_END;
+    if (status == HW_OK)
+        status = is_written(p->env, dir, &is_primary, err);
+    if (status == HW_OK)
+        *out = (struct peer_state){
+            .is_primary = is_primary,
+            .is_other = memcmp(hw_core_identity(core)->key, p->info.key, HW_KEY_SIZE) != 0,
+            .length = hw_core_length(core),
+            .fork = hw_core_head(core).fork,
+        };
+    hw_core_close(core);
+    return status;
+}
+
+/* HW_END: it does not count.  Where it cannot be told whether it goes on, somebody has to say. */
 static enum hw_status look(struct hw_promotion *p, const char *peer, struct peer_state *out,
                            struct hw_error *err)
 {
-    struct hw_core *core = NULL;
-    enum hw_status status;
+    enum hw_status status =
+        hw_address_is_remote(peer) ? ask(p, peer, out, err) : look_here(p, peer, out, err);
 
-    if (hw_address_is_remote(peer))
-        return ask(p, peer, out, err);
-    status = hw_core_open(p->env, peer, HW_CORE_READ, UINT64_MAX, &core, NULL);
-    if (status != HW_OK)
-        return HW_END; /* it is gone, or damaged: that is why we are here */
-    *out = (struct peer_state){
-        .is_primary = is_written(p->env, peer),
-        .is_other = memcmp(hw_core_identity(core)->key, p->info.key, HW_KEY_SIZE) != 0,
-        .length = hw_core_length(core),
-        .fork = hw_core_head(core).fork,
-    };
-    hw_core_close(core);
-    return HW_OK;
+    if (status >= 0 || status == HW_EMISUSE)
+        return status;
+    if (p->is_forced)
+        return HW_END;
+    return hw_prefix(err, status,
+                     "%s: whether the primary is there and goes on cannot be told: mend what is in "
+                     "the way, or use --force",
+                     peer);
 }
 
 /* The most that anybody has who answers; *who has it. */
@@ -225,9 +256,12 @@ static enum hw_status hand_over_local(struct hw_promotion *p, const uint8_t key[
 {
     char *dir = NULL, *error = NULL;
     sqlite3 *db = NULL;
+    bool has_worker = false;
     enum hw_status status = hw_api_log_dir(p->env, p->from, &dir, err);
 
-    if (status == HW_OK && !is_written(p->env, dir)) {
+    if (status == HW_OK)
+        status = is_written(p->env, dir, &has_worker, err);
+    if (status == HW_OK && !has_worker) {
         int code = hyperwal_open(p->from, SQLITE_OPEN_READWRITE, &db, &error);
 
         if (code == SQLITE_OK)

@@ -92,6 +92,7 @@ static enum hw_status status_of(int code)
 {
     switch (code) {
     case NNG_ENOMEM:
+    case NNG_ENOFILES: /* of this process: it tells nothing of the other side */
         return HW_ENOMEM;
     case NNG_ETIMEDOUT:
         return HW_ETIMEOUT;

@@ -15,7 +15,7 @@ import time
 
 import test_network
 from test_network import (PROGRAM, Process, add, background, check, dump, fact, facts, follower, make, run,
-                          server, through_vfs, until, wait_for)
+                          server, through_vfs, unreadable, until, wait_for)
 
 
 def types(path):
@@ -76,6 +76,22 @@ def a_primary_that_answers_keeps_its_place(dir):
             live.line("r.db: live")
             error = run("promote", "r.db", "--force", code=1).stderr
             check("another" in error, "it is followed", error)
+
+
+def what_cannot_be_told_of_a_primary_is_no_leave(dir):
+    make("app.db")
+    run("follow", "app.db", "r.db", "--once")
+    with contextlib.closing(through_vfs("app.db")) as writer:
+        writer.execute("INSERT INTO t(b) VALUES('goes on')")
+        error = run("promote", "r.db", code=1).stderr
+        check("the primary is there" in error, error)
+        for name in ("worker.lock", "log"):
+            with unreadable(f"app.db-hyper/{name}"):
+                error = run("promote", "r.db", code=1).stderr
+                check("cannot be told" in error and "--force" in error and name in error, error)
+                check(fact("status", "r.db")["role"] != "primary", "still a replica")
+        with unreadable("app.db-hyper/worker.lock"):
+            run("promote", "r.db", "--force")
 
 
 def a_replica_behind_another_one_is_refused_or_catches_up(dir):
@@ -472,6 +488,7 @@ TESTS = (a_planned_change_under_a_writer_loses_nothing, a_planned_change_by_path
          a_primary_does_not_become_a_follower_of_a_stranger, live_followers_go_on_with_the_new_primary, a_follower_behind_gets_the_rest_of_the_old_log,
          a_follower_ahead_keeps_its_tail, a_database_that_only_has_the_name_is_not_followed,
          a_replica_of_a_dead_primary_becomes_one, a_primary_that_answers_keeps_its_place,
+         what_cannot_be_told_of_a_primary_is_no_leave,
          a_replica_behind_another_one_is_refused_or_catches_up,
          a_promotion_that_is_killed_is_gone_on_with)
 
