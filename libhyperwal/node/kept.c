@@ -24,8 +24,9 @@ static void serve(struct hub_log *log, const struct hub_log *first, const uint8_
     struct hub_log *kept = NULL;
 
     log->is_kept_missing = dir == NULL || hub->env->ops->stat(hub->env, dir, &stat, NULL) != HW_OK;
-    if (!log->is_kept_missing && log_find_dir(hub, dir) == NULL &&
-        log_new(hub, dir, &kept, NULL) == HW_OK) {
+    if (!log->is_kept_missing && log_find_dir(hub, dir) == NULL)
+        log->is_kept_missing = log_new(hub, dir, &kept, NULL) != HW_OK;
+    if (kept != NULL) {
         kept->heir = log;
         log->kept = kept;
         log_look(kept, hub_now(hub));
@@ -37,14 +38,16 @@ void log_serve_kept(struct hub_log *log)
 {
     struct hw_switch switch_;
     unsigned before;
+    enum hw_status status;
     const struct hub_log *first = newest(log, &before);
 
     if (log->is_searched || first->names == NULL || before >= KEPT_MAX ||
         !hw_core_has(log->core, SWITCH_SEQ))
         return;
     log->is_searched = true;
-    if (hw_switch_read(log->core, SWITCH_SEQ, &switch_, NULL) == HW_OK &&
-        switch_.role == HW_SWITCH_CONTINUES)
+    status = hw_switch_read(log->core, SWITCH_SEQ, &switch_, NULL);
+    log->is_kept_missing = status != HW_OK && status != HW_ENOTFOUND; /* it may be one */
+    if (status == HW_OK && switch_.role == HW_SWITCH_CONTINUES)
         serve(log, first, switch_.key);
 }
 

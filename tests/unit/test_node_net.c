@@ -15,7 +15,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "capture/capture.h"
 #include "env/shared_page.h"
+#include "hypercore/keep.h"
 #include "hypercore/mirror.h"
 #include "node/hub.h"
 #include "sim/sim.h"
@@ -660,6 +662,58 @@ static int teardown(void **state)
     return 0;
 }
 
+/* A log at /next that goes on from one that is kept beside it, which is the one to follow. */
+static void make_next(struct world *w)
+{
+    struct hw_beginning begin = {.from = {.role = HW_SWITCH_CONTINUES}};
+    struct hw_core *core = NULL;
+
+    sim_set_process(w->sim, SERVER);
+    assert_status(hw_core_create(w->env, "/next", &core, &w->err), HW_OK, &w->err);
+    assert_status(core_log_append(core, 20, "", &w->err), HW_OK, &w->err);
+    memcpy(w->key, hw_core_identity(core)->key, HW_KEY_SIZE);
+    w->expected = hw_core_length(core);
+    hw_core_close(core);
+    assert_status(hw_keep(w->env, "/next", HW_KEEP_LOG, &w->err), HW_OK, &w->err);
+    memcpy(begin.from.key, w->key, HW_KEY_SIZE);
+    assert_status(hw_core_create(w->env, "/next", &core, &w->err), HW_OK, &w->err);
+    assert_status(hw_capture_begin_log(core, &begin, &w->err), HW_OK, &w->err);
+    hw_core_close(core);
+}
+
+static void a_kept_log_that_could_not_be_looked_for_is_found_when_somebody_asks(void **state)
+{
+    static const struct sim_fault kinds[] = {
+        {.kind = SIM_EIO, .operations = SIM_READ | SIM_STAT, .path = "/next"},
+        {.kind = SIM_ENOMEM},
+    };
+    struct sim *sim = *state;
+
+    for (unsigned i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+        bool was_reached = true;
+
+        for (uint64_t at = 1; was_reached; at++) {
+            struct sim_fault fault = kinds[i];
+            struct world w;
+            enum hw_status status;
+
+            fault.at = at;
+            sim_reset(sim, at);
+            begin(&w, sim, at);
+            make_next(&w);
+            sim_set_fault(sim, &fault);
+            status = hw_hub_serve(w.hubs[SERVER], "y.db", "/next", &w.err);
+            was_reached = sim_fault_was_reached(sim);
+            sim_set_fault(sim, NULL);
+            if (status != HW_OK)
+                assert_status(hw_hub_serve(w.hubs[SERVER], "y.db", "/next", &w.err), HW_OK, &w.err);
+            follow(&w, A);
+            check_all(&w);
+            end(&w);
+        }
+    }
+}
+
 int main(int argc, char **argv)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -675,6 +729,7 @@ int main(int argc, char **argv)
         TEST(server_bears_any_failure_of_its_disk),
         TEST(failures_that_last_are_made_up_for_when_they_end),
         TEST(what_was_told_to_be_durable_survives_a_crash),
+        TEST(a_kept_log_that_could_not_be_looked_for_is_found_when_somebody_asks),
     };
 
     if (argc > 1)
