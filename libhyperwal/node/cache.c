@@ -40,6 +40,14 @@ static void guard_close(struct hw_cache *cache)
     cache->guard_name = NULL;
 }
 
+/* SQLite's code does not tell it from a file that cannot be opened now. */
+static bool is_missing(const struct hw_cache *cache)
+{
+    struct hw_file_stat stat;
+
+    return cache->env->ops->stat(cache->env, cache->path, &stat, NULL) == HW_ENOTFOUND;
+}
+
 /* SHARED on the database, for as long as this process has the cache open. */
 static enum hw_status guard_open(struct hw_cache *cache, struct hw_error *err)
 {
@@ -62,8 +70,8 @@ static enum hw_status guard_open(struct hw_cache *cache, struct hw_error *err)
         if ((code & 0xff) == SQLITE_BUSY)
             status = hw_fail(err, HW_AGAIN, "%s: is being made anew", cache->path);
         else if (code != SQLITE_OK)
-            status = hw_fail(err, HW_ENOTFOUND, "%s: cannot be opened (SQLite code %d)",
-                             cache->path, code);
+            status = hw_fail(err, is_missing(cache) ? HW_ENOTFOUND : HW_EIO,
+                             "%s: cannot be opened (SQLite code %d)", cache->path, code);
     }
     if (status != HW_OK)
         guard_close(cache);

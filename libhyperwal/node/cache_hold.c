@@ -205,26 +205,45 @@ done:
     return status;
 }
 
-/* Is the database that is there one to go on with?  Looked at before anybody uses it. */
-static bool is_good(struct cache_hold *hold)
+/* What is there is nothing to go on with, however often it is looked at. */
+static bool is_unfit(enum hw_status status)
+{
+    return status == HW_ENOTFOUND || status == HW_ECORRUPT || status == HW_EFORK ||
+           status == HW_EVERSION || status == HW_ELIMIT;
+}
+
+/*
+ * Go on with the database that is there, before anybody uses it.  Only one that is_unfit() is made
+ * anew: another failure tells nothing of it, and must not cost all the pages that were fetched.
+ */
+static enum hw_status take_up(struct cache_hold *hold, struct hw_error *err)
 {
     struct hw_cache *cache = hold->cache;
     struct hw_lazy_map *map = NULL;
     struct hw_lazy_origin origin;
     struct hw_replica_info info;
     struct hw_mirror_status now;
+    enum hw_status status = hw_lazy_map_open(cache->env, cache->map_path, &map, err);
 
-    if (hw_lazy_map_open(cache->env, cache->map_path, &map, NULL) != HW_OK)
-        return false;
+    if (status != HW_OK)
+        return status;
     origin = hw_lazy_map_origin(map);
     hw_lazy_map_close(map);
     if (memcmp(origin.key, cache->key, HW_KEY_SIZE) != 0 ||
-        origin.fork != hw_core_head(hold->reader.core).fork ||
-        hw_replica_info(cache->env, cache->path, &info, NULL) != HW_OK || info.seq == UINT64_MAX)
-        return false;
+        origin.fork != hw_core_head(hold->reader.core).fork)
+        return hw_fail(err, HW_EFORK, "%s: a cache of another log", cache->path);
+    status = hw_replica_info(cache->env, cache->path, &info, err);
+    if (status == HW_OK && info.seq == UINT64_MAX)
+        status = hw_fail(err, HW_ENOTFOUND, "%s: nothing is in it yet", cache->path);
+    if (status != HW_OK)
+        return status;
     hw_mirror_status(hold->mirror, &now);
-    return now.connected == 0 || hold->entries == NULL ||
-           !hw_lazy_is_outdated(hold->entries, info.seq);
+    if (now.connected != 0 && hold->entries != NULL && hw_lazy_is_outdated(hold->entries, info.seq))
+        return hw_fail(err, HW_ENOTFOUND, "%s: too old to go on with", cache->path);
+    status = cache_attach(cache, err);
+    return status == HW_AGAIN
+               ? hw_fail(err, HW_EBUSY, "%s: another process has it locked", cache->path)
+               : status;
 }
 
 static enum hw_status replica_open(struct cache_hold *hold, struct hw_error *err)
@@ -278,20 +297,21 @@ static enum hw_status live_begin(struct cache_hold *hold, struct hw_error *err)
     struct hw_cache *cache = hold->cache;
     enum hw_status status = hw_core_refresh(hold->reader.core, UINT64_MAX, err);
     bool is_used = atomic_load(&cache->shown) != NULL; /* taken over: connections are open */
+    bool fits;
 
     if (status == HW_OK)
         status = entries_open(hold, err);
     if (status != HW_OK)
         return status;
-    if (is_used || (is_good(hold) && cache_attach(cache, NULL) == HW_OK)) {
+    if (!is_used)
+        status = take_up(hold, err);
+    fits = !is_unfit(status);
+    if (status == HW_OK)
         status = hw_lazy_map_begin(cache->map, err);
-        if (status == HW_OK)
-            status = replica_open(hold, err);
-        if ((status == HW_ECORRUPT || status == HW_EFORK) && !is_used)
-            status = remake(hold, err);
-    } else {
+    if (status == HW_OK)
+        status = replica_open(hold, err);
+    if (!is_used && (!fits || status == HW_ECORRUPT || status == HW_EFORK))
         status = remake(hold, err);
-    }
     if (status == HW_OK && hw_replica_seq(hold->replica) == UINT64_MAX) {
         hw_replica_close(hold->replica);
         hold->replica = NULL;

@@ -469,6 +469,31 @@ def a_cache_that_is_damaged_is_made_anew(directory):
                 check(again == 0, damage, again)
 
 
+def a_cache_that_cannot_be_opened_just_now_is_kept(directory):
+    make("app.db", mib=5)
+    with server("app.db") as primary:
+        url = primary.urls["app.db"]
+        with client() as c:
+            c.do(f"db = connect('{url}')")
+            c.do("rows(db, 'SELECT count(*) FROM large')")
+        dir = cache_of(directory)
+        with open(f"{dir}/db", "rb") as old:
+            for name in ("present", "db-hyper/replica", "db"):
+                path = f"{dir}/{name}"
+                os.rename(path, f"{path}.aside")
+                os.symlink(os.path.basename(path), path)  # opening it fails, as with too many files open
+                with client() as c:
+                    said = c.do(f"refused(lambda: connect('{url}'))")
+                    check(said is not None, name, "is opened")
+                os.replace(f"{path}.aside", path)
+                check(os.fstat(old.fileno()).st_nlink == 1, name, "it was thrown away")
+            with client() as c:
+                c.do(f"db = connect('{url}')")
+                check(c.do("rows(db, 'SELECT count(*) FROM large')") == [[5000]], "rows")
+                check(c.do("status(db)")["received_bytes"] == 0, "fetched again")
+            check(os.fstat(old.fileno()).st_nlink == 1, "it was thrown away")
+
+
 def a_cache_may_be_removed_under_its_users(directory):
     make("app.db", mib=5)
     with server("app.db") as primary, client() as c:
@@ -714,6 +739,7 @@ TESTS = (a_point_query_fetches_little, a_scan_reads_ahead_and_finds_all, commits
          a_reader_keeps_its_snapshot, writing_is_refused_with_words, all_spellings_of_a_url_work,
          processes_share_one_cache, another_process_takes_over, a_server_that_comes_back_is_found,
          what_is_here_can_be_read_offline, a_cache_that_is_damaged_is_made_anew,
+         a_cache_that_cannot_be_opened_just_now_is_kept,
          a_cache_may_be_removed_under_its_users, the_past_can_be_read_from_afar, all_of_it_comes_if_asked,
          a_forked_child_opens_anew, many_threads_and_processes_read_at_once,
          a_cache_behind_the_newest_snapshot_begins_with_that,
