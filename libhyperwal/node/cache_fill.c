@@ -13,6 +13,7 @@
 
 enum { NS_PER_MS = 1000000, HYDRATE_GROUPS = 32 };
 enum { NOBODY_MS = 1000, FORGET_MS = 10000, ABSENCES = 256 };
+enum { HYDRATE_AGAIN_MS = 10000 }; /* until groups that could not be filled are tried again */
 
 /* A block that no source has. */
 struct absence {
@@ -29,7 +30,8 @@ struct cache_filler {
     uint64_t asked[CACHE_REQUESTS]; /* the word whose blocks were asked for, in each slot */
     struct absence absences[ABSENCES];
     size_t connected;  /* sources, at the last look */
-    uint32_t hydrated; /* groups below were looked at */
+    uint32_t hydrated; /* groups below were looked at ... */
+    uint64_t again_ns; /* ... and some not filled, which is tried again then; 0: none */
     struct hw_thread thread;
     _Atomic uint32_t stopping;
 };
@@ -181,6 +183,14 @@ static enum hw_status fill_group(struct cache_filler *fill, uint32_t group, stru
     return status;
 }
 
+/* Nobody waits for one that is to be there in the background: it must not be left out for good. */
+static void put_off(struct cache_filler *fill, uint32_t group)
+{
+    hw_lazy_refuse(fill->cache->map, group);
+    if (group < fill->hydrated)
+        fill->again_ns = now_ns(fill) + (uint64_t)HYDRATE_AGAIN_MS * NS_PER_MS;
+}
+
 /* True: something is under way. */
 static bool serve_groups(struct cache_filler *fill)
 {
@@ -201,10 +211,32 @@ static bool serve_groups(struct cache_filler *fill)
         if (status == HW_OK)
             hw_lazy_unwant(map, group);
         else
-            hw_lazy_refuse(map, group);
+            put_off(fill, group);
         cache_wake(fill->cache);
     }
     return waits;
+}
+
+/* At the end it begins anew, if there is a reason to. */
+static uint32_t hydrate_next(struct cache_filler *fill)
+{
+    struct hw_lazy_map *map = fill->cache->map;
+    uint32_t group = hw_lazy_next_absent(map, fill->hydrated);
+
+    if (group != UINT32_MAX || fill->again_ns == 0 || now_ns(fill) < fill->again_ns)
+        return group;
+    fill->again_ns = 0;
+    return hw_lazy_next_absent(map, 0);
+}
+
+/* How long to sleep if nothing comes. */
+static uint64_t until_again(const struct cache_filler *fill)
+{
+    uint64_t now = now_ns(fill);
+
+    if (fill->again_ns == 0)
+        return UINT64_MAX;
+    return fill->again_ns > now ? fill->again_ns - now : (uint64_t)HYDRATE_AGAIN_MS * NS_PER_MS;
 }
 
 /* All of it in the background: a few groups at a time, while nobody waits for any. */
@@ -216,7 +248,7 @@ static bool hydrate(struct cache_filler *fill)
     if (atomic_load(&fill->cache->page->hydrate) == 0 || is_out_of_reach(fill))
         return false;
     for (int i = 0; i < HYDRATE_GROUPS; i++) {
-        uint32_t group = hw_lazy_next_absent(map, fill->hydrated);
+        uint32_t group = hydrate_next(fill);
 
         if (group == UINT32_MAX)
             break;
@@ -277,7 +309,7 @@ static void *run(void *ctx)
         tell(fill); /* before: who is woken below finds it told */
         waits = look(fill);
         hw_shared_wait(cache->news, seen,
-                       waits ? (uint64_t)CACHE_SLICE_MS * NS_PER_MS : UINT64_MAX);
+                       waits ? (uint64_t)CACHE_SLICE_MS * NS_PER_MS : until_again(fill));
     }
     return NULL;
 }
