@@ -55,8 +55,11 @@ static void trust_gain(struct hw_mirror *mirror)
     note_write(mirror, note);
 }
 
-/* Read it; if it is not what it should be the core says from then on that it has not got it. */
-static bool is_right(struct hw_mirror *mirror, uint64_t block, size_t *bytes)
+/*
+ * Read it.  HW_EMISSING: it is not what it should be, and the core says from now on that it has not
+ * got it.
+ */
+static enum hw_status block_check(struct hw_mirror *mirror, uint64_t block, size_t *bytes)
 {
     struct hub_log *log = mirror->log;
     enum hw_status status = hw_core_read(log->core, block, &mirror->scratch, NULL);
@@ -64,14 +67,23 @@ static bool is_right(struct hw_mirror *mirror, uint64_t block, size_t *bytes)
     *bytes += mirror->scratch.size;
     if (mirror->scratch.capacity > BYTES_A_ROUND)
         hw_buffer_release(&mirror->scratch);
-    return status == HW_OK;
+    return status;
+}
+
+static void fetch_again(struct hw_mirror *mirror, uint64_t block)
+{
+    struct hw_error err = {0};
+
+    if (hw_replication_want(mirror->log->replication, block, block + 1, &err) != HW_OK)
+        mirror_broken(mirror, &err);
 }
 
 bool trust_check(struct hw_mirror *mirror, uint64_t end)
 {
     struct hub_log *log = mirror->log;
     size_t bytes = 0;
-    bool is_held;
+    bool is_held = false;
+    enum hw_status status;
 
     if (end > mirror->unchecked_end)
         end = mirror->unchecked_end;
@@ -80,16 +92,17 @@ bool trust_check(struct hw_mirror *mirror, uint64_t end)
             mirror->check_ns = 0; /* goes on in the next round */
             return false;
         }
-        if (hw_core_is_held(log->core, mirror->complete, &is_held, NULL) != HW_OK)
-            mirror->check_ns = hub_now(mirror->hub) + HUB_UNREADABLE_NS;
-        if (!is_held)
+        status = hw_core_is_held(log->core, mirror->complete, &is_held, NULL);
+        if (status == HW_OK && !is_held)
             return false;
-        if (!is_right(mirror, mirror->complete, &bytes)) {
-            struct hw_error err = {0};
-
-            if (hw_replication_want(log->replication, mirror->complete, mirror->complete + 1,
-                                    &err) != HW_OK)
-                mirror_broken(mirror, &err);
+        if (status == HW_OK)
+            status = block_check(mirror, mirror->complete, &bytes);
+        if (status == HW_EMISSING || status == HW_ECORRUPT) {
+            fetch_again(mirror, mirror->complete);
+            return false;
+        }
+        if (status != HW_OK) { /* it may be as it should be */
+            mirror->check_ns = hub_now(mirror->hub) + HUB_UNREADABLE_NS;
             return false;
         }
         mirror->complete++;

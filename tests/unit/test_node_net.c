@@ -662,6 +662,50 @@ static int teardown(void **state)
     return 0;
 }
 
+/* B begins anew, as after a crash: it has to check what it seems to hold. */
+static void doubt(struct world *w)
+{
+    static const uint8_t nothing[24];
+
+    sim_set_process(w->sim, B);
+    hw_hub_mirror_close(w->mirrors[B]);
+    hw_hub_close(w->hubs[B]);
+    w->mirrors[B] = NULL;
+    w->hubs[B] = NULL;
+    sim_file_put(w->sim, "/b/mirror.lock", nothing, sizeof(nothing));
+    assert_status(host_open(w, B), HW_OK, &w->err);
+}
+
+static void blocks_that_cannot_be_read_just_now_are_checked_later(void **state)
+{
+    struct sim *sim = *state;
+    bool was_reached = true;
+
+    for (uint64_t at = 1; was_reached; at++) {
+        const struct sim_fault fault = {
+            .kind = SIM_EIO, .operations = SIM_READ, .path = "/b/", .at = at, .for_ever = true};
+        struct world w;
+        enum hw_status status;
+
+        sim_reset(sim, at);
+        begin(&w, sim, at);
+        follow(&w, B);
+        check_all(&w);
+        doubt(&w);
+        sim_set_fault(sim, &fault);
+        status = mirror_open(&w, B);
+        if (status == HW_OK)
+            (void)run(&w, b_is_whole, MS(3000));
+        was_reached = sim_fault_was_reached(sim);
+        sim_set_fault(sim, NULL);
+        if (status != HW_OK)
+            assert_status(mirror_open(&w, B), HW_OK, &w.err);
+        assert_true(run(&w, b_is_whole, MS(1000))); /* of itself, before anything else happens */
+        check_all(&w);
+        end(&w);
+    }
+}
+
 /* A log at /next that goes on from one that is kept beside it, which is the one to follow. */
 static void make_next(struct world *w)
 {
@@ -729,6 +773,7 @@ int main(int argc, char **argv)
         TEST(server_bears_any_failure_of_its_disk),
         TEST(failures_that_last_are_made_up_for_when_they_end),
         TEST(what_was_told_to_be_durable_survives_a_crash),
+        TEST(blocks_that_cannot_be_read_just_now_are_checked_later),
         TEST(a_kept_log_that_could_not_be_looked_for_is_found_when_somebody_asks),
     };
 
