@@ -111,9 +111,13 @@ enum hw_status hw_link_on_history(struct hw_link *link, const struct hw_proof *p
 {
     struct hw_replication *replication = link->replication;
     uint64_t length = 0;
+    enum hw_status status = HW_EPROOF;
 
-    if (proof == NULL || proof->fork != replication->fork ||
-        hw_overtaken_check(replication->options.core, proof, &length, NULL) != HW_OK) {
+    if (proof != NULL && proof->fork == replication->fork)
+        status = hw_overtaken_check(replication->options.core, proof, &length, err);
+    if (status == HW_ENOMEM) /* ours: it tells nothing of the remote */
+        return status;
+    if (status != HW_OK) {
         if (err != NULL)
             *err = link->suspicion;
         return HW_EPROOF;

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/alloc.h"
 #include "hypercore/log_file.h"
 #include "hypercore/mirror.h"
 #include "support/link_net.h"
@@ -187,6 +188,56 @@ static void who_lies_is_told_from_who_has_another_history(void **state)
     }
 }
 
+/* One allocation fails, after the proof of its history has come. */
+struct shortage {
+    unsigned answers, left;
+};
+
+static bool fails_once(void *ctx, size_t size)
+{
+    struct shortage *shortage = ctx;
+
+    (void)size;
+    if (shortage->answers < 2 || shortage->left == 0)
+        return true;
+    return --shortage->left > 0;
+}
+
+static bool count_answers(void *ctx, struct link_end *to, struct link_message *message)
+{
+    struct shortage *shortage = ctx;
+
+    if (to->side == 1 && message->type == HW_MESSAGE_DATA)
+        shortage->answers++;
+    return true;
+}
+
+static void without_memory_nobody_is_taken_for_a_liar(void **state)
+{
+    struct link_net *net = *state;
+    bool was_reached = true;
+
+    for (unsigned nth = 1; was_reached; nth++) {
+        struct shortage shortage = {.left = nth};
+        unsigned mirror, node, pair;
+
+        link_net_reset(net, nth);
+        make_two(net, 5, 12, false);
+        mirror = follow(net, 0, 0);
+        node = go_on_unasked(net, 30);
+        net->look = count_answers;
+        net->ctx = &shortage;
+        pair = link_net_connect(net, node, mirror);
+        hw_alloc_set_hook(fails_once, &shortage);
+        link_net_run(net);
+        hw_alloc_set_hook(NULL, NULL);
+        net->look = NULL;
+        was_reached = shortage.left == 0;
+        assert_true(shortage.answers >= 2);
+        assert_int_not_equal(net->pairs[pair].why, HW_EPROOF);
+    }
+}
+
 static void a_higher_fork_is_shown(void **state)
 {
     struct link_net *net = *state;
@@ -314,6 +365,7 @@ int main(int argc, char **argv)
         net_test(another_history_is_told_by_a_follower_that_has_more),
         net_test(a_follower_keeps_its_blocks_and_says_why),
         net_test(who_lies_is_told_from_who_has_another_history),
+        net_test(without_memory_nobody_is_taken_for_a_liar),
         net_test(a_higher_fork_is_shown),
         net_test(a_claim_alone_does_nothing),
         net_test(one_that_never_proves_its_claim_holds_up_nobody),
