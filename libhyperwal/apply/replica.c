@@ -21,13 +21,6 @@ static char *file_in(const char *dir, const char *name)
     return hw_format("%s/%s", dir, name);
 }
 
-static bool exists(struct hw_env *env, const char *path)
-{
-    struct hw_file_stat stat;
-
-    return env->ops->stat(env, path, &stat, NULL) == HW_OK;
-}
-
 enum hw_status hw_replica_set_source(struct hw_replica *replica, const char *source,
                                      struct hw_error *err)
 {
@@ -65,14 +58,19 @@ static enum hw_status full_path(sqlite3_vfs *base, const char *path, char **out,
 static enum hw_status check_free(struct hw_replica *replica, struct hw_error *err)
 {
     char *log = file_in(replica->dir, "log");
+    bool has_log = false, has_database = false;
     enum hw_status status = HW_OK;
 
     if (log == NULL)
         status = hw_fail(err, HW_ENOMEM, "replica: no memory");
-    else if (exists(replica->env, log))
+    if (status == HW_OK)
+        status = hw_env_exists(replica->env, log, &has_log, err);
+    if (status == HW_OK)
+        status = hw_env_exists(replica->env, replica->path, &has_database, err);
+    if (status == HW_OK && has_log)
         status = hw_fail(err, HW_EEXIST, "%s: a database with a log of its own, not a replica",
                          replica->path);
-    else if (exists(replica->env, replica->path))
+    else if (status == HW_OK && has_database)
         status = hw_fail(err, HW_EEXIST,
                          "%s: a database, but not a replica: choose another name or remove it",
                          replica->path);
@@ -115,11 +113,14 @@ static enum hw_status make_dir(struct hw_env *env, const char *dir, struct hw_er
 static enum hw_status check_promotion(struct hw_replica *replica, struct hw_error *err)
 {
     char *path = file_in(replica->dir, HW_REPLICA_PROMOTED);
+    bool is_decided = false;
     enum hw_status status = HW_OK;
 
     if (path == NULL)
         status = hw_fail(err, HW_ENOMEM, "replica: no memory");
-    else if (exists(replica->env, path))
+    else
+        status = hw_env_exists(replica->env, path, &is_decided, err);
+    if (status == HW_OK && is_decided)
         status = hw_fail(err, HW_EBUSY,
                          "%s: it is being made a primary; `hyperwal promote` goes on with that",
                          replica->path);
@@ -131,11 +132,13 @@ static enum hw_status dir_open(struct hw_replica *replica, struct hw_error *err)
 {
     struct hw_env *env = replica->env;
     char *path = file_in(replica->dir, "follower.lock");
-    enum hw_status status = HW_OK;
+    bool is_there = false;
+    enum hw_status status;
 
     if (path == NULL)
         return hw_fail(err, HW_ENOMEM, "replica: no memory");
-    if (!exists(env, replica->dir)) {
+    status = hw_env_exists(env, replica->dir, &is_there, err);
+    if (status == HW_OK && !is_there) {
         status = check_free(replica, err);
         if (status == HW_OK)
             status = make_dir(env, replica->dir, err);
@@ -229,8 +232,9 @@ static enum hw_status remove_leftovers(struct hw_replica *replica, struct hw_err
         char *path = hw_format("%s%s", replica->path, suffixes[i]);
         if (path == NULL)
             return hw_fail(err, HW_ENOMEM, "replica: no memory");
-        if (exists(replica->env, path))
-            status = replica->env->ops->remove(replica->env, path, err);
+        status = replica->env->ops->remove(replica->env, path, err);
+        if (status == HW_ENOTFOUND)
+            status = HW_OK;
         hw_free(path);
     }
     return status;
@@ -293,11 +297,21 @@ static enum hw_status build(struct hw_replica *replica, struct hw_error *err)
     return status;
 }
 
+/* A database that only cannot be seen now must not lose the WAL beside it. */
+static enum hw_status open_or_build(struct hw_replica *replica, struct hw_error *err)
+{
+    bool is_there = false;
+    enum hw_status status = hw_env_exists(replica->env, replica->path, &is_there, err);
+
+    if (status != HW_OK)
+        return status;
+    return is_there ? database_open(replica, err) : build(replica, err);
+}
+
 /* Opens `replica`, which is moved, with what the caller filled in. */
 static enum hw_status open_filled(struct hw_replica *replica, const char *path,
                                   struct hw_replica **out, struct hw_error *err)
 {
-    struct hw_env *env = replica->env;
     enum hw_status status;
 
     replica->visible.seq = replica->next.seq = replica->shown_seq = UINT64_MAX;
@@ -312,7 +326,7 @@ static enum hw_status open_filled(struct hw_replica *replica, const char *path,
     if (status == HW_OK)
         status = genesis_read(replica, err);
     if (status == HW_OK)
-        status = exists(env, replica->path) ? database_open(replica, err) : build(replica, err);
+        status = open_or_build(replica, err);
     if (status < 0) {
         hw_replica_close(replica);
         return status;

@@ -232,8 +232,10 @@ static enum hw_status put_in_place(struct hw_env *env, sqlite3_vfs *base, const 
 {
     struct hw_file_stat found;
     sqlite3 *old = NULL; /* owned */
-    enum hw_status status = env->ops->stat(env, out_path, &found, NULL);
+    enum hw_status status = env->ops->stat(env, out_path, &found, err);
 
+    if (status != HW_OK && status != HW_ENOTFOUND)
+        return status; /* it may be there, and in use */
     if (status == HW_OK && !force)
         return refuse_existing(env, out_path, "it was made meanwhile", err);
     if (status == HW_OK && (found.is_directory || found.is_special))

@@ -20,6 +20,17 @@ void hw_env_log(struct hw_env *env, enum hw_log_level level, const char *format,
     env->ops->log(env, level, line);
 }
 
+enum hw_status hw_env_exists(struct hw_env *env, const char *path, bool *out, struct hw_error *err)
+{
+    struct hw_file_stat stat;
+    enum hw_status status = env->ops->stat(env, path, &stat, err);
+
+    if (status != HW_OK && status != HW_ENOTFOUND)
+        return status;
+    *out = status == HW_OK;
+    return HW_OK;
+}
+
 /* Opens a file of at most `max` bytes; the caller closes *file. */
 static enum hw_status open_small(struct hw_env *env, const char *path, size_t max,
                                  struct hw_file **file, size_t *size, struct hw_error *err)

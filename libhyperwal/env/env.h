@@ -138,6 +138,9 @@ void hw_env_posix_set_log(void (*sink)(void *ctx, enum hw_log_level level, const
 void hw_env_log(struct hw_env *env, enum hw_log_level level, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
+/* Is something at `path`?  Only HW_ENOTFOUND is a no: what cannot be seen may be there. */
+enum hw_status hw_env_exists(struct hw_env *env, const char *path, bool *out,
+                             struct hw_error *err) HW_MUST_CHECK;
 /* A whole small file at once.  HW_ELIMIT: larger than `capacity`. */
 enum hw_status hw_env_read_file(struct hw_env *env, const char *path, void *buf, size_t capacity,
                                 size_t *size, struct hw_error *err) HW_MUST_CHECK;

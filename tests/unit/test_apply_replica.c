@@ -392,6 +392,38 @@ static void a_reopened_replica_goes_on_where_it_was(void **state)
     end(&w);
 }
 
+static void a_replica_that_cannot_be_seen_keeps_the_wal_of_its_readers(void **state)
+{
+    struct sim_fault fault = {.kind = SIM_EIO, .operations = SIM_STAT, .at = 1};
+    struct world w;
+    sqlite3 *db;
+
+    (void)state;
+    begin(&w, 1024);
+    open_replica(&w);
+    maker_commit(&w.m, "INSERT INTO t(b) VALUES(randomblob(2000))");
+    follow(&w);
+    close_replica(&w);
+    db = reader_open(w.sim);
+    run_sql(db, "SELECT * FROM t");
+    for (bool was_reached = true; was_reached; fault.at++) {
+        sim_set_fault(w.sim, &fault);
+        (void)!replica_open(w.sim, w.m.core, &w.replica, &w.err);
+        was_reached = sim_fault_was_reached(w.sim);
+        sim_set_fault(w.sim, NULL);
+        assert_true(sim_file_exists(w.sim, REPLICA "-wal"));
+        assert_true(sim_file_exists(w.sim, REPLICA "-hyper/replica"));
+        close_replica(&w);
+    }
+    assert_true(fault.at > 3);
+    open_replica(&w);
+    maker_commit(&w.m, "INSERT INTO t(b) VALUES(randomblob(2000))");
+    follow(&w);
+    assert_int_equal(fingerprint(db), fingerprint(w.m.db));
+    sqlite3_close(db);
+    end(&w);
+}
+
 static void the_wal_that_a_client_deleted_is_known_by_its_closing_record(void **state)
 {
     struct world w;
@@ -682,6 +714,7 @@ int main(void)
         cmocka_unit_test(a_stock_client_cannot_write_while_a_follower_is_at_work),
         cmocka_unit_test(the_directory_tells_what_the_replica_is),
         cmocka_unit_test(a_reopened_replica_goes_on_where_it_was),
+        cmocka_unit_test(a_replica_that_cannot_be_seen_keeps_the_wal_of_its_readers),
         cmocka_unit_test(the_wal_that_a_client_deleted_is_known_by_its_closing_record),
         cmocka_unit_test(after_a_kill_the_end_of_the_wal_is_known),
         cmocka_unit_test(after_a_kill_and_a_client_that_deleted_the_wal_the_sum_tells_the_state),

@@ -216,6 +216,28 @@ static void forced_restore_replaces_a_database_that_nobody_has_open(void **state
     log_builder_free(log);
 }
 
+static void forced_restore_does_not_replace_what_it_cannot_see(void **state)
+{
+    struct log_builder *log = log_builder_new(sim_env(machine), 512, 0, 5);
+    struct sim_fault fault = {
+        .kind = SIM_EIO, .operations = SIM_STAT, .path = "out.db", .at = 1, .for_ever = true};
+    uint64_t seq = log_transaction(log, 1, 5);
+    sqlite3 *db = old_database();
+    struct hw_state reached;
+    struct hw_error err;
+
+    (void)state;
+    sim_set_fault(machine, &fault);
+    assert_int_equal(restore(log, seq, true, &reached, &err), HW_EIO);
+    sim_set_fault(machine, NULL);
+    assert_true(sim_file_exists(machine, "out.db-wal"));
+    assert_false(sim_file_exists(machine, "out.db.tmp"));
+    assert_int_equal(sqlite3_exec(db, "INSERT INTO old VALUES(2)", NULL, NULL, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+    sim_file_remove(machine, "out.db");
+    log_builder_free(log);
+}
+
 static void forced_restore_refuses_to_replace_what_is_no_database(void **state)
 {
     struct log_builder *log = log_builder_new(sim_env(machine), 512, 0, 5);
@@ -358,6 +380,7 @@ int main(void)
         cmocka_unit_test(states_between_the_bases_of_a_fuzzy_snapshot_need_an_older_one),
         cmocka_unit_test(file_that_exists_or_has_leftovers_is_not_touched),
         cmocka_unit_test(forced_restore_replaces_a_database_that_nobody_has_open),
+        cmocka_unit_test(forced_restore_does_not_replace_what_it_cannot_see),
         cmocka_unit_test(forced_restore_refuses_to_replace_what_is_no_database),
         cmocka_unit_test(stopped_restore_leaves_nothing),
         cmocka_unit_test(wrong_sum_is_corrupt_and_no_file_is_made),
