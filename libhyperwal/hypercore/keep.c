@@ -100,14 +100,16 @@ static enum hw_status move_file(struct hw_env *env, const char *from, const char
                                 const char *name, struct hw_error *err)
 {
     char *old = hw_format("%s/%s", from, name), *new = hw_format("%s/%s", to, name);
-    struct hw_file_stat stat;
+    bool is_taken = false;
     enum hw_status status;
 
     if (old == NULL || new == NULL)
         status = hw_fail(err, HW_ENOMEM, "%s: no memory to move it", from);
-    else if (env->ops->stat(env, new, &stat, NULL) == HW_OK)
-        status = hw_fail(err, HW_EEXIST, "%s: is in the way of %s: move it away", new, old);
     else
+        status = hw_env_exists(env, new, &is_taken, err);
+    if (status == HW_OK && is_taken)
+        status = hw_fail(err, HW_EEXIST, "%s: is in the way of %s: move it away", new, old);
+    else if (status == HW_OK)
         status = env->ops->rename(env, old, new, err);
     hw_free(old);
     hw_free(new);

@@ -112,12 +112,13 @@ enum hw_status hw_overtaken_write(struct hw_env *env, const char *dir,
     struct hw_overtaken there;
     uint8_t bytes[FILE_SIZE] = {0};
     char *path;
-    enum hw_status status;
+    enum hw_status status = hw_overtaken_read(env, dir, &there, err);
 
-    /* One that cannot be read says nothing, and is written anew. */
-    if (hw_overtaken_read(env, dir, &there, NULL) == HW_OK &&
-        (hw_overtaken_is_above(there.fork, there.length, &shown) ||
-         (there.fork == shown.fork && there.length == shown.length)))
+    /* A damaged one says nothing, and is written anew; another may be the higher one. */
+    if (status != HW_OK && status != HW_ENOTFOUND && status != HW_ECORRUPT)
+        return status;
+    if (status == HW_OK && (hw_overtaken_is_above(there.fork, there.length, &shown) ||
+                            (there.fork == shown.fork && there.length == shown.length)))
         return HW_OK;
     path = hw_format("%s/overtaken", dir);
     if (path == NULL)

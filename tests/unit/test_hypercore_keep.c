@@ -130,7 +130,10 @@ static void file_in_the_way_is_named_and_left_alone(void **state)
 {
     struct sim *sim = sim_new(5);
     struct world w = {.what = HW_KEEP_LOG};
+    struct sim_fault unseen = {
+        .kind = SIM_EIO, .operations = SIM_STAT, .path = "/log.", .at = 1, .for_ever = true};
     struct hw_error err = {0};
+    size_t size = 0;
     char *path;
 
     (void)state;
@@ -141,6 +144,13 @@ static void file_in_the_way_is_named_and_left_alone(void **state)
     assert_int_equal(hw_keep(sim_env(sim), "/log", HW_KEEP_LOG, &err), HW_EEXIST);
     assert_non_null(strstr(err.message, path));
     assert_true(sim_file_exists(sim, "/log/log"));
+
+    /* Nor is it replaced where it cannot be seen. */
+    sim_set_fault(sim, &unseen);
+    assert_int_equal(hw_keep(sim_env(sim), "/log", HW_KEEP_LOG, &err), HW_EIO);
+    sim_set_fault(sim, NULL);
+    assert_memory_equal(sim_file_bytes(sim, path, &size), "mine", 4);
+    assert_int_equal(size, 4);
     hw_free(path);
     hw_free(w.to);
     sim_free(sim);

@@ -264,13 +264,30 @@ static void check_written(struct sim *sim, void *ctx)
         assert_status(status, HW_EFORK, &err);
 }
 
+static void run_write_lower(struct sim *sim, void *ctx)
+{
+    const struct hw_overtaken lower = {.fork = 4, .length = 900};
+
+    *(bool *)ctx = hw_overtaken_write(sim_env(sim), "/log", &lower, NULL) == HW_OK;
+}
+
+static void check_highest(struct sim *sim, void *ctx)
+{
+    struct hw_overtaken there = {.fork = 0};
+    struct hw_error err = {0};
+
+    (void)ctx;
+    assert_status(hw_overtaken_read(sim_env(sim), "/log", &there, &err), HW_OK, &err);
+    assert_memory_equal(&there, &shown_once, sizeof(there));
+}
+
 static void run_faults(void **state, void (*prepare)(struct sim *, void *),
                        void (*run)(struct sim *, void *), void (*check)(struct sim *, void *))
 {
     struct sim *sim = sim_new(0);
     bool is_done = false;
     struct sim_scenario scenario = {
-        .faults = SIM_CRASH | SIM_KILL | SIM_EIO | SIM_ENOSPC | SIM_ENOMEM,
+        .faults = SIM_CRASH | SIM_KILL | SIM_EIO | SIM_EMFILE | SIM_ENOSPC | SIM_ENOMEM,
         .prepare = prepare,
         .run = run,
         .check = check,
@@ -278,7 +295,7 @@ static void run_faults(void **state, void (*prepare)(struct sim *, void *),
     };
 
     (void)state;
-    assert_true(sim_for_each_fault(sim, &scenario) > 20);
+    assert_true(sim_for_each_fault(sim, &scenario) > 10);
     sim_free(sim);
 }
 
@@ -290,6 +307,11 @@ static void adopting_may_fail_anywhere(void **state)
 static void what_was_shown_is_durable_once_it_is_written(void **state)
 {
     run_faults(state, prepare_log, run_write, check_written);
+}
+
+static void one_that_cannot_be_read_is_not_replaced_by_a_lower_one(void **state)
+{
+    run_faults(state, prepare_overtaken, run_write_lower, check_highest);
 }
 
 int main(int argc, char **argv)
@@ -304,6 +326,7 @@ int main(int argc, char **argv)
         REAL(a_damaged_file_is_an_error_and_not_a_permission),
         cmocka_unit_test(adopting_may_fail_anywhere),
         cmocka_unit_test(what_was_shown_is_durable_once_it_is_written),
+        cmocka_unit_test(one_that_cannot_be_read_is_not_replaced_by_a_lower_one),
     };
 
     if (argc > 1)
