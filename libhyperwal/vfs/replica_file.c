@@ -4,15 +4,17 @@
 #include "env/shared_page.h"
 #include "vfs/shim.h"
 
-bool hw_shim_is_replica(struct hw_shim *shim, const char *path)
+enum hw_status hw_shim_is_replica(struct hw_shim *shim, const char *path, bool *out,
+                                  struct hw_error *err)
 {
-    struct hw_env *env = shim->env;
-    struct hw_file_stat stat;
     char *name = hw_format("%s-hyper/replica", path);
-    bool is = name != NULL && env->ops->stat(env, name, &stat, NULL) == HW_OK;
+    enum hw_status status;
 
+    if (name == NULL)
+        return hw_fail(err, HW_ENOMEM, "%s: no memory to see if it is a replica", path);
+    status = hw_env_exists(shim->env, name, out, err);
     hw_free(name);
-    return is;
+    return status;
 }
 
 /* NULL in *out: no follower is at work. */

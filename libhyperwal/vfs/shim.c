@@ -126,12 +126,16 @@ static enum hw_status refuse_listen(const struct hw_uri *uri, const char *why, s
 static enum hw_status take_role(struct hw_shim_file *file, const struct hw_uri *uri, int flags,
                                 struct hw_error *err)
 {
+    bool is_replica = false;
     enum hw_status status;
 
     file->role = HW_SHIM_PLAIN;
     if (uri->pass_through)
         return HW_OK;
-    if (hw_shim_is_replica(file->shim, file->path)) {
+    status = hw_shim_is_replica(file->shim, file->path, &is_replica, err);
+    if (status != HW_OK)
+        return status;
+    if (is_replica) {
         file->role = HW_SHIM_REPLICA;
         return refuse_listen(uri,
                              "this is a replica: its follower serves it (`hyperwal follow "

@@ -332,8 +332,9 @@ int hw_shim_remote_outcome(struct hw_shim_file *file, const char *text, char **o
 
 /* ----------------------------------------------------------------------- replica_file.c */
 
-/* Is there PATH-hyper/replica? */
-bool hw_shim_is_replica(struct hw_shim *shim, const char *path);
+/* Is there PATH-hyper/replica?  A primary would make a log of its own there: a doubt is no "no". */
+enum hw_status hw_shim_is_replica(struct hw_shim *shim, const char *path, bool *out,
+                                  struct hw_error *err) HW_MUST_CHECK;
 /* Last seq applied; UINT64_MAX: none. */
 enum hw_status hw_shim_replica_seq(struct hw_shim_file *file, uint64_t *seq,
                                    struct hw_error *err) HW_MUST_CHECK;
