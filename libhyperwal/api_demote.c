@@ -55,7 +55,7 @@ static enum hw_status log_rest(const struct demotion *d, struct hw_error *err)
 static enum hw_status fold(const struct demotion *d, struct hw_error *err)
 {
     char *wal = hw_format("%s-wal", d->path);
-    struct hw_file_stat stat;
+    bool has_wal = false;
     sqlite3 *db = NULL;
     enum hw_status status = HW_OK;
     int code = sqlite3_open_v2(d->path, &db, SQLITE_OPEN_READWRITE, hw_api_base_vfs()->zName);
@@ -67,17 +67,30 @@ static enum hw_status fold(const struct demotion *d, struct hw_error *err)
     (void)sqlite3_close(db); /* nothing was prepared on it */
     if (wal == NULL)
         status = hw_fail(err, HW_ENOMEM, "%s: no memory", d->path);
-    else if (status == HW_OK && d->env->ops->stat(d->env, wal, &stat, NULL) == HW_OK)
+    else if (status == HW_OK)
+        status = hw_env_exists(d->env, wal, &has_wal, err);
+    if (status == HW_OK && has_wal)
         status = hw_fail(err, HW_EBUSY, "%s: a program has it open: stop it first", d->path);
     hw_free(wal);
     return status;
+}
+
+/* What cannot be read may be the switch: an open as a primary would write after it. */
+static enum hw_status take_end(struct demotion *d, struct hw_core *core, struct hw_error *err)
+{
+    struct hw_switch last;
+    enum hw_status status = hw_switch_read(core, hw_core_length(core) - 1, &last, err);
+
+    if (status != HW_OK && status != HW_ENOTFOUND)
+        return status;
+    d->is_ended = status == HW_OK && last.role == HW_SWITCH_CONTINUED;
+    return HW_OK;
 }
 
 static enum hw_status own_state(struct demotion *d, struct hw_error *err)
 {
     struct hw_target head = {.kind = HW_TARGET_HEAD};
     struct hw_core *core = NULL;
-    struct hw_switch last;
     struct hw_state state;
     enum hw_status status = hw_core_open(d->env, d->dir, HW_CORE_READ, UINT64_MAX, &core, err);
 
@@ -89,8 +102,7 @@ static enum hw_status own_state(struct demotion *d, struct hw_error *err)
         d->own.sum = state.sum;
         d->own.page_count = state.page_count;
         d->own.fork = hw_core_head(core).fork;
-        d->is_ended = hw_switch_read(core, hw_core_length(core) - 1, &last, NULL) == HW_OK &&
-                      last.role == HW_SWITCH_CONTINUED;
+        status = take_end(d, core, err);
     }
     hw_core_close(core);
     return status;
