@@ -226,10 +226,16 @@ static enum hw_status log_gives_way(const char *path, const char *dir, struct hy
                                     struct hyperwal_follower *follower, struct hw_error *err)
 {
     struct hw_env *env = hw_env_posix();
+    bool has_log = false, is_decided = false, is_replica = false;
+    enum hw_status status = hw_api_has_file(env, dir, "log", &has_log, err);
 
-    if (!hw_api_has_file(env, dir, "log") || hw_api_has_file(env, dir, HW_REPLICA_PROMOTED "/log"))
-        return HW_OK;
-    if (hw_api_has_file(env, dir, "replica"))
+    if (status == HW_OK)
+        status = hw_api_has_file(env, dir, HW_REPLICA_PROMOTED "/log", &is_decided, err);
+    if (status == HW_OK)
+        status = hw_api_has_file(env, dir, "replica", &is_replica, err);
+    if (status != HW_OK || !has_log || is_decided)
+        return status;
+    if (is_replica)
         return hw_keep(env, dir, HW_KEEP_LOG, err);
     return heir != NULL ? demote_by_path(path, dir, heir, err)
                         : hw_follow_demote_by_name(follower, path, err);
@@ -330,6 +336,28 @@ static enum hw_status replica_id_write(struct hw_env *env, const char *dir, cons
     return status;
 }
 
+/* There is no replica: is nothing else in its place? */
+static enum hw_status check_free(struct hyperwal_follower *follower, const char *dir,
+                                 struct hw_error *err)
+{
+    struct hw_env *env = hw_env_posix();
+    bool has_log = false, has_database = false;
+    enum hw_status status = hw_api_has_file(env, dir, "log", &has_log, err);
+
+    if (status == HW_OK)
+        status = hw_env_exists(env, follower->path, &has_database, err);
+    if (status == HW_OK && has_log)
+        status = hw_fail(err, HW_EEXIST,
+                         "%s: a database with a log of its own, not a replica, nor one that the "
+                         "log there goes on from",
+                         follower->path);
+    else if (status == HW_OK && has_database)
+        status = hw_fail(err, HW_EEXIST,
+                         "%s: a database, but not a replica: choose another name or remove it",
+                         follower->path);
+    return status;
+}
+
 /*
  * What is at `path` already?  *has_key and the key of its log, if it is a replica or has a mirror;
  * *is_same: it was fed from these sources before.
@@ -339,7 +367,7 @@ static enum hw_status look_at(struct hyperwal_follower *follower, const char *di
 {
     struct hw_env *env = hw_env_posix();
     struct hw_replica_info info;
-    struct hw_file_stat stat;
+    bool has_mirror = false;
     uint8_t mirror_key[HW_KEY_SIZE];
     enum hw_status status = hw_replica_info(env, follower->path, &info, err);
 
@@ -348,19 +376,14 @@ static enum hw_status look_at(struct hyperwal_follower *follower, const char *di
         memcpy(key, info.key, HW_KEY_SIZE);
         *has_key = true;
         *is_same = strcmp(info.source, follower->source) == 0;
-    } else if (status != HW_ENOTFOUND) {
-        return status;
-    } else if (hw_api_has_file(env, dir, "log")) {
-        return hw_fail(err, HW_EEXIST,
-                       "%s: a database with a log of its own, not a replica, nor one that the log "
-                       "there goes on from",
-                       follower->path);
-    } else if (env->ops->stat(env, follower->path, &stat, NULL) == HW_OK) {
-        return hw_fail(err, HW_EEXIST,
-                       "%s: a database, but not a replica: choose another name or remove it",
-                       follower->path);
+    } else if (status == HW_ENOTFOUND) {
+        status = check_free(follower, dir, err);
     }
-    if (!hw_api_has_file(env, dir, "mirror")) {
+    if (status == HW_OK)
+        status = hw_api_has_file(env, dir, "mirror", &has_mirror, err);
+    if (status != HW_OK)
+        return status;
+    if (!has_mirror) {
         *is_same = false;
         return HW_OK;
     }

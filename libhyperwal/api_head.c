@@ -97,7 +97,6 @@ static void head_page(struct hyperwal_log *log, hyperwal_head *head)
 {
     char alarm[HW_SHARED_TEXT_SIZE];
 
-    head->has_key = hw_api_has_file(log->env, log->dir, "key");
     if (log->page == NULL)
         return;
     head->worker_pid = hw_shared_worker(log->page);
@@ -113,10 +112,14 @@ int hyperwal_log_head(hyperwal_log *log, hyperwal_head *out)
     struct hw_genesis genesis = {0};
     struct hw_core_head core;
     struct hw_error err = {0};
+    bool has_key = false;
     enum hw_status status = hw_api_log_refresh(log, &err);
 
+    if (status == HW_OK)
+        status = hw_api_has_file(log->env, log->dir, "key", &has_key, &err);
     if (status != HW_OK)
         return hw_api_log_result(log, status, &err);
+    head.has_key = has_key;
     core = hw_core_head(log->core);
     memcpy(head.key, hw_core_identity(log->core)->key, sizeof(head.key));
     memcpy(head.discovery_key, hw_core_identity(log->core)->discovery_key,

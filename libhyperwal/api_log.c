@@ -80,23 +80,29 @@ sqlite3_vfs *hw_api_base_vfs(void)
 
 /* ------------------------------------------------------------------------- where is it? */
 
-bool hw_api_has_file(struct hw_env *env, const char *dir, const char *name)
+enum hw_status hw_api_has_file(struct hw_env *env, const char *dir, const char *name, bool *out,
+                               struct hw_error *err)
 {
     char *path = hw_format("%s/%s", dir, name);
-    struct hw_file_stat stat;
-    bool found;
+    struct hw_file_stat stat = {.is_directory = false};
+    enum hw_status status;
 
     if (path == NULL)
-        return false;
-    found = env->ops->stat(env, path, &stat, NULL) == HW_OK && !stat.is_directory;
+        return hw_fail(err, HW_ENOMEM, "%s: no memory to look for its %s", dir, name);
+    status = env->ops->stat(env, path, &stat, err);
     hw_free(path);
-    return found;
+    if (status != HW_OK && status != HW_ENOTFOUND)
+        return status;
+    *out = status == HW_OK && !stat.is_directory;
+    return HW_OK;
 }
 
 /* A log of ours, or a mirror of somebody else's. */
-static bool has_log(struct hw_env *env, const char *dir)
+static enum hw_status has_log(struct hw_env *env, const char *dir, bool *out, struct hw_error *err)
 {
-    return hw_api_has_file(env, dir, "log") || hw_api_has_file(env, dir, "mirror");
+    enum hw_status status = hw_api_has_file(env, dir, "log", out, err);
+
+    return status == HW_OK && !*out ? hw_api_has_file(env, dir, "mirror", out, err) : status;
 }
 
 /*
@@ -107,14 +113,18 @@ static enum hw_status replica_source(struct hw_env *env, const char *path, const
                                      char **dir, struct hw_error *err)
 {
     struct hw_replica_info info;
+    bool has_mirror = false, has_source = false;
     enum hw_status status = hw_replica_info(env, path, &info, err);
-    bool has_mirror = hw_api_has_file(env, beside, "mirror");
 
+    if (status == HW_OK)
+        status = hw_api_has_file(env, beside, "mirror", &has_mirror, err);
+    if (status == HW_OK && !hw_address_is_remote(info.source))
+        status = has_log(env, info.source, &has_source, err);
     if (status != HW_OK)
         return status;
-    if (has_mirror && (hw_address_is_remote(info.source) || !has_log(env, info.source)))
+    if (has_mirror && !has_source)
         *dir = hw_strdup(beside);
-    else if (has_log(env, info.source))
+    else if (has_source)
         *dir = hw_strdup(info.source);
     else
         return hw_fail(err, HW_EIO,
@@ -124,32 +134,47 @@ static enum hw_status replica_source(struct hw_env *env, const char *path, const
     return *dir != NULL ? HW_OK : hw_fail(err, HW_ENOMEM, "no memory to open a log");
 }
 
+/* A directory that was named itself. */
+static enum hw_status take_dir(const char *path, char **out, struct hw_error *err)
+{
+    char *dir = hw_strdup(path);
+    size_t size;
+
+    if (dir == NULL)
+        return hw_fail(err, HW_ENOMEM, "no memory to open a log");
+    size = strlen(dir);
+    while (size > 1 && dir[size - 1] == '/')
+        dir[--size] = '\0';
+    *out = dir;
+    return HW_OK;
+}
+
 /* The log of what is at `path`; `hint` follows the error that there is nothing. */
 static enum hw_status log_dir_of(struct hw_env *env, const char *path, const char *hint, char **out,
                                  struct hw_error *err)
 {
     char *beside = NULL; /* the log's directory beside a database, owned */
-    size_t size;
-    enum hw_status status = HW_OK;
+    bool is_dir = false, has_own = false, is_replica = false, has_any = false;
+    enum hw_status status = has_log(env, path, &is_dir, err);
 
-    if (has_log(env, path)) {
-        *out = hw_strdup(path);
-        if (*out == NULL)
-            return hw_fail(err, HW_ENOMEM, "no memory to open a log");
-        size = strlen(*out);
-        while (size > 1 && (*out)[size - 1] == '/')
-            (*out)[--size] = '\0';
-        return HW_OK;
-    }
+    if (status != HW_OK)
+        return status;
+    if (is_dir)
+        return take_dir(path, out, err);
     beside = hw_format("%s-hyper", path);
     if (beside == NULL)
         return hw_fail(err, HW_ENOMEM, "no memory to open a log");
-    if (!hw_api_has_file(env, beside, "log") && hw_api_has_file(env, beside, "replica")) {
+    status = hw_api_has_file(env, beside, "log", &has_own, err);
+    if (status == HW_OK)
+        status = hw_api_has_file(env, beside, "replica", &is_replica, err);
+    if (status == HW_OK)
+        status = has_log(env, beside, &has_any, err);
+    if (status == HW_OK && !has_own && is_replica) {
         status = replica_source(env, path, beside, out, err);
-    } else if (has_log(env, beside)) {
+    } else if (status == HW_OK && has_any) {
         *out = beside;
         return HW_OK;
-    } else {
+    } else if (status == HW_OK) {
         status = hw_fail(err, HW_EIO,
                          "%s: no log here: neither this nor %s is a log directory; `hyperwal init` "
                          "makes one%s",
@@ -226,6 +251,7 @@ enum hw_status hw_api_log_attach(char *dir, struct hw_api_remote *remote, struct
                                  struct hw_error *err)
 {
     struct hyperwal_log *log = hw_zalloc(sizeof(*log));
+    bool is_own = false;
     enum hw_status status;
 
     if (log == NULL) {
@@ -236,8 +262,10 @@ enum hw_status hw_api_log_attach(char *dir, struct hw_api_remote *remote, struct
     log->env = hw_env_posix();
     log->dir = dir;
     log->remote = remote;
-    log->is_mirror = !hw_api_has_file(log->env, dir, "log");
-    status = page_look(log, err);
+    status = hw_api_has_file(log->env, dir, "log", &is_own, err);
+    log->is_mirror = !is_own;
+    if (status == HW_OK)
+        status = page_look(log, err);
     if (status == HW_OK)
         status = hw_core_open(log->env, dir, HW_CORE_READ, durable_limit(log), &log->core, err);
     if (status != HW_OK) {

@@ -44,8 +44,9 @@ void hw_api_tell(char **error, const struct hw_error *err);
 /* The directory with the log that a local SRC names, from hw_format(). */
 enum hw_status hw_api_log_dir(struct hw_env *env, const char *src, char **out,
                               struct hw_error *err) HW_MUST_CHECK;
-/* Is there a file `dir`/`name`? */
-bool hw_api_has_file(struct hw_env *env, const char *dir, const char *name);
+/* Is there a file `dir`/`name`?  One that cannot be seen is a failure, and not a "no". */
+enum hw_status hw_api_has_file(struct hw_env *env, const char *dir, const char *name, bool *out,
+                               struct hw_error *err) HW_MUST_CHECK;
 
 /*
  * Open the log in `dir` (moved), filled by `remote` (moved; NULL: a local one).

@@ -153,11 +153,13 @@ static enum hw_status take_writes(struct hyperwal_node *node, const char *name, 
                                   const char *dir, struct hw_error *err)
 {
     char *beside = hw_format("%s-hyper", src);
-    enum hw_status status = HW_OK;
+    bool is_replica = false;
+    enum hw_status status;
 
     if (beside == NULL)
         return hw_fail(err, HW_ENOMEM, "no memory to serve %s", name);
-    if (strcmp(beside, dir) == 0 && !hw_api_has_file(node->env, dir, "replica") &&
+    status = hw_api_has_file(node->env, dir, "replica", &is_replica, err);
+    if (status == HW_OK && strcmp(beside, dir) == 0 && !is_replica &&
         hyperwal_register(0) == SQLITE_OK)
         status = hw_hub_take_writes(node->hub, name, src, "hyperwal", err);
     hw_free(beside);

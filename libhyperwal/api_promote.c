@@ -8,18 +8,6 @@
 
 enum { SWITCH_SEQ = 1 };
 
-static bool is_there(struct hw_env *env, const char *path)
-{
-    struct hw_file_stat stat;
-
-    return env->ops->stat(env, path, &stat, NULL) == HW_OK;
-}
-
-bool hw_promotion_is_decided(const struct hw_promotion *p)
-{
-    return is_there(p->env, p->ready);
-}
-
 /* --------------------------------------------------------------------------- the new log */
 
 struct leftovers {
@@ -52,19 +40,19 @@ static enum hw_status next_open(struct hw_promotion *p, struct hw_core **out, st
 {
     struct hw_core *core = NULL;
     enum hw_status status = hw_core_open(p->env, p->next, HW_CORE_WRITE, UINT64_MAX, &core, err);
+    bool is_made = status == HW_OK && hw_core_length(core) == 0, is_left = false;
 
-    if (status == HW_OK && hw_core_length(core) > 0) {
+    if (status == HW_OK && !is_made) {
         hw_core_close(core);
         core = NULL;
-        status = next_remove(p, err);
-        if (status == HW_OK)
-            status = HW_ENOTFOUND;
-    } else if (status != HW_OK && is_there(p->env, p->next)) {
-        status = next_remove(p, err);
-        if (status == HW_OK)
-            status = HW_ENOTFOUND;
+    } else if (status == HW_ENOTFOUND || status == HW_ECORRUPT || status == HW_EFORK) {
+        status = HW_OK; /* half made, or a copy: made anew.  One that cannot be read now stays. */
     }
-    if (status == HW_ENOTFOUND)
+    if (status == HW_OK && !is_made)
+        status = hw_env_exists(p->env, p->next, &is_left, err);
+    if (status == HW_OK && is_left)
+        status = next_remove(p, err);
+    if (status == HW_OK && !is_made)
         status = hw_core_create(p->env, p->next, &core, err);
     if (status == HW_OK)
         *out = core;
@@ -101,21 +89,39 @@ enum hw_status hw_promotion_decide(struct hw_promotion *p, struct hw_error *err)
     return status;
 }
 
+/* The new log gets into its place.  Without one, an open would make a log of another database. */
+static enum hw_status put_in_place(struct hw_promotion *p, struct hw_error *err)
+{
+    bool is_left = false, is_moved = false;
+    enum hw_status status = hw_api_has_file(p->env, p->ready, "log", &is_left, err);
+
+    if (status == HW_OK && is_left)
+        return hw_keep_move(p->env, p->ready, p->dir, HW_KEEP_LOG, err);
+    if (status == HW_OK)
+        status = hw_api_has_file(p->env, p->dir, "log", &is_moved, err);
+    if (status == HW_OK && !is_moved)
+        status = hw_fail(err, HW_ECORRUPT, "%s: the log that is to go on is neither here nor in %s",
+                         p->dir, p->ready);
+    return status;
+}
+
 enum hw_status hw_promotion_finish(struct hw_promotion *p, struct hw_error *err)
 {
-    enum hw_status status = HW_OK;
+    bool is_replica = false, is_left = false;
+    enum hw_status status = hw_api_has_file(p->env, p->dir, "replica", &is_replica, err);
 
-    if (hw_api_has_file(p->env, p->dir, "replica")) {
-        if (hw_api_has_file(p->env, p->dir, "mirror"))
-            status = hw_keep(p->env, p->dir, HW_KEEP_MIRROR, err);
+    if (status == HW_OK && is_replica) {
+        status = hw_keep(p->env, p->dir, HW_KEEP_MIRROR, err); /* if it is there */
         if (status == HW_OK) /* what it says of lengths is not for readers of the new log */
             status = hw_replica_strip(p->env, p->path, err);
-        if (status == HW_OK && hw_api_has_file(p->env, p->ready, "log"))
-            status = hw_keep_move(p->env, p->ready, p->dir, HW_KEEP_LOG, err);
+        if (status == HW_OK)
+            status = put_in_place(p, err);
         if (status == HW_OK)
             status = hw_replica_release(p->env, p->path, err);
     }
-    if (status == HW_OK && is_there(p->env, p->ready))
+    if (status == HW_OK)
+        status = hw_env_exists(p->env, p->ready, &is_left, err);
+    if (status == HW_OK && is_left)
         status = p->env->ops->remove_dir(p->env, p->ready, err);
     return status;
 }
@@ -125,15 +131,18 @@ enum hw_status hw_promotion_finish(struct hw_promotion *p, struct hw_error *err)
 /* The log that the replica followed, as far as it is here; NULL: it is not. */
 static enum hw_status old_open(struct hw_promotion *p, struct hw_core **out, struct hw_error *err)
 {
-    const char *dir = NULL;
+    const char *dir = p->dir;
+    bool is_here = false;
+    enum hw_status status = hw_api_has_file(p->env, dir, "mirror", &is_here, err);
 
     *out = NULL;
-    if (hw_api_has_file(p->env, p->dir, "mirror"))
-        dir = p->dir;
-    else if (!hw_address_is_remote(p->info.source) &&
-             hw_api_has_file(p->env, p->info.source, "log"))
+    if (status == HW_OK && !is_here && !hw_address_is_remote(p->info.source)) {
         dir = p->info.source;
-    return dir == NULL ? HW_OK : hw_core_open(p->env, dir, HW_CORE_READ, UINT64_MAX, out, err);
+        status = hw_api_has_file(p->env, dir, "log", &is_here, err);
+    }
+    if (status != HW_OK || !is_here)
+        return status;
+    return hw_core_open(p->env, dir, HW_CORE_READ, UINT64_MAX, out, err);
 }
 
 static enum hw_status genesis_of(struct hw_promotion *p, struct hw_core *old, struct hw_error *err)
@@ -226,9 +235,10 @@ static enum hw_status already(struct hw_promotion *p, hyperwal_promotion *out, s
 
 static enum hw_status promote_locked(struct hw_promotion *p, struct hw_error *err)
 {
-    enum hw_status status = HW_OK;
+    bool is_decided = false;
+    enum hw_status status = hw_env_exists(p->env, p->ready, &is_decided, err);
 
-    if (!hw_promotion_is_decided(p)) {
+    if (status == HW_OK && !is_decided) {
         status = hw_replica_info(p->env, p->path, &p->info, err);
         if (status == HW_OK)
             status = state_take(p, err);
@@ -241,19 +251,22 @@ static enum hw_status promote_locked(struct hw_promotion *p, struct hw_error *er
 static enum hw_status promote(struct hw_promotion *p, hyperwal_promotion *out, struct hw_error *err)
 {
     struct hw_file *lock = NULL;
-    enum hw_status status = HW_OK;
+    bool is_replica = false, is_decided = false;
+    enum hw_status status = hw_api_has_file(p->env, p->dir, "replica", &is_replica, err);
 
-    if (hw_api_has_file(p->env, p->dir, "replica")) {
-        if (!hw_promotion_is_decided(p))
+    if (status == HW_OK)
+        status = hw_env_exists(p->env, p->ready, &is_decided, err);
+    if (status == HW_OK && is_replica) {
+        if (!is_decided)
             status = hw_promotion_catch_up(p, err);
-        if (status == HW_OK && p->from != NULL && !hw_promotion_is_decided(p))
+        if (status == HW_OK && !is_decided && p->from != NULL)
             status = hw_promotion_hand_over(p, err);
         if (status == HW_OK)
             status = hw_replica_lock(p->env, p->path, &lock, err);
         if (status == HW_OK)
             status = promote_locked(p, err);
         p->env->ops->close(lock);
-    } else if (hw_promotion_is_decided(p)) {
+    } else if (status == HW_OK && is_decided) {
         status = hw_promotion_finish(p, err);
     }
     return status == HW_OK ? already(p, out, err) : status;

@@ -55,7 +55,6 @@ enum hw_status hw_promotion_prepare(struct hw_promotion *promotion, uint8_t key[
 /* Genesis and switch; from here on there is no way back. */
 enum hw_status hw_promotion_decide(struct hw_promotion *promotion,
                                    struct hw_error *err) HW_MUST_CHECK;
-bool hw_promotion_is_decided(const struct hw_promotion *promotion);
 /* The rest, from wherever an earlier call was interrupted.  The replica's lock is held. */
 enum hw_status hw_promotion_finish(struct hw_promotion *promotion,
                                    struct hw_error *err) HW_MUST_CHECK;

@@ -1,0 +1,282 @@
+/*
+ * Any allocation or call of the operating system fails while a replica is promoted, is opened, or
+ * takes the place of an old primary.  "It cannot be seen" is never "it is not there": what is on
+ * the disk stays a replica or becomes the primary, and the next call does the rest.
+ */
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <setjmp.h>
+
+#include <cmocka.h>
+
+#include "base/alloc.h"
+#include "hyperwal.h"
+#include "system/faults_calls.h"
+
+enum { ALL = 1000000000 }; /* failures, one after another */
+
+static char dir[64], path[96], replica[96]; /* of a primary, and of its replica */
+static unsigned char key[32];               /* of the primary's log */
+
+static void must(int code, const char *error)
+{
+    if (code != SQLITE_OK)
+        fail_msg("%d: %s", code, error != NULL ? error : sqlite3_errstr(code));
+}
+
+static void remove_made(const char *name)
+{
+    char command[512];
+
+    snprintf(command, sizeof(command), "rm -rf %s %s-wal %s-shm %s-hyper*", name, name, name, name);
+    assert_int_equal(system(command), 0);
+}
+
+static void make_primary(void)
+{
+    hyperwal_log *log = NULL;
+    hyperwal_head head;
+    sqlite3 *db = NULL;
+    char *error = NULL;
+
+    must(hyperwal_open(path, 0, &db, &error), error);
+    must(sqlite3_exec(db, "CREATE TABLE t(a INTEGER PRIMARY KEY, b)", NULL, NULL, NULL), NULL);
+    must(sqlite3_exec(db, "INSERT INTO t VALUES(1, randomblob(9000))", NULL, NULL, NULL), NULL);
+    must(hyperwal_snapshot(db, NULL, NULL), NULL);
+    must(sqlite3_close(db), NULL);
+    must(hyperwal_log_open(path, &log, &error), error);
+    must(hyperwal_log_head(log, &head), NULL);
+    memcpy(key, head.key, sizeof(key));
+    hyperwal_log_close(log);
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    snprintf(dir, sizeof(dir), "/tmp/hyperwal-roles-XXXXXX");
+    assert_non_null(mkdtemp(dir));
+    snprintf(path, sizeof(path), "%s/app.db", dir);
+    snprintf(replica, sizeof(replica), "%s/replica.db", dir);
+    make_primary();
+    faults_install();
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    char command[128];
+
+    (void)state;
+    faults_remove();
+    snprintf(command, sizeof(command), "rm -rf %s", dir);
+    return system(command);
+}
+
+/* All of the log of `from` into `to`. */
+static int follow(const char *from, const char *to, char **error)
+{
+    hyperwal_follower *follower = NULL;
+    int code = hyperwal_follow_open(from, to, NULL, NULL, &follower, error);
+
+    while (code == SQLITE_OK)
+        code = hyperwal_follow_step(follower, 0);
+    hyperwal_follow_close(follower);
+    return code == SQLITE_DONE ? SQLITE_OK : code;
+}
+
+static int promote(hyperwal_promotion *out, char **error)
+{
+    return hyperwal_promote(replica, NULL, NULL, 0, HYPERWAL_PROMOTE_FORCE, NULL, NULL, out, error);
+}
+
+static void must_follow(const char *from, const char *to, unsigned n)
+{
+    char *error = NULL;
+    int code = follow(from, to, &error);
+
+    if (code != SQLITE_OK)
+        fail_msg("after fault %u: %d: %s", n, code, error != NULL ? error : "");
+}
+
+static void must_promote(unsigned n)
+{
+    hyperwal_promotion done = {.old_fork = 0};
+    char *error = NULL;
+    int code = promote(&done, &error);
+
+    if (code != SQLITE_OK)
+        fail_msg("after fault %u: %d: %s", n, code, error != NULL ? error : "");
+    assert_memory_equal(done.old_key, key, sizeof(key));
+}
+
+static bool is_replica(const char *name)
+{
+    return hyperwal_replica_info(name, 0, NULL, NULL, NULL, NULL) == SQLITE_OK;
+}
+
+static bool has_log(const char *name)
+{
+    char log[128];
+
+    snprintf(log, sizeof(log), "%s-hyper/log", name);
+    return access(log, F_OK) == 0;
+}
+
+/* ------------------------------------------------------------------------------- promotion */
+
+/* A replica from where others begin: that of `path`. */
+static void make_replica(unsigned n)
+{
+    must_follow(path, replica, n);
+}
+
+/* One whose promotion is decided and not done, which must_decide() left in `decided`. */
+static void copy_decided(unsigned n)
+{
+    char command[256];
+
+    (void)n;
+    snprintf(command, sizeof(command), "cp -a %s/decided/. %s", dir, dir);
+    assert_int_equal(system(command), 0);
+}
+
+static void must_decide(void)
+{
+    char promoted[128], command[256];
+
+    snprintf(promoted, sizeof(promoted), "%s-hyper/promoted/log", replica);
+    must_follow(path, replica, 0);
+    for (unsigned n = 1; access(promoted, F_OK) != 0; n += 5) {
+        assert_true(is_replica(replica));
+        faults_begin(FAULTS_CALLS, n, ALL);
+        (void)promote(NULL, NULL);
+        assert_true(faults_end());
+    }
+    snprintf(command, sizeof(command), "mkdir %s/decided && mv %s* %s/decided", dir, replica, dir);
+    assert_int_equal(system(command), 0);
+}
+
+static void promote_in_turn(enum faults_kind kind, void (*prepare)(unsigned n), unsigned stride)
+{
+    bool was_reached = true;
+
+    for (unsigned n = 1; was_reached; n += stride) {
+        char *error = NULL;
+        int code;
+
+        prepare(n);
+        faults_begin(kind, n, 1);
+        code = promote(NULL, &error);
+        was_reached = faults_end();
+        sqlite3_free(error);
+        if (!was_reached)
+            must(code, NULL);
+        must_promote(n);
+        assert_false(is_replica(replica));
+        assert_int_equal(hw_alloc_live(), 0);
+        remove_made(replica);
+    }
+}
+
+static void a_promotion_that_failed_anywhere_is_gone_on_with(void **state)
+{
+    (void)state;
+    promote_in_turn(FAULTS_MEMORY, make_replica, 19);
+    promote_in_turn(FAULTS_CALLS, make_replica, 19);
+}
+
+static void a_promotion_that_was_decided_is_done_in_the_end_whatever_failed(void **state)
+{
+    (void)state;
+    must_decide();
+    promote_in_turn(FAULTS_MEMORY, copy_decided, 1);
+    promote_in_turn(FAULTS_CALLS, copy_decided, 1);
+}
+
+/* --------------------------------------------------------------------------------- opening */
+
+static void open_in_turn(enum faults_kind kind)
+{
+    bool was_reached = true;
+
+    for (unsigned n = 1; was_reached; n++) {
+        sqlite3 *db = NULL;
+        char *error = NULL;
+
+        faults_begin(kind, n, 1);
+        if (hyperwal_open(replica, 0, &db, &error) == SQLITE_OK)
+            (void)sqlite3_exec(db, "SELECT count(*) FROM t", NULL, NULL, NULL);
+        (void)sqlite3_close(db);
+        was_reached = faults_end();
+        sqlite3_free(error);
+        if (has_log(replica))
+            fail_msg("fault %u: a replica got a log of its own", n);
+        assert_true(is_replica(replica));
+    }
+}
+
+static void a_replica_that_cannot_be_looked_at_is_no_primary(void **state)
+{
+    (void)state;
+    must_follow(path, replica, 0);
+    open_in_turn(FAULTS_MEMORY);
+    open_in_turn(FAULTS_CALLS);
+    must_follow(path, replica, 0);
+}
+
+/* ------------------------------------------------------------------------------ old primary */
+
+static void demote_in_turn(enum faults_kind kind, unsigned stride)
+{
+    bool was_reached = true;
+
+    for (unsigned n = 1; was_reached; n += stride) {
+        char *error = NULL;
+        int code;
+
+        must_follow(path, replica, n);
+        must_promote(n);
+        faults_begin(kind, n, 1);
+        code = follow(replica, path, &error);
+        was_reached = faults_end();
+        sqlite3_free(error);
+        if (!was_reached)
+            must(code, NULL);
+        must_follow(replica, path, n);
+        assert_true(is_replica(path) && !has_log(path));
+        assert_int_equal(hw_alloc_live(), 0);
+        remove_made(replica);
+        remove_made(path);
+        make_primary();
+    }
+}
+
+static void an_old_primary_becomes_a_replica_in_the_end_whatever_failed(void **state)
+{
+    (void)state;
+    demote_in_turn(FAULTS_MEMORY, 13);
+    demote_in_turn(FAULTS_CALLS, 13);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(a_promotion_that_failed_anywhere_is_gone_on_with),
+        TEST(a_promotion_that_was_decided_is_done_in_the_end_whatever_failed),
+        TEST(a_replica_that_cannot_be_looked_at_is_no_primary),
+        TEST(an_old_primary_becomes_a_replica_in_the_end_whatever_failed),
+    };
+
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
