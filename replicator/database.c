@@ -81,9 +81,16 @@ char *source_path(const char *src)
     return path;
 }
 
-bool database_is_replica(const char *path)
+int database_is_replica(const char *path, bool *out)
 {
-    return hyperwal_replica_info(path, 0, NULL, NULL, NULL, NULL) == SQLITE_OK;
+    char *error = NULL;
+    int code = hyperwal_replica_info(path, 0, NULL, NULL, NULL, &error), result = DONE;
+
+    *out = code == SQLITE_OK;
+    if (code != SQLITE_OK && code != SQLITE_NOTFOUND)
+        result = failure_code(code, error);
+    sqlite3_free(error);
+    return result;
 }
 
 /* ----------------------------------------------------------------------------- is it sane? */
@@ -202,12 +209,16 @@ static int log_check(const char *path)
 int database_open(const char *path, sqlite3 **db)
 {
     char *error = NULL;
+    bool is_replica = false;
     int code, result = DONE;
 
     if (strncmp(path, "file:", 5) != 0) {
         if (source_is_remote(path))
             return failure("%s: a URL; ask this where the database is, by its path", path);
-        if (database_is_replica(path))
+        result = database_is_replica(path, &is_replica);
+        if (result != DONE)
+            return result;
+        if (is_replica)
             return failure("%s: a replica; ask this of the primary's database", path);
         if (!database_has_log(path))
             return failure("%s: has no log; `hyperwal init` makes one", path);

@@ -71,8 +71,8 @@ bool database_has_log(const char *path);
 bool source_is_remote(const char *src);
 /* SRC without hyper: and petnames, if it is on this machine; from malloc(). */
 char *source_path(const char *src);
-/* Is `path` a replica? */
-bool database_is_replica(const char *path);
+/* Is `path` a replica?  Says why that cannot be told; returns an exit code. */
+int database_is_replica(const char *path, bool *out);
 /* Open a database that has a log, through the VFS.  Says why not; returns an exit code. */
 int database_open(const char *path, sqlite3 **db);
 /*

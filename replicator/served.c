@@ -317,11 +317,18 @@ enum served_result served_add(struct served_list *list, const char *path, bool i
     }
     if (served_find(list, served.path) != NULL ||
         (stat(served.path, &stat_) == 0 && has_inode(list, &stat_)) ||
-        (is_guess && (!is_database(served.path) || database_is_replica(served.path)))) {
+        (is_guess && !is_database(served.path))) {
         added = SERVED_IGNORE;
         goto done;
     }
-    served.is_replica = database_is_replica(served.path);
+    *result = database_is_replica(served.path, &served.is_replica);
+    if (*result != DONE)
+        goto done;
+    if (is_guess && served.is_replica) {
+        added = SERVED_IGNORE;
+        goto done;
+    }
+    *result = FAILED;
     if (served.is_replica && list->node == NULL) {
         (void)failure(
             "%s: a replica; serve its primary's database, or --listen to serve its log to "

@@ -78,9 +78,12 @@ static int init(const char *path, bool is_copy, bool is_json)
 {
     sqlite3 *db = NULL;
     char *error = NULL;
-    int code, result;
+    bool is_replica = false;
+    int code, result = database_is_replica(path, &is_replica);
 
-    if (database_is_replica(path))
+    if (result != DONE)
+        return result;
+    if (is_replica)
         return failure("%s: a replica; it has the log of its primary", path);
     if (database_has_log(path) && !is_copy)
         return failure("%s: has a log already, %s-hyper; `hyperwal status` shows it", path, path);
