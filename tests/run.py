@@ -27,7 +27,7 @@ PLANS = {
              "scripts": False},
     # Only what has threads: the simulator has one.
     "tsan": {"preset": "tsan", "labels": ["unit", "system"], "scripts": False,
-             "match": r"^test_(env|capture|vfs|sqlite|api|wire_transport|node|cache|remote|thread)"},
+             "match": r"^test_(env|capture|vfs|sqlite|api|wire_transport|node|network|cache|remote|thread)"},
 }
 SANITIZER_ENVIRONMENT = {
     "HYPERWAL_STRIDE": "11",  # tests of every n-th operation: fewer of them
