@@ -17,7 +17,7 @@
 
 #pragma weak LLVMFuzzerCustomMutator /* few targets have one */
 
-enum { INPUT_SIZE_MAX = 1 << 16, INPUT_COUNT_MAX = 256, RUNS = 5000 };
+enum { INPUT_SIZE_MAX = 1 << 16, INPUT_COUNT_MAX = 1024, RUNS = 5000 };
 
 struct input {
     uint8_t *bytes; /* owned */
