@@ -8,7 +8,7 @@
 #ifndef HW_TESTS_FAULTS_LIST_H
 #define HW_TESTS_FAULTS_LIST_H
 
-/* clang-format off: one call, one line or two */
+/* clang-format off */
 #define FAULTS_LIST(CALL)                                                                          \
     CALL(ssize_t, pread, (int fd, void *to, size_t size, off_t at), (fd, to, size, at), -1, EIO,   \
          false)                                                                                    \
