@@ -76,7 +76,7 @@ static void rest(void)
 {
     const struct timespec time = {.tv_sec = RETRY_MS / 1000};
 
-    (void)nanosleep(&time, NULL);
+    (void)nanosleep(&time, NULL); /* cut short by the signal that is looked for next */
 }
 
 /*
@@ -109,7 +109,7 @@ static int follow_live(hyperwal_follower *follower, const struct follow_wishes *
         if (stop_asked())
             return DONE;
         if (may_pass(code)) {
-            if (code != before)
+            if (code != before) /* said, and no reason to end with its exit code */
                 (void)failure("%s; trying again", hyperwal_follow_errmsg(follower));
             rest();
             continue;

@@ -104,29 +104,18 @@ static int open_by(const char *name, const char *path, int flags, mode_t mode)
     return next(path, flags, mode);
 }
 
-static mode_t mode_of(int flags, va_list args)
-{
-    return (flags & O_CREAT) != 0 ? va_arg(args, mode_t) : 0;
-}
+#define OPEN(name)                                                                                 \
+    __attribute__((visibility("default"))) int name(const char *path, int flags, ...)              \
+    {                                                                                              \
+        mode_t mode = 0;                                                                           \
+        va_list args;                                                                              \
+                                                                                                   \
+        va_start(args, flags);                                                                     \
+        if ((flags & O_CREAT) != 0)                                                                \
+            mode = va_arg(args, mode_t);                                                           \
+        va_end(args);                                                                              \
+        return open_by(#name, path, flags, mode);                                                  \
+    }
 
-__attribute__((visibility("default"))) int open(const char *path, int flags, ...)
-{
-    va_list args;
-    mode_t mode;
-
-    va_start(args, flags);
-    mode = mode_of(flags, args);
-    va_end(args);
-    return open_by("open", path, flags, mode);
-}
-
-__attribute__((visibility("default"))) int open64(const char *path, int flags, ...)
-{
-    va_list args;
-    mode_t mode;
-
-    va_start(args, flags);
-    mode = mode_of(flags, args);
-    va_end(args);
-    return open_by("open64", path, flags, mode);
-}
+OPEN(open)
+OPEN(open64)

@@ -246,6 +246,7 @@ static unsigned stride_of(unsigned stride)
 static void fail_in_turn(struct rig *rig, enum faults_kind kind, unsigned count, unsigned stride)
 {
     bool was_reached = true;
+    unsigned reached = 0;
     char *error = NULL;
 
     must(open_all(rig, &error), error);
@@ -254,8 +255,10 @@ static void fail_in_turn(struct rig *rig, enum faults_kind kind, unsigned count,
         faults_begin(kind, n, count);
         work(rig);
         was_reached = faults_end();
+        reached += was_reached;
         goes_on(rig);
     }
+    assert_true(reached > 0);
     close_all(rig);
     assert_int_equal(hw_alloc_live(), 0);
 }
@@ -291,6 +294,7 @@ static void a_full_disk_amid_the_work_is_over_when_it_is_over(void **state)
 static void begin_in_turn(struct rig *rig, enum faults_kind kind, unsigned count, unsigned stride)
 {
     bool was_reached = true;
+    unsigned reached = 0;
 
     for (unsigned n = 1; was_reached; n += stride_of(stride)) {
         char *error = NULL;
@@ -299,6 +303,7 @@ static void begin_in_turn(struct rig *rig, enum faults_kind kind, unsigned count
         faults_begin(kind, n, count);
         code = open_all(rig, &error);
         was_reached = faults_end();
+        reached += was_reached;
         sqlite3_free(error);
         if (!was_reached && code != SQLITE_OK)
             fail_msg("without a fault: %d", code);
@@ -309,6 +314,7 @@ static void begin_in_turn(struct rig *rig, enum faults_kind kind, unsigned count
         if (hw_alloc_live() != 0)
             fail_msg("fault %u: %ld are not freed", n, hw_alloc_live());
     }
+    assert_true(reached > 0);
 }
 
 static void who_cannot_begin_for_want_of_memory_says_so_and_can_try_again(void **state)

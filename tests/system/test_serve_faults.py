@@ -99,15 +99,18 @@ def fail_in_turn(faults, process, kind, failures, step, replica="r.db"):
     with contextlib.closing(stock("app.db")) as db:
         db.execute("PRAGMA synchronous=NORMAL")
         goes_on(process, db, next(number), replica, "before any fault")
-        misses = 0
+        misses = reached = 0
         for first in itertools.count(1, step):
             faults.begin(kind, first, failures)
             write(db, next(number))
             rest(WINDOW)
-            misses = 0 if faults.end() else misses + 1
+            was_reached = faults.end()
+            reached += was_reached
+            misses = 0 if was_reached else misses + 1
             goes_on(process, db, next(number), replica, f"call {first} of kind {kind}")
             if misses == 3:
-                return
+                break
+        check(reached > 0, "no call ever failed: is the library loaded?")
 
 
 @contextlib.contextmanager
@@ -126,36 +129,44 @@ def pair(faulty):
           "a gap in the log", run("log", "app.db").stdout[-600:])
 
 
-def a_server_whose_calls_fail_one_by_one_goes_on(dir):
-    with pair("serve") as (faults, process):
+def fail_one_by_one(faulty):
+    with pair(faulty) as (faults, process):
         fail_in_turn(faults, process, ANY, 1, stride)
+
+
+def fail_all_for_a_while(faulty):
+    with pair(faulty) as (faults, process):
+        fail_in_turn(faults, process, ANY, ALL, 4 * stride)
+
+
+def fill_the_disk(faulty):
+    with pair(faulty) as (faults, process):
+        fail_in_turn(faults, process, ROOM, 1, stride)
+        fail_in_turn(faults, process, ROOM, ALL, 2 * stride)
+
+
+def a_server_whose_calls_fail_one_by_one_goes_on(dir):
+    fail_one_by_one("serve")
 
 
 def a_server_whose_calls_all_fail_for_a_while_goes_on(dir):
-    with pair("serve") as (faults, process):
-        fail_in_turn(faults, process, ANY, ALL, 4 * stride)
+    fail_all_for_a_while("serve")
 
 
 def a_server_on_a_full_disk_goes_on_when_there_is_room(dir):
-    with pair("serve") as (faults, process):
-        fail_in_turn(faults, process, ROOM, 1, stride)
-        fail_in_turn(faults, process, ROOM, ALL, 2 * stride)
+    fill_the_disk("serve")
 
 
 def a_follower_whose_calls_fail_one_by_one_goes_on(dir):
-    with pair("follow") as (faults, process):
-        fail_in_turn(faults, process, ANY, 1, stride)
+    fail_one_by_one("follow")
 
 
 def a_follower_whose_calls_all_fail_for_a_while_goes_on(dir):
-    with pair("follow") as (faults, process):
-        fail_in_turn(faults, process, ANY, ALL, 4 * stride)
+    fail_all_for_a_while("follow")
 
 
 def a_follower_on_a_full_disk_goes_on_when_there_is_room(dir):
-    with pair("follow") as (faults, process):
-        fail_in_turn(faults, process, ROOM, 1, stride)
-        fail_in_turn(faults, process, ROOM, ALL, 2 * stride)
+    fill_the_disk("follow")
 
 
 # ---------------------------------------------------------------------------------- verbs
@@ -183,6 +194,7 @@ def verb_in_turn(*args, check_done=None, clean=()):
     """The verb ends with 0 and all is done, or with 1 and a message; not as if data were corrupt."""
     faults = Faults()
     for failures, step in ((1, stride), (ALL, 4 * stride)):
+        reached = 0
         for first in itertools.count(1, step):
             for path in clean:
                 subprocess.run(["rm", "-rf", path], check=True)
@@ -192,9 +204,11 @@ def verb_in_turn(*args, check_done=None, clean=()):
             check(code == 0 or stderr.strip(), what, "no message")
             if code == 0 and check_done is not None:
                 check_done(what)
+            reached += was_reached
             if not was_reached:
                 check(code == 0, what, stderr[-500:])
                 break
+        check(reached > 0, args, "no call ever failed: is the library loaded?")
 
 
 def restore_does_it_or_says_why_not(dir):
