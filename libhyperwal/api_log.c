@@ -278,16 +278,12 @@ enum hw_status hw_api_log_attach(char *dir, struct hw_api_remote *remote, struct
     return HW_OK;
 }
 
-/* A log that is served elsewhere, through a temporary mirror. */
-static enum hw_status open_remote(const struct hw_place *place, struct hyperwal_log **out,
-                                  struct hw_error *err)
+enum hw_status hw_api_log_open_remote(const struct hw_api_remote_options *options,
+                                      struct hyperwal_log **out, struct hw_error *err)
 {
-    struct hw_api_remote_options options = {.sources = (const char *const *)place->urls,
-                                            .source_count = place->count,
-                                            .key = place->has_key ? place->key : NULL};
     struct hw_api_remote *remote = NULL;
     char *dir;
-    enum hw_status status = hw_api_remote_open(&options, &remote, err);
+    enum hw_status status = hw_api_remote_open(options, &remote, err);
 
     if (status != HW_OK)
         return status;
@@ -309,7 +305,11 @@ static enum hw_status open_source(const char *src, struct hyperwal_log **out, st
     if (status != HW_OK)
         return status;
     if (place.is_remote) {
-        status = open_remote(&place, out, err);
+        struct hw_api_remote_options options = {.sources = (const char *const *)place.urls,
+                                                .source_count = place.count,
+                                                .key = place.has_key ? place.key : NULL};
+
+        status = hw_api_log_open_remote(&options, out, err); /* its mirror is gone afterwards */
     } else {
         status = log_dir_of(env, place.path, place.hint, &dir, err);
         if (status == HW_OK)

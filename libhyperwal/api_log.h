@@ -17,6 +17,7 @@
 #include "hyperwal.h"
 
 struct hw_api_remote;
+struct hw_api_remote_options;
 struct hyperwal_log {
     struct hw_env *env;
     char *dir;                    /* owned */
@@ -53,6 +54,11 @@ enum hw_status hw_api_has_file(struct hw_env *env, const char *dir, const char *
  */
 enum hw_status hw_api_log_attach(char *dir, struct hw_api_remote *remote, struct hyperwal_log **out,
                                  struct hw_error *err) HW_MUST_CHECK;
+
+/* Open a log that is served elsewhere, through a mirror of it as `options` say. */
+enum hw_status hw_api_log_open_remote(const struct hw_api_remote_options *options,
+                                      struct hyperwal_log **out,
+                                      struct hw_error *err) HW_MUST_CHECK;
 
 /* Learn what was appended and published since. */
 enum hw_status hw_api_log_refresh(struct hyperwal_log *log, struct hw_error *err) HW_MUST_CHECK;

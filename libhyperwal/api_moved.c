@@ -8,7 +8,7 @@
 
 enum {
     RESOLVE_MS = 5000,
-    PATIENCE_NS_MS = 3000, /* for sources that still have more of the old log */
+    PATIENCE_MS = 3000, /* for sources that still have more of the old log */
 };
 #define AGAIN_NS (60 * (uint64_t)1000000000) /* a log in between may be had by then */
 
@@ -27,18 +27,8 @@ static enum hw_status heir_open(struct hyperwal_follower *follower, const char *
                                             .is_known = !by_name,
                                             .go_on = hw_follow_goes_on,
                                             .ctx = follower};
-    struct hw_api_remote *remote = NULL;
-    char *dir;
-    enum hw_status status = hw_api_remote_open(&options, &remote, err);
 
-    if (status != HW_OK)
-        return status;
-    dir = hw_strdup(hw_api_remote_dir(remote));
-    if (dir == NULL) {
-        hw_api_remote_close(remote);
-        return hw_fail(err, HW_ENOMEM, "no memory to look at a log");
-    }
-    return hw_api_log_attach(dir, remote, out, err);
+    return hw_api_log_open_remote(&options, out, err);
 }
 
 /* The replica as it is; one that is not made yet is one of the log that the petname names. */
@@ -168,7 +158,7 @@ static bool waits_for_more(struct hyperwal_follower *follower,
 
     if (follower->behind_ns == 0)
         follower->behind_ns = now;
-    return now - follower->behind_ns < PATIENCE_NS_MS * 1000000ULL ||
+    return now - follower->behind_ns < PATIENCE_MS * 1000000ULL ||
            (mirror->connected > 0 && hyperwal_follow_lag(follower) > 0);
 }
 
