@@ -84,10 +84,10 @@ static void header_encode(const struct hw_lazy_origin *origin, struct header *he
 }
 
 /* False: not a map that this machine, in this boot, can read. */
-static bool header_decode(struct hw_env *env, struct header *header, uint64_t file_size,
+static bool header_decode(struct header *header, const uint8_t boot[16], uint64_t file_size,
                           struct hw_lazy_origin *out)
 {
-    uint8_t check[8], boot[16];
+    uint8_t check[8];
     uint32_t order = 0;
 
     check_of(header, check);
@@ -96,8 +96,7 @@ static bool header_decode(struct hw_env *env, struct header *header, uint64_t fi
         hw_get_le32(header->version) != VERSION || order != 1 ||
         memcmp(check, header->check, sizeof(check)) != 0)
         return false;
-    env->ops->boot_id(env, boot);
-    if (memcmp(boot, header->boot, sizeof(boot)) != 0 && atomic_load(&header->clean) != 1)
+    if (memcmp(boot, header->boot, sizeof(header->boot)) != 0 && atomic_load(&header->clean) != 1)
         return false;
     if (atomic_load(&header->broken) != 0)
         return false;
@@ -158,6 +157,7 @@ enum hw_status hw_lazy_map_open(struct hw_env *env, const char *path, struct hw_
 {
     struct hw_lazy_map *map = NULL;
     struct hw_file_stat stat;
+    uint8_t boot[16];
     enum hw_status status = map_new(env, path, 0, &map, err);
 
     if (status != HW_OK)
@@ -169,7 +169,9 @@ enum hw_status hw_lazy_map_open(struct hw_env *env, const char *path, struct hw_
         map->size = (size_t)stat.size;
         status = env->ops->map(map->file, map->size, &map->memory, err);
     }
-    if (status == HW_OK && !header_decode(env, map->memory, stat.size, &map->origin))
+    if (status == HW_OK)
+        status = env->ops->boot_id(env, boot, err);
+    if (status == HW_OK && !header_decode(map->memory, boot, stat.size, &map->origin))
         status = hw_fail(err, HW_ENOTFOUND, "%s: of another boot, or damaged", path);
     if (status != HW_OK) {
         hw_lazy_map_close(map);
@@ -185,6 +187,7 @@ enum hw_status hw_lazy_map_create(struct hw_env *env, const char *path,
                                   struct hw_error *err)
 {
     struct hw_lazy_map *map = NULL;
+    uint8_t boot[16];
     enum hw_status status;
 
     if (origin->group_count > GROUPS_MAX)
@@ -200,13 +203,15 @@ enum hw_status hw_lazy_map_create(struct hw_env *env, const char *path,
         status = env->ops->truncate(map->file, map->size, err);
     if (status == HW_OK)
         status = env->ops->map(map->file, map->size, &map->memory, err);
+    if (status == HW_OK)
+        status = env->ops->boot_id(env, boot, err);
     if (status != HW_OK) {
         hw_lazy_map_close(map);
         return status;
     }
     point(map);
     header_encode(origin, map->header);
-    env->ops->boot_id(env, map->header->boot);
+    memcpy(map->header->boot, boot, sizeof(map->header->boot));
     *out = map;
     return HW_OK;
 }
@@ -218,7 +223,12 @@ struct hw_lazy_origin hw_lazy_map_origin(const struct hw_lazy_map *map)
 
 enum hw_status hw_lazy_map_begin(struct hw_lazy_map *map, struct hw_error *err)
 {
-    map->env->ops->boot_id(map->env, map->header->boot);
+    uint8_t boot[16];
+    enum hw_status status = map->env->ops->boot_id(map->env, boot, err);
+
+    if (status != HW_OK)
+        return status;
+    memcpy(map->header->boot, boot, sizeof(map->header->boot));
     atomic_store(&map->header->clean, 0);
     return map->env->ops->sync(map->file, err);
 }

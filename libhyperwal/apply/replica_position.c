@@ -228,8 +228,9 @@ enum hw_status hw_positions_open(struct hw_env *env, const char *dir, uint32_t e
     if (status == HW_OK)
         status = env->ops->open(env, path, HW_OPEN_READ | HW_OPEN_WRITE | HW_OPEN_CREATE,
                                 &positions->file, err);
+    if (status == HW_OK)
+        status = env->ops->boot_id(env, boot_id, err);
     if (status == HW_OK) {
-        env->ops->boot_id(env, boot_id);
         positions->boot = hw_get_le32(boot_id) ^ hw_get_le32(boot_id + 8);
         positions->epoch = epoch;
         status = positions_begin(positions, err);

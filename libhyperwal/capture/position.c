@@ -105,7 +105,9 @@ enum hw_status hw_position_take(struct hw_env *env, const char *path, bool clean
         .modified_ns = stat.modified_ns,
         .changed_ns = stat.changed_ns,
     };
-    env->ops->boot_id(env, out->boot_id);
+    status = env->ops->boot_id(env, out->boot_id, err);
+    if (status != HW_OK)
+        return status;
     if (size >= sizeof(out->path))
         size = sizeof(out->path) - 1; /* only compared and shown */
     memcpy(out->path, path, size);

@@ -106,8 +106,9 @@ struct hw_env_ops {
     uint64_t (*monotonic_ns)(struct hw_env *env); /* since boot: the same clock in all processes */
     int64_t (*realtime_ms)(struct hw_env *env);   /* since 1970; for people, never for decisions */
     void (*random)(struct hw_env *env, void *buf, size_t size);
-    void (*machine_id)(struct hw_env *env, uint8_t out[16]);
-    void (*boot_id)(struct hw_env *env, uint8_t out[16]);
+    /* All zero on a machine without one.  One that cannot be read now is a failure, no other id. */
+    enum hw_status (*machine_id)(struct hw_env *env, uint8_t out[16], struct hw_error *err);
+    enum hw_status (*boot_id)(struct hw_env *env, uint8_t out[16], struct hw_error *err);
     uint32_t (*process_id)(struct hw_env *env);
     uint32_t (*user_id)(struct hw_env *env); /* whose files ours are */
 

@@ -455,18 +455,24 @@ static void posix_random(struct hw_env *env, void *buf, size_t size)
 }
 
 /* Hex digits of an id file, other characters skipped; missing digits are zero. */
-static void read_id(const char *path, uint8_t out[16])
+static enum hw_status read_id(const char *path, uint8_t out[16], struct hw_error *err)
 {
     char text[64] = {0};
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     unsigned digits = 0;
+    ssize_t got;
+    int saved;
 
     memset(out, 0, 16);
+    if (fd < 0 && (errno == ENOENT || errno == ENOTDIR))
+        return HW_OK; /* a machine without this file: all zero */
     if (fd < 0)
-        return; /* a machine without this file: all zero */
-    if (read(fd, text, sizeof(text) - 1) < 0)
-        text[0] = '\0';
-    (void)close(fd);
+        return hw_fail_errno(err, errno, "%s: cannot open", path);
+    got = read(fd, text, sizeof(text) - 1);
+    saved = errno;
+    (void)close(fd); /* nothing was written */
+    if (got < 0)
+        return hw_fail_errno(err, saved, "%s: cannot read", path);
     for (const char *p = text; *p != '\0' && digits < 32; p++) {
         unsigned value;
 
@@ -479,18 +485,19 @@ static void read_id(const char *path, uint8_t out[16])
         out[digits / 2] |= (uint8_t)(value << (digits % 2 == 0 ? 4 : 0));
         digits++;
     }
+    return HW_OK;
 }
 
-static void posix_machine_id(struct hw_env *env, uint8_t out[16])
+static enum hw_status posix_machine_id(struct hw_env *env, uint8_t out[16], struct hw_error *err)
 {
     (void)env;
-    read_id("/etc/machine-id", out);
+    return read_id("/etc/machine-id", out, err);
 }
 
-static void posix_boot_id(struct hw_env *env, uint8_t out[16])
+static enum hw_status posix_boot_id(struct hw_env *env, uint8_t out[16], struct hw_error *err)
 {
     (void)env;
-    read_id("/proc/sys/kernel/random/boot_id", out);
+    return read_id("/proc/sys/kernel/random/boot_id", out, err);
 }
 
 static uint32_t posix_process_id(struct hw_env *env)

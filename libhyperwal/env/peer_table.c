@@ -163,19 +163,16 @@ static void row_acknowledge(const struct hw_peer_row *from, struct row *to)
 
 /* ------------------------------------------------------------------------------- the file */
 
-static bool layout_is_valid(struct hw_env *env, const struct layout *layout)
+static bool layout_is_valid(const struct layout *layout, const uint8_t boot_id[16])
 {
-    uint8_t boot_id[16];
-
-    env->ops->boot_id(env, boot_id);
     return layout->magic == MAGIC && layout->version == VERSION &&
-           memcmp(layout->boot_id, boot_id, sizeof(boot_id)) == 0;
+           memcmp(layout->boot_id, boot_id, sizeof(layout->boot_id)) == 0;
 }
 
-static void layout_reset(struct hw_env *env, struct layout *layout)
+static void layout_reset(struct layout *layout, const uint8_t boot_id[16])
 {
     memset(layout, 0, TABLE_SIZE);
-    env->ops->boot_id(env, layout->boot_id);
+    memcpy(layout->boot_id, boot_id, sizeof(layout->boot_id));
     layout->version = VERSION;
     atomic_thread_fence(memory_order_release);
     layout->magic = MAGIC;
@@ -224,21 +221,24 @@ static enum hw_status map_table(struct hw_peer_table *table, struct hw_file *fil
     struct hw_env *env = table->env;
     struct hw_file_stat stat;
     void *memory = NULL;
+    uint8_t boot_id[16];
     enum hw_status status = env->ops->stat_file(file, &stat, err);
 
     if (status == HW_OK && stat.size < TABLE_SIZE)
         status = create ? env->ops->allocate(file, TABLE_SIZE, err)
                         : hw_fail(err, HW_ENOTFOUND, "%s: too short", table->path);
     if (status == HW_OK)
+        status = env->ops->boot_id(env, boot_id, err);
+    if (status == HW_OK)
         status = env->ops->map(file, TABLE_SIZE, &memory, err);
     if (status != HW_OK)
         return status;
-    if (!layout_is_valid(env, memory)) {
+    if (!layout_is_valid(memory, boot_id)) {
         if (!create) {
             env->ops->unmap(env, memory, TABLE_SIZE);
             return hw_fail(err, HW_ENOTFOUND, "%s: not of this boot", table->path);
         }
-        layout_reset(env, memory);
+        layout_reset(memory, boot_id);
     }
     table->layout = memory;
     return HW_OK;

@@ -85,20 +85,17 @@ struct hw_shared_page {
     struct hw_file *bell; /* bell_mutex: open from the first ring on */
 };
 
-static bool layout_is_valid(struct hw_env *env, const struct layout *layout)
+static bool layout_is_valid(const struct layout *layout, const uint8_t boot_id[16])
 {
-    uint8_t boot_id[16];
-
-    env->ops->boot_id(env, boot_id);
     return layout->magic == MAGIC && layout->version == VERSION &&
-           memcmp(layout->boot_id, boot_id, sizeof(boot_id)) == 0;
+           memcmp(layout->boot_id, boot_id, sizeof(layout->boot_id)) == 0;
 }
 
 /* Only while nobody else can have a valid page: under the lock of the file, or private. */
-static void layout_reset(struct hw_env *env, struct layout *layout)
+static void layout_reset(struct layout *layout, const uint8_t boot_id[16])
 {
     memset(layout, 0, sizeof(*layout));
-    env->ops->boot_id(env, layout->boot_id);
+    memcpy(layout->boot_id, boot_id, sizeof(layout->boot_id));
     layout->version = VERSION;
     atomic_thread_fence(memory_order_release);
     layout->magic = MAGIC;
@@ -111,9 +108,12 @@ static enum hw_status map_file(struct hw_env *env, const char *path, bool create
     struct hw_file *file = NULL;
     struct hw_file_stat stat;
     void *memory = NULL;
+    uint8_t boot_id[16];
     bool locked = false;
-    enum hw_status status;
+    enum hw_status status = env->ops->boot_id(env, boot_id, err);
 
+    if (status != HW_OK)
+        return status;
     status = env->ops->open(env, path, flags, &file, err);
     if (status != HW_OK)
         return status;
@@ -133,9 +133,9 @@ static enum hw_status map_file(struct hw_env *env, const char *path, bool create
     status = env->ops->map(file, HW_SHARED_PAGE_SIZE, &memory, err);
     if (status != HW_OK)
         goto done;
-    if (!layout_is_valid(env, memory)) {
+    if (!layout_is_valid(memory, boot_id)) {
         if (create) {
-            layout_reset(env, memory);
+            layout_reset(memory, boot_id);
         } else {
             env->ops->unmap(env, memory, HW_SHARED_PAGE_SIZE);
             status = hw_fail(err, HW_ENOTFOUND, "%s: not of this boot", path);
@@ -162,6 +162,7 @@ enum hw_status hw_shared_page_open(struct hw_env *env, const char *dir, bool cre
                                    struct hw_shared_page **out, struct hw_error *err)
 {
     struct hw_shared_page *page = hw_zalloc(sizeof(*page));
+    static const uint8_t nobodys[16]; /* boot: a page of one's own is never found again */
     char *path = NULL;
     enum hw_status status;
 
@@ -176,7 +177,7 @@ enum hw_status hw_shared_page_open(struct hw_env *env, const char *dir, bool cre
             goto fail;
         }
         page->layout = align(page->memory);
-        layout_reset(env, page->layout);
+        layout_reset(page->layout, nobodys);
         *out = page;
         return HW_OK;
     }

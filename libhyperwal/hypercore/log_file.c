@@ -158,8 +158,7 @@ enum hw_status hw_log_file_locate(struct hw_env *env, const char *dir, struct hw
     hw_free(path);
     if (status != HW_OK)
         return status;
-    env->ops->machine_id(env, log->machine_id);
     log->device = stat.device;
     log->inode = stat.inode;
-    return HW_OK;
+    return env->ops->machine_id(env, log->machine_id, err);
 }

@@ -386,14 +386,14 @@ static void outer_random(struct hw_env *env, void *buf, size_t size)
     memory(env)->outer->ops->random(memory(env)->outer, buf, size);
 }
 
-static void outer_machine_id(struct hw_env *env, uint8_t out[16])
+static enum hw_status outer_machine_id(struct hw_env *env, uint8_t out[16], struct hw_error *err)
 {
-    memory(env)->outer->ops->machine_id(memory(env)->outer, out);
+    return memory(env)->outer->ops->machine_id(memory(env)->outer, out, err);
 }
 
-static void outer_boot_id(struct hw_env *env, uint8_t out[16])
+static enum hw_status outer_boot_id(struct hw_env *env, uint8_t out[16], struct hw_error *err)
 {
-    memory(env)->outer->ops->boot_id(memory(env)->outer, out);
+    return memory(env)->outer->ops->boot_id(memory(env)->outer, out, err);
 }
 
 static uint32_t outer_process_id(struct hw_env *env)

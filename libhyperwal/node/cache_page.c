@@ -15,23 +15,20 @@ static_assert(offsetof(struct cache_page, requests) == 128, "as in the picture")
 static_assert(offsetof(struct cache_page, texts) == 1024, "as in the picture");
 static_assert(sizeof(struct cache_page) <= CACHE_PAGE_SIZE, "one page");
 
-static bool is_valid(struct hw_env *env, const struct cache_page *page)
+static bool is_valid(const struct cache_page *page, const uint8_t boot[16])
 {
-    uint8_t boot[16];
-
-    env->ops->boot_id(env, boot);
     return memcmp(page->magic, magic, sizeof(magic)) == 0 &&
            hw_get_le32(page->version) == VERSION && page->order == 1 &&
-           memcmp(page->boot, boot, sizeof(boot)) == 0;
+           memcmp(page->boot, boot, sizeof(page->boot)) == 0;
 }
 
 /* Under the lock of the file: nobody has a valid page of another boot. */
-static void reset(struct hw_env *env, struct cache_page *page)
+static void reset(struct cache_page *page, const uint8_t boot[16])
 {
     memset((void *)page, 0, sizeof(*page));
     hw_put_le32(page->version, VERSION);
     page->order = 1;
-    env->ops->boot_id(env, page->boot);
+    memcpy(page->boot, boot, sizeof(page->boot));
     memcpy(page->magic, magic, sizeof(magic));
 }
 
@@ -43,13 +40,16 @@ enum hw_status cache_page_open(struct hw_env *env, const char *dir, struct cache
     struct hw_file *file = NULL;
     struct hw_file_stat stat;
     void *memory = NULL;
+    uint8_t boot[16];
     enum hw_status status;
 
     if (path == NULL)
         return hw_fail(err, HW_ENOMEM, "no memory to open a cache");
-    status =
-        ops->open(env, path, HW_OPEN_READ | HW_OPEN_WRITE | HW_OPEN_CREATE | HW_OPEN_CLOSE_ON_FORK,
-                  &file, err);
+    status = ops->boot_id(env, boot, err);
+    if (status == HW_OK)
+        status = ops->open(env, path,
+                           HW_OPEN_READ | HW_OPEN_WRITE | HW_OPEN_CREATE | HW_OPEN_CLOSE_ON_FORK,
+                           &file, err);
     if (status == HW_OK)
         status = ops->lock(file, true, err); /* held for a moment by whoever makes it */
     if (status == HW_OK)
@@ -58,8 +58,8 @@ enum hw_status cache_page_open(struct hw_env *env, const char *dir, struct cache
         status = ops->truncate(file, CACHE_PAGE_SIZE, err);
     if (status == HW_OK)
         status = ops->map(file, CACHE_PAGE_SIZE, &memory, err);
-    if (status == HW_OK && !is_valid(env, memory))
-        reset(env, memory);
+    if (status == HW_OK && !is_valid(memory, boot))
+        reset(memory, boot);
     if (status == HW_OK) {
         ops->unlock(file);
         *out = memory;

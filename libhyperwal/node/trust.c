@@ -28,8 +28,8 @@ void trust_load(struct hw_mirror *mirror, uint64_t length)
     uint8_t note[NOTE_SIZE], boot_id[16];
 
     mirror->unchecked_end = length;
-    env->ops->boot_id(env, boot_id);
-    if (env->ops->read_at(mirror->lock, 0, note, sizeof(note), NULL) != HW_OK ||
+    if (env->ops->boot_id(env, boot_id, NULL) != HW_OK || /* then all is checked */
+        env->ops->read_at(mirror->lock, 0, note, sizeof(note), NULL) != HW_OK ||
         memcmp(note, boot_id, sizeof(boot_id)) != 0)
         return;
     if (hw_get_le64(note + 16) < length)
@@ -50,7 +50,8 @@ static void trust_gain(struct hw_mirror *mirror)
     uint8_t note[NOTE_SIZE];
 
     mirror->unchecked_end = 0;
-    env->ops->boot_id(env, note);
+    if (env->ops->boot_id(env, note, NULL) != HW_OK)
+        return; /* they are read once more the next time */
     hw_put_le64(note + 16, mirror->tail);
     note_write(mirror, note);
 }

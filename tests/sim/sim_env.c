@@ -368,16 +368,27 @@ static void env_random(struct hw_env *env, void *buf, size_t size)
     sim_random(sim_of(env), buf, size);
 }
 
-static void env_machine_id(struct hw_env *env, uint8_t out[16])
+/* They are read from files. */
+static enum hw_status begin_id(struct hw_env *env, const char *path, struct hw_error *err)
 {
-    (void)env;
-    memset(out, 0x5a, 16);
+    struct sim_outcome outcome = sim_begin(sim_of(env), NULL, SIM_OPEN, path, 0, 0);
+
+    return outcome.verdict == SIM_FAIL
+               ? hw_fail_errno(err, outcome.os_errno, "%s: cannot open", path)
+               : HW_OK;
 }
 
-static void env_boot_id(struct hw_env *env, uint8_t out[16])
+static enum hw_status env_machine_id(struct hw_env *env, uint8_t out[16], struct hw_error *err)
+{
+    memset(out, 0x5a, 16);
+    return begin_id(env, "/etc/machine-id", err);
+}
+
+static enum hw_status env_boot_id(struct hw_env *env, uint8_t out[16], struct hw_error *err)
 {
     memset(out, 0, 16);
     memcpy(out, &sim_of(env)->boot, sizeof(sim_of(env)->boot));
+    return begin_id(env, "/proc/sys/kernel/random/boot_id", err);
 }
 
 static uint32_t env_process_id(struct hw_env *env)

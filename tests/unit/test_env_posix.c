@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -404,13 +405,35 @@ static void clock_identity_and_chance_answer(void **state)
     place->ops->random(place->env, a, sizeof(a));
     place->ops->random(place->env, b, sizeof(b));
     assert_memory_not_equal(a, b, sizeof(a));
-    place->ops->boot_id(place->env, a);
-    place->ops->boot_id(place->env, b);
+    assert_int_equal(place->ops->boot_id(place->env, a, NULL), HW_OK);
+    assert_int_equal(place->ops->boot_id(place->env, b, NULL), HW_OK);
     assert_memory_equal(a, b, sizeof(a));
-    place->ops->machine_id(place->env, a);
-    place->ops->machine_id(place->env, b);
+    assert_int_equal(place->ops->machine_id(place->env, a, NULL), HW_OK);
+    assert_int_equal(place->ops->machine_id(place->env, b, NULL), HW_OK);
     assert_memory_equal(a, b, sizeof(a));
     assert_int_equal(place->ops->process_id(place->env), getpid());
+}
+
+/* Without descriptors neither the machine nor the boot is another one: it cannot be told. */
+static void an_id_that_cannot_be_read_is_a_failure(void **state)
+{
+    struct place *place = *state;
+    struct hw_error boot_error = {0}, machine_error = {0};
+    enum hw_status boot, machine;
+    struct rlimit old, none;
+    uint8_t id[16];
+
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
+    none = old;
+    none.rlim_cur = 0;
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    boot = place->ops->boot_id(place->env, id, &boot_error);
+    machine = place->ops->machine_id(place->env, id, &machine_error);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
+    assert_int_equal(boot, HW_EIO);
+    assert_int_equal(machine, HW_EIO);
+    assert_non_null(strstr(boot_error.message, "boot_id"));
+    assert_non_null(strstr(machine_error.message, "machine-id"));
 }
 
 static void keep_line(void *ctx, enum hw_log_level level, const char *line)
@@ -465,6 +488,7 @@ int main(void)
         TEST(word_wakes_a_waiter_in_another_process),
         TEST(wait_ends_with_its_timeout_or_if_the_word_differs),
         TEST(clock_identity_and_chance_answer),
+        TEST(an_id_that_cannot_be_read_is_a_failure),
         TEST(log_goes_where_it_was_sent_and_nowhere_before),
         TEST(replaced_file_leaves_no_temporary),
     };

@@ -52,6 +52,28 @@ static struct hw_shared_page *open_again(struct world *world)
     return page;
 }
 
+/* A process without descriptors must not take it for one of another boot, and begin it anew. */
+static void a_page_whose_boot_cannot_be_told_stays_as_it_is(void **state)
+{
+    struct sim_fault fault = {
+        .kind = SIM_EMFILE, .operations = SIM_OPEN, .path = "boot_id", .at = 1, .for_ever = true};
+    struct world *world = *state;
+    struct hw_shared_page *page = NULL;
+    struct hw_error err = {0};
+
+    hw_shared_set_durable_length(world->page, 7);
+    hw_shared_set_worker(world->page, 42);
+    sim_set_fault(world->sim, &fault);
+    assert_int_equal(hw_shared_page_open(world->env, "/log", true, &page, &err), HW_EIO);
+    assert_non_null(strstr(err.message, "boot_id"));
+    sim_set_fault(world->sim, NULL);
+    assert_int_equal(hw_shared_durable_length(world->page), 7);
+    assert_int_equal(hw_shared_worker(world->page), 42);
+    page = open_again(world);
+    assert_int_equal(hw_shared_durable_length(page), 7);
+    hw_shared_page_close(page);
+}
+
 static void new_page_knows_nothing(void **state)
 {
     struct hw_shared_page *page = ((struct world *)*state)->page;
@@ -541,6 +563,7 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
         TEST(new_page_knows_nothing),
+        TEST(a_page_whose_boot_cannot_be_told_stays_as_it_is),
         TEST(second_mapping_sees_what_the_first_wrote),
         TEST(fork_that_ended_is_not_signed_any_more),
         TEST(page_of_another_boot_is_made_anew),

@@ -127,11 +127,11 @@ static void clock_and_identity_are_those_of_the_world_around(void **state)
     assert_in_range(f->env->ops->realtime_ms(f->env) - f->outer->ops->realtime_ms(f->outer) + 5, 0,
                     5);
     assert_int_equal(f->env->ops->process_id(f->env), f->outer->ops->process_id(f->outer));
-    f->env->ops->boot_id(f->env, ours);
-    f->outer->ops->boot_id(f->outer, theirs);
+    assert_int_equal(f->env->ops->boot_id(f->env, ours, NULL), HW_OK);
+    assert_int_equal(f->outer->ops->boot_id(f->outer, theirs, NULL), HW_OK);
     assert_memory_equal(ours, theirs, sizeof(ours));
-    f->env->ops->machine_id(f->env, ours);
-    f->outer->ops->machine_id(f->outer, theirs);
+    assert_int_equal(f->env->ops->machine_id(f->env, ours, NULL), HW_OK);
+    assert_int_equal(f->outer->ops->machine_id(f->outer, theirs, NULL), HW_OK);
     assert_memory_equal(ours, theirs, sizeof(ours));
     f->env->ops->wake_word(f->env, &word);
     f->env->ops->wait_word(f->env, &word, 1, 5000000);
