@@ -13,7 +13,10 @@
 #include "report.h"
 
 enum { HEADER_SIZE = 100 };
-enum { WAIT_MS = 100 }; /* between two looks at the alarm and at signals, while blocks arrive */
+enum {
+    WAIT_MS = 100,    /* between two looks at the alarm and at signals, while blocks arrive */
+    ALARM_LOOKS = 10, /* so many without a block: it is no old alarm, and will not pass soon */
+};
 
 /* ---------------------------------------------------------------------------------- paths */
 
@@ -248,6 +251,7 @@ int database_open(const char *path, sqlite3 **db)
 int database_wait_adopted(const char *path, hyperwal_head *head)
 {
     struct progress progress;
+    unsigned alarmed = 0; /* looks */
     hyperwal_log *log = NULL;
     char *error = NULL;
     int code, result = DONE;
@@ -263,7 +267,8 @@ int database_wait_adopted(const char *path, hyperwal_head *head)
         code = hyperwal_log_head(log, head);
         if (code != SQLITE_OK || head->snapshot_seq != HYPERWAL_SEQ_NONE)
             break;
-        if (head->alarm[0] != '\0') {
+        alarmed = head->alarm[0] != '\0' ? alarmed + 1 : 0;
+        if (alarmed >= ALARM_LOOKS) {
             result = failure("%s: %s", path, head->alarm);
             break;
         }
@@ -275,6 +280,8 @@ int database_wait_adopted(const char *path, hyperwal_head *head)
         code = hyperwal_log_wait(log, head->length, WAIT_MS);
         if (code != SQLITE_OK && code != SQLITE_BUSY)
             break;
+        if (code == SQLITE_OK)
+            alarmed = 0; /* it goes on */
     }
     progress_end(&progress);
     if (result == DONE && code != SQLITE_OK)
