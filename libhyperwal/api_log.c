@@ -295,7 +295,7 @@ enum hw_status hw_api_log_open_remote(const struct hw_api_remote_options *option
     return hw_api_log_attach(dir, remote, out, err);
 }
 
-static enum hw_status open_source(const char *src, struct hyperwal_log **out, struct hw_error *err)
+enum hw_status hw_api_log_open(const char *src, struct hyperwal_log **out, struct hw_error *err)
 {
     struct hw_env *env = hw_env_posix();
     struct hw_place place = {0};
@@ -328,7 +328,7 @@ int hyperwal_log_open(const char *src, hyperwal_log **out, char **error)
         *error = NULL;
     if (src == NULL || out == NULL)
         return SQLITE_MISUSE;
-    status = open_source(src, out, &err);
+    status = hw_api_log_open(src, out, &err);
     if (status == HW_OK)
         return SQLITE_OK;
     hw_api_tell(error, &err);

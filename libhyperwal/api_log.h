@@ -55,6 +55,10 @@ enum hw_status hw_api_has_file(struct hw_env *env, const char *dir, const char *
 enum hw_status hw_api_log_attach(char *dir, struct hw_api_remote *remote, struct hyperwal_log **out,
                                  struct hw_error *err) HW_MUST_CHECK;
 
+/* hyperwal_log_open() with a status. */
+enum hw_status hw_api_log_open(const char *src, struct hyperwal_log **out,
+                               struct hw_error *err) HW_MUST_CHECK;
+
 /* Open a log that is served elsewhere, through a mirror of it as `options` say. */
 enum hw_status hw_api_log_open_remote(const struct hw_api_remote_options *options,
                                       struct hyperwal_log **out,

@@ -182,6 +182,8 @@ static enum hw_status state_take(struct hw_promotion *p, struct hw_error *err)
     enum hw_status status =
         hw_database_sum(hw_api_base_vfs(), p->path, &page_size, &page_count, &sum, err);
 
+    if (status == HW_ENOTFOUND)
+        status = HW_EMISSING; /* it is a replica, whose file was removed */
     if (status != HW_OK)
         return status;
     if (p->info.seq == UINT64_MAX || sum != p->info.sum || page_count != p->info.page_count)

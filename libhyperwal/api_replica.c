@@ -4,21 +4,25 @@
 #include "api_log.h"
 
 /* Is `sum` the state after one of the entries that a live follower may just be at? */
-static bool log_has_sum(const char *path, uint64_t from, uint64_t to, uint64_t sum)
+static enum hw_status log_has_sum(const char *path, uint64_t from, uint64_t to, uint64_t sum,
+                                  bool *found, struct hw_error *err)
 {
-    hyperwal_log *log = NULL;
-    hyperwal_entry entry;
-    bool found = false;
+    struct hyperwal_log *log = NULL;
+    struct hw_entry_summary entry;
+    enum hw_status status = hw_api_log_open(path, &log, err);
 
-    if (hyperwal_log_open(path, &log, NULL) != SQLITE_OK)
-        return false;
-    for (uint64_t seq = from; !found && seq <= to;) {
-        if (hyperwal_log_next(log, &seq, &entry) != SQLITE_OK)
-            break;
-        found = entry.db_pages != 0 && entry.sum == sum;
+    *found = false;
+    for (uint64_t seq = from; status == HW_OK && !*found && seq <= to;) {
+        uint64_t first = seq;
+
+        status = hw_entry_next(log->core, &seq, &entry, err);
+        if (status == HW_OK)
+            *found = entry.page_count != 0 && entry.sum == sum;
+        else if ((status == HW_EPRUNED || status == HW_EMISSING) && seq > first)
+            status = HW_OK; /* given up, or never had: no state of now */
     }
     hyperwal_log_close(log);
-    return found;
+    return status == HW_END || status == HW_ENOTFOUND ? HW_OK : status; /* the end, or no log */
 }
 
 /* The sum of the file is that of the record, or of an entry applied while we were looking. */
@@ -28,9 +32,12 @@ static enum hw_status replica_verify(struct hw_env *env, const char *path,
     struct hw_replica_info after;
     uint32_t page_size, page_count;
     uint64_t sum = 0;
+    bool found;
     enum hw_status status;
 
     status = hw_database_sum(hw_api_base_vfs(), path, &page_size, &page_count, &sum, err);
+    if (status == HW_ENOTFOUND)
+        status = HW_EMISSING; /* it is a replica, whose file was removed */
     if (status != HW_OK)
         return status;
     if (sum == info->sum)
@@ -39,8 +46,13 @@ static enum hw_status replica_verify(struct hw_env *env, const char *path,
     if (status != HW_OK)
         return status;
     /* The record comes before the pages: what is visible may be one batch behind it. */
-    if (sum == after.sum ||
-        log_has_sum(path, info->seq > 4096 ? info->seq - 4096 : 0, after.seq, sum)) {
+    found = sum == after.sum;
+    if (!found)
+        status =
+            log_has_sum(path, info->seq > 4096 ? info->seq - 4096 : 0, after.seq, sum, &found, err);
+    if (status != HW_OK)
+        return status;
+    if (found) {
         info->sum = sum;
         return HW_OK;
     }

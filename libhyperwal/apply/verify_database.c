@@ -50,8 +50,6 @@ static enum hw_status sql_fail(const struct view *view, int rc, const char *doin
         status = HW_ENOMEM;
     else if ((rc & 0xff) == SQLITE_NOTADB || (rc & 0xff) == SQLITE_CORRUPT)
         status = HW_ECORRUPT;
-    else if ((rc & 0xff) == SQLITE_CANTOPEN)
-        status = HW_ENOTFOUND;
     return hw_fail(err, status, "%s: cannot %s: %s", view->path, doing,
                    view->db == NULL ? sqlite3_errstr(rc) : sqlite3_errmsg(view->db));
 }
@@ -74,6 +72,15 @@ static enum hw_status pragma_number(struct view *view, const char *sql, uint32_t
     return status;
 }
 
+/* It is not there; what cannot be opened or seen for another reason is not missing. */
+static bool is_missing(const struct view *view, sqlite3_vfs *base)
+{
+    sqlite3_vfs *vfs = base != NULL ? base : sqlite3_vfs_find(NULL);
+    int exists = 1;
+
+    return vfs->xAccess(vfs, view->path, SQLITE_ACCESS_EXISTS, &exists) == SQLITE_OK && !exists;
+}
+
 /* Open, and begin a read transaction: SQLite recovers what there is to recover. */
 static enum hw_status view_begin(struct view *view, sqlite3_vfs *base, struct hw_error *err)
 {
@@ -86,6 +93,8 @@ static enum hw_status view_begin(struct view *view, sqlite3_vfs *base, struct hw
         view->db = NULL;
         rc = sqlite3_open_v2(view->path, &view->db, SQLITE_OPEN_READONLY, vfs);
     }
+    if ((rc & 0xff) == SQLITE_CANTOPEN && is_missing(view, base))
+        return hw_fail(err, HW_ENOTFOUND, "%s: no such database", view->path);
     if (rc != SQLITE_OK)
         return sql_fail(view, rc, "open it", err);
     /* Looking at a database must not move frames of it past the log. */
@@ -97,19 +106,26 @@ static enum hw_status view_begin(struct view *view, sqlite3_vfs *base, struct hw
     return pragma_number(view, "SELECT count(*) FROM sqlite_schema", &tables, err);
 }
 
-static bool is_wal_mode(struct view *view)
+static enum hw_status is_wal_mode(struct view *view, bool *out, struct hw_error *err)
 {
+    static const char sql[] = "PRAGMA journal_mode";
     sqlite3_stmt *stmt = NULL;
-    bool wal = false;
+    const unsigned char *mode = NULL;
+    int rc = sqlite3_prepare_v2(view->db, sql, -1, &stmt, NULL);
+    enum hw_status status = HW_OK;
 
-    if (sqlite3_prepare_v2(view->db, "PRAGMA journal_mode", -1, &stmt, NULL) == SQLITE_OK &&
-        sqlite3_step(stmt) == SQLITE_ROW) {
-        const unsigned char *mode = sqlite3_column_text(stmt, 0);
-
-        wal = mode != NULL && memcmp(mode, "wal", 4) == 0;
+    if (rc == SQLITE_OK)
+        rc = sqlite3_step(stmt);
+    if (rc == SQLITE_ROW) {
+        mode = sqlite3_column_text(stmt, 0);
+        rc = mode == NULL ? SQLITE_NOMEM : SQLITE_OK;
     }
-    (void)sqlite3_finalize(stmt);
-    return wal;
+    if (rc == SQLITE_OK)
+        *out = strcmp((const char *)mode, "wal") == 0;
+    else
+        status = sql_fail(view, rc, sql, err);
+    (void)sqlite3_finalize(stmt); /* repeats what step said */
+    return status;
 }
 
 /*
@@ -144,12 +160,15 @@ static enum hw_status view_fix(struct view *view, struct hw_error *err)
 
 static enum hw_status view_open(struct view *view, sqlite3_vfs *base, struct hw_error *err)
 {
+    bool is_wal = false;
     enum hw_status status = view_begin(view, base, err);
 
     if (status == HW_OK)
         status = pragma_number(view, "PRAGMA page_size", &view->page_size, err);
     if (status == HW_OK)
         status = pragma_number(view, "PRAGMA page_count", &view->page_count, err);
+    if (status == HW_OK)
+        status = is_wal_mode(view, &is_wal, err);
     if (status != HW_OK)
         return status;
     if (sqlite3_file_control(view->db, "main", SQLITE_FCNTL_FILE_POINTER, &view->database) !=
@@ -161,7 +180,7 @@ static enum hw_status view_open(struct view *view, sqlite3_vfs *base, struct hw_
         return hw_fail(err, HW_ECORRUPT, "%s: page size %u", view->path, view->page_size);
     view->wal_env.ops = &wal_ops;
     view->wal.file.env = &view->wal_env;
-    return is_wal_mode(view) ? view_fix(view, err) : HW_OK;
+    return is_wal ? view_fix(view, err) : HW_OK;
 }
 
 static void view_close(struct view *view)
