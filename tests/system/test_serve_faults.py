@@ -225,7 +225,9 @@ def restore_does_it_or_says_why_not(dir):
 def verify_does_not_call_a_failing_disk_corrupt(dir):
     make("app.db")
     add("app.db", *(f"text {i}" * 100 for i in range(50)))
-    for args in (("verify", "app.db"), ("verify", "app.db", "--deep"), ("status", "app.db"), ("log", "app.db")):
+    run("follow", "app.db", "r.db", "--once")
+    for args in (("verify", "app.db"), ("verify", "app.db", "--deep"), ("status", "app.db"), ("log", "app.db"),
+                 ("verify", "r.db"), ("status", "r.db")):
         verb_in_turn(*args)
 
 

@@ -1,0 +1,208 @@
+#!/usr/bin/python3
+"""Verbs that make or change something, while their calls of the operating system fail (faults_preload.c).
+
+Whatever came of the first call, the same again without a fault does it, and nothing that was there is lost.
+
+One line a test: "ok NAME", "not ok NAME: why" or "skip NAME: why" (docs/TESTING.md).  HW_BUILD names the
+build directory.  Names given as arguments run only those tests; `--stride N` tries every N-th call.
+"""
+
+import contextlib
+import glob
+import itertools
+import os
+import shutil
+import sqlite3
+import sys
+
+import test_serve_faults
+from test_failover import kept_of, mirrored, types
+from test_network import add, fact, facts, load_extension, make, server
+from test_program import check, dump, run, run_test, stock
+from test_serve_faults import ALL, Faults, run_with_fault
+
+
+def in_turn(*args, prepare, look):
+    """`prepare`() before each run of the verb; `look`(what, code) says what must hold after it."""
+    faults = Faults()
+    for failures, step in ((1, test_serve_faults.stride), (ALL, 4 * test_serve_faults.stride)):
+        reached = 0
+        for first in itertools.count(1, step):
+            prepare()
+            code, stderr, was_reached = run_with_fault(faults, args, first, failures)
+            what = f"hyperwal {args}, call {first}, {failures} failures"
+            check(code in (0, 1), what, f"exit {code}", stderr[-500:])
+            check(code == 0 or stderr.strip(), what, "no message")
+            check(code == 0 or was_reached, what, stderr[-500:])
+            try:
+                look(what, code)
+            except Exception as error:
+                raise AssertionError(f"{what}, exit {code} {stderr[-300:]!r}: {error}") from error
+            reached += was_reached
+            if not was_reached:
+                break
+        check(reached > 0, args, "no call ever failed: is the library loaded?")
+
+
+def a_log_that_could_not_be_made_is_made_by_the_next_who_tries(dir):
+    with contextlib.closing(sqlite3.connect("app.db")) as db:
+        db.execute("CREATE TABLE t(a INTEGER PRIMARY KEY, b)")
+        db.execute("INSERT INTO t(b) VALUES('here before')")
+        db.commit()
+    wanted = dump("app.db")
+
+    def prepare():
+        shutil.rmtree("app.db-hyper", ignore_errors=True)
+
+    def look(what, code):
+        check(dump("app.db") == wanted, what, "the database is another one")
+        if code != 0 and not os.path.exists("app.db-hyper/log"):
+            run("init", "app.db")
+        seq = add("app.db", "more")
+        run("verify", "app.db", "--deep")
+        run("restore", "app.db", "out.db", "--seq", seq, "--force")
+        check(dump("out.db") == dump("app.db"), what, "the log has another state")
+        with contextlib.closing(stock("app.db")) as db:
+            db.execute("DELETE FROM t WHERE b='more'")
+            db.commit()
+
+    in_turn("init", "app.db", prepare=prepare, look=look)
+
+
+def a_copied_log_is_adopted_by_the_next_who_tries(dir):
+    make("app.db")
+    add("app.db", "one", "two")
+    wanted = dump("app.db")
+    shutil.copytree("app.db-hyper", "copy-hyper")
+
+    def prepare():
+        shutil.rmtree("app.db-hyper")
+        shutil.copytree("copy-hyper", "app.db-hyper")
+
+    def look(what, code):
+        run("init", "app.db", "--adopt")
+        add("app.db")
+        check(dump("app.db") == wanted, what, "the database is another one")
+        run("verify", "app.db", "--deep")
+        run("restore", "app.db", "out.db", "--force")
+        check(dump("out.db") == wanted, what, "the log has another state")
+
+    in_turn("init", "app.db", "--adopt", prepare=prepare, look=look)
+
+
+def a_promotion_is_gone_on_with_when_the_fault_is_over(dir):
+    _, seq = mirrored("r.db")
+    before, key = dump("r.db"), fact("status", "app.db")["key"]
+    os.mkdir("saved")
+    for path in glob.glob("r.db*"):
+        os.rename(path, f"saved/{path}")
+
+    def prepare():
+        for path in glob.glob("r.db*"):
+            shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)
+        shutil.copytree("saved", ".", dirs_exist_ok=True)
+
+    def look(what, code):
+        check(dump("r.db") == before, what, "the replica is another one")
+        done = fact("promote", "r.db")
+        check(done["old_key"] == key and done["old_seq"] >= seq, what, done)
+        check(dump("r.db") == before, what, "the new primary is another one")
+        check(types("r.db").count("switch") == 1 and "gap" not in types("r.db"), what, types("r.db"))
+        run("verify", "r.db", "--deep")
+        check(len(kept_of("r.db")) == 1, what, kept_of("r.db"))
+        run("verify", done["kept"])
+
+    in_turn("promote", "r.db", prepare=prepare, look=look)
+
+
+def a_file_is_replaced_whole_or_not_at_all(dir):
+    make("app.db")
+    old = dump("app.db")
+    add("app.db", *(f"text {i}" * 100 for i in range(50)))
+    new = dump("app.db")
+    run("restore", "app.db", "old.db", "--seq", 0)
+
+    with server("app.db") as primary:
+        url = primary.urls["app.db"]
+
+        def prepare():
+            for path in glob.glob("out.db*"):
+                shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)
+            shutil.copy("old.db", "out.db")
+
+        def look(what, code):
+            now = dump("out.db")
+            check(now == new or (code != 0 and now == old), what, "neither the old file nor the new one")
+            run("restore", url, "out.db", "--force")
+            check(dump("out.db") == new, what, "another state")
+
+        in_turn("restore", url, "out.db", "--force", prepare=prepare, look=look)
+
+
+def a_replica_is_made_by_the_next_who_tries(dir):
+    make("app.db")
+    add("app.db", *(f"text {i}" * 100 for i in range(50)))
+    with server("app.db") as primary:
+        url = primary.urls["app.db"]
+
+        def prepare():
+            for path in glob.glob("r.db*"):
+                shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)
+
+        def look(what, code):
+            if code != 0:
+                run("follow", url, "r.db", "--once")
+            check(dump("r.db") == dump("app.db"), what, "the replica differs")
+
+        in_turn("follow", url, "r.db", "--once", prepare=prepare, look=look)
+
+
+def names_and_keys_that_were_there_stay(dir):
+    make("app.db")
+    os.environ["HYPERWAL_NAMES"] = os.path.abspath("names.db")
+    os.environ["HYPERWAL_IDENTITY"] = os.path.abspath("identity")
+    try:
+        run("name", "add", "one", "app.db")
+        key = fact("key")["key"]
+        shutil.copy("names.db", "saved.db")
+
+        def names():
+            return sorted(name["name"] for name in facts("name", "list"))
+
+        def prepare():
+            for path in glob.glob("names.db*"):
+                os.remove(path)
+            shutil.copy("saved.db", "names.db")
+
+        def look_names(what, code):
+            check(names() == (["one", "two"] if code == 0 else names()) and "one" in names(), what, names())
+            run("name", "add", "two", "app.db", "--replace")
+            check(names() == ["one", "two"], what, names())
+
+        def look_key(what, code):
+            check(fact("key")["key"] == key, what, "another key")
+
+        in_turn("name", "add", "two", "app.db", prepare=prepare, look=look_names)
+        in_turn("key", prepare=prepare, look=look_key)
+    finally:
+        del os.environ["HYPERWAL_NAMES"], os.environ["HYPERWAL_IDENTITY"]
+
+
+TESTS = [value for name, value in list(globals().items())
+         if callable(value) and getattr(value, "__code__", None) is not None
+         and value.__code__.co_varnames[:value.__code__.co_argcount] == ("dir",)
+         and value.__module__ == "__main__"]
+
+
+def main():
+    wanted = sys.argv[1:]
+    if wanted[:1] == ["--stride"]:
+        test_serve_faults.stride, wanted = int(wanted[1]), wanted[2:]
+    loaded = load_extension()
+    results = [run_test(test) for test in TESTS if not wanted or test.__name__ in wanted]
+    loaded.close()
+    return 0 if all(results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
