@@ -13,13 +13,15 @@ import itertools
 import os
 import shutil
 import sqlite3
+import subprocess
 import sys
 
 import test_serve_faults
 from test_failover import kept_of, mirrored, types
-from test_network import add, fact, facts, load_extension, make, server
-from test_program import check, dump, run, run_test, stock
-from test_serve_faults import ALL, Faults, run_with_fault
+from test_network import (add, fact, facts, follower, load_extension, make, server, through_vfs,
+                          wait_for)
+from test_program import BUILD, check, dump, run, run_test, stock
+from test_serve_faults import ALL, ANY, Faults, run_with_fault
 
 
 def in_turn(*args, prepare, look):
@@ -186,6 +188,112 @@ def names_and_keys_that_were_there_stay(dir):
         in_turn("key", prepare=prepare, look=look_key)
     finally:
         del os.environ["HYPERWAL_NAMES"], os.environ["HYPERWAL_IDENTITY"]
+
+
+def an_application_is_not_harmed_by_another_process_whose_calls_fail(dir):
+    make("app.db")
+    run("follow", "app.db", "r.db", "--once")
+    with contextlib.closing(through_vfs("app.db")) as writer, follower("app.db", "r.db") as live:
+        writer.execute("PRAGMA busy_timeout=20000")
+        seqs = [0]
+
+        def prepare():
+            writer.execute("INSERT INTO t(b) VALUES('before')")
+
+        def look(what, code):
+            writer.execute("INSERT INTO t(b) VALUES('after')")
+            seqs.append(int(writer.execute("PRAGMA hyperwal_seq").fetchone()[0]))
+            check(seqs[-1] > seqs[-2], what, seqs[-2:])
+            if len(seqs) % 8 == 0:
+                writer.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
+                wait_for("r.db", seqs[-1])
+
+        in_turn("label", "app.db", "here", prepare=prepare, look=look)
+        in_turn("snapshot", "app.db", prepare=prepare, look=look)
+        wait_for("r.db", seqs[-1])
+        check(live.process.poll() is None, "the follower ended")
+    check(dump("r.db") == dump("app.db"), "the replica differs")
+    check("gap" not in types("app.db"), "a gap")
+    run("verify", "app.db", "--deep")
+
+
+@contextlib.contextmanager
+def application(faults):
+    """A function that lets another process commit a text; what it says is the result."""
+    with subprocess.Popen([sys.executable, os.path.join(os.path.dirname(__file__), "faults_application.py"),
+                           os.path.join(BUILD, "hyperwal.so")], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          text=True, env={**os.environ, **faults.environment}) as process:
+
+        def commit(text):
+            process.stdin.write(text + "\n")
+            process.stdin.flush()
+            said = process.stdout.readline().split()
+            check(said and said[0] in ("committed", "failed"), text, said, process.poll())
+            return said
+
+        try:
+            check(process.stdout.readline() == "ready\n", "it does not start")
+            yield commit
+        finally:
+            process.kill()
+
+
+def applications(faults, commit, writer):
+    """Commits by a process whose calls fail, and by `writer`() of this one; what is committed for sure."""
+    committed = set()
+    for failures, step in ((1, test_serve_faults.stride), (ALL, 4 * test_serve_faults.stride)):
+        reached = 0
+        for first in itertools.count(1, step):
+            what = f"call {first}, {failures} failures"
+            with writer() as db:
+                db.execute("INSERT INTO t(b) VALUES('beside it')")
+                if first % 5 == 0:
+                    db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            faults.begin(ANY, first, failures)
+            said = commit(what)
+            was_reached = faults.end()
+            if said[0] == "committed":
+                committed.add(what)
+            said = commit(f"after {what}")
+            check(said[0] == "committed" and said[1] != "None", what, said)
+            with writer() as db:
+                seq = int(db.execute("PRAGMA hyperwal_seq").fetchone()[0])
+            check(seq >= int(said[1]), what, "the seq goes back", seq, said)
+            committed.add(f"after {what}")
+            reached += was_reached
+            if not was_reached:
+                break
+        check(reached > 0, "no call ever failed: is the library loaded?")
+    wait_for("r.db", seq)
+    return committed
+
+
+def applications_agree(writer):
+    """`writer`: a function that gives a connection, as a context."""
+    faults = Faults()
+    with follower("app.db", "r.db") as live, application(faults) as commit:
+        committed = applications(faults, commit, writer)
+        check(live.process.poll() is None, "the follower ended")
+    for path in ("app.db", "r.db"):
+        with contextlib.closing(stock(path)) as db:
+            there = {text for text, in db.execute("SELECT b FROM t")}
+        check(committed <= there, path, "lost", sorted(committed - there)[:5])
+    check(dump("r.db") == dump("app.db"), "the replica differs")
+    check("gap" not in types("app.db"), "a gap")
+    run("verify", "app.db", "--deep")
+
+
+def an_application_beside_another_loses_nothing_and_goes_on(dir):
+    make("app.db")
+    run("follow", "app.db", "r.db", "--once")
+    with contextlib.closing(through_vfs("app.db")) as db:
+        applications_agree(lambda: contextlib.nullcontext(db))
+
+
+def an_application_alone_loses_nothing_and_goes_on(dir):
+    make("app.db")
+    run("follow", "app.db", "r.db", "--once")
+    applications_agree(lambda: contextlib.closing(through_vfs("app.db")))
 
 
 TESTS = [value for name, value in list(globals().items())
