@@ -185,7 +185,8 @@ enum hw_status hw_worker_take_role(struct hw_capture *capture, struct hw_error *
         hw_worker_alarm(capture, "the log cannot be opened: %s", err->message);
         return HW_OK;
     }
-    hw_worker_alarm_over(capture); /* what one that died could not do is tried anew */
+    if (!worker->is_ended)
+        hw_worker_alarm_over(capture); /* what one that died could not do is tried anew */
     hw_shared_set_durable_length(capture->shared, hw_core_length(worker->core));
     hw_mailbox_repost(capture->shared);
     hw_env_log(capture->env, HW_LOG_INFO, "event=worker_started db=%s length=%llu", capture->path,
