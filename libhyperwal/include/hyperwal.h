@@ -305,7 +305,7 @@ HYPERWAL_API int hyperwal_promote(const char *path, const char *from, const char
 /*
  * A node serves logs to followers, and to any other Hypercore peer; one thread of its own.
  * `identity_file`: the key that tells this node from others, made if it is missing; NULL: the
- * user's.
+ * user's.  SQLITE_CANTOPEN: it cannot be made or opened.
  */
 HYPERWAL_API int hyperwal_node_open(const char *identity_file, hyperwal_node **node, char **error);
 HYPERWAL_API void hyperwal_node_close(hyperwal_node *node);

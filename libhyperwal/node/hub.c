@@ -242,8 +242,9 @@ enum hw_status hw_hub_open_for_user(struct hw_env *env, const char *identity_fil
     char *known = NULL; /* owned */
     enum hw_status status = hw_identity_load(env, identity_file, &options.identity, err);
 
-    if (status == HW_OK)
-        status = hw_config_path("known_servers", "HYPERWAL_KNOWN_SERVERS", &known, err);
+    if (status != HW_OK)
+        return status;
+    status = hw_config_path("known_servers", "HYPERWAL_KNOWN_SERVERS", &known, err);
     if (status == HW_ENOTFOUND)
         status = HW_OK; /* nowhere to write them: as if all were met for the first time */
     options.known_servers = known;

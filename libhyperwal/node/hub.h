@@ -80,7 +80,8 @@ void hw_config_make_parents(struct hw_env *env, char *path);
 
 /*
  * The identity of this user, kept in a file with mode 0600: `path`, or if that is NULL that of
- * hw_config_path("identity"); made if it is missing.  HW_EREADONLY: others can read it.
+ * hw_config_path("identity"); made if it is missing.  HW_EREADONLY: others can read it.  Nobody
+ * goes without: where it cannot be kept that is a failure, and never HW_ENOTFOUND.
  */
 enum hw_status hw_identity_load(struct hw_env *env, const char *path, struct hw_identity *out,
                                 struct hw_error *err) HW_MUST_CHECK;

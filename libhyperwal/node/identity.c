@@ -137,17 +137,24 @@ enum hw_status hw_identity_load(struct hw_env *env, const char *path, struct hw_
     if (status == HW_OK && own == NULL)
         status = hw_fail(err, HW_ENOMEM, "%s: no memory to open it", path);
     if (status != HW_OK)
-        return status;
+        goto done;
     hw_config_make_parents(env, own);
     status = env->ops->open(
         env, own, HW_OPEN_READ | HW_OPEN_WRITE | HW_OPEN_CREATE | HW_OPEN_PRIVATE, &file, err);
-    if (status != HW_OK)
+    if (status != HW_OK) {
+        status = hw_prefix(err, status, "no identity (HYPERWAL_IDENTITY=FILE has it elsewhere)");
         goto done;
+    }
     status = seed_load(env, file, own, seed, err);
     if (status == HW_OK)
         hw_identity_from_seed(seed, out);
     env->ops->close(file);
 done:
+    if (status == HW_ENOTFOUND) { /* of what was to be made it is no answer */
+        status = HW_EIO;
+        if (err != NULL)
+            err->status = status;
+    }
     hw_wipe(seed, sizeof(seed));
     hw_free(own);
     return status;

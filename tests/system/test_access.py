@@ -334,13 +334,49 @@ def known_servers_that_cannot_be_believed_stop_everybody(dir):
         run("status", url, env={**client, "HYPERWAL_KNOWN_SERVERS": "/dev/null"})
 
 
+def without_a_place_for_its_identity_nobody_begins(dir):
+    """No home, a home that cannot be made, one that cannot be written: words, and no identity of zeros."""
+    make("app.db")
+    plain = {name: value for name, value in os.environ.items()
+             if name not in ("HOME", "XDG_CONFIG_HOME") and not name.startswith("HYPERWAL_")}
+    cases = [(plain, {}, "set HYPERWAL_IDENTITY or HOME"),
+             ({**plain, "HOME": "/dev/null"}, {}, "HYPERWAL_IDENTITY=FILE")]
+    if os.getuid() == 0:
+        nobody = {"user": 65534, "group": 65534, "extra_groups": []}
+        os.chmod(dir, 0o755)
+        if subprocess.run(["test", "-x", PROGRAM], check=False, **nobody).returncode == 0:
+            cases.append(({**plain, "HOME": "/nonexistent"}, nobody, "HYPERWAL_IDENTITY=FILE"))
+    with server("--allow", "any", "app.db") as primary:
+        url = primary.urls["app.db"]
+        for environment, who, words in cases:
+            for verb in (("status", url), ("serve", "--listen", "tcp://127.0.0.1:0", "--allow", "any", "app.db")):
+                began = time.monotonic()
+                error = run(*verb, code=1, env=environment, **who).stderr
+                check(words in error, environment.get("HOME"), verb, error)
+                check(time.monotonic() - began < LONG / 6, "it was waited for", verb)
+        nowhere = {"HOME": "", "XDG_CONFIG_HOME": "", "HYPERWAL_IDENTITY": ""}
+        nowhere["HYPERWAL_CACHE"] = os.path.join(dir, "cache")
+        check(open_through_the_vfs(url, nowhere) is None, "a remote database was opened")
+    # Where it is named the servers that were met are not kept, and all is well.
+    listen = ("--listen", "tcp://127.0.0.1:0", "--identity", "one", "--allow", "any", "--json", "app.db")
+    process = subprocess.Popen([PROGRAM, "serve", *listen], env=plain, stdout=subprocess.PIPE, text=True)
+    try:
+        told = json.loads(process.stdout.readline())
+        run("status", told["url"])
+    finally:
+        process.terminate()
+        check(process.wait(timeout=LONG) == 0, "it ended with", process.returncode)
+        process.stdout.close()
+
+
 TESTS = (rights_depend_on_key_and_name, without_rules_this_machine_reads_and_no_other,
          users_own_file_is_found_without_an_option, who_follows_is_told_to_those_who_may_write,
          file_that_is_wrong_is_refused, right_that_is_taken_back_ends_what_used_it,
          reload_takes_the_keys_of_the_configuration_and_of_the_file,
          server_with_another_key_is_not_spoken_to,
          remote_database_is_opened_from_the_server_that_is_known, sockets_of_this_machine_are_not_written_down,
-         known_servers_that_cannot_be_believed_stop_everybody)
+         known_servers_that_cannot_be_believed_stop_everybody,
+         without_a_place_for_its_identity_nobody_begins)
 
 
 def main(names):
