@@ -401,9 +401,25 @@ static enum hw_status full_path(sqlite3_vfs *base, char **dir, struct hw_error *
     return HW_OK;
 }
 
+/* What went wrong before an opening is none of its business. */
+struct opening {
+    struct hw_cache *cache; /* one reference */
+    uint32_t failures;      /* of this process, that were there already */
+};
+
+static uint32_t failures(struct hw_cache *cache)
+{
+    uint32_t count;
+
+    hw_mutex_lock(&cache->mutex);
+    count = cache->failures;
+    hw_mutex_unlock(&cache->mutex);
+    return count;
+}
+
 /* In the list, or made; with one reference more. */
 static enum hw_status cache_take(const struct hw_vfs_remote *remote, struct hw_place *place,
-                                 const uint8_t key[HW_KEY_SIZE], char *dir, struct hw_cache **out,
+                                 const uint8_t key[HW_KEY_SIZE], char *dir, struct opening *out,
                                  struct hw_error *err)
 {
     struct hw_cache *cache;
@@ -413,8 +429,10 @@ static enum hw_status cache_take(const struct hw_vfs_remote *remote, struct hw_p
     for (cache = caches; cache != NULL; cache = cache->next)
         if (strcmp(cache->dir, dir) == 0 && cache->base == remote->base)
             break;
+    out->failures = 0;
     if (cache != NULL) {
         hw_free(dir);
+        out->failures = failures(cache);
     } else {
         status = cache_new(remote, place, key, dir, &cache, err);
         if (status == HW_OK) {
@@ -424,7 +442,7 @@ static enum hw_status cache_take(const struct hw_vfs_remote *remote, struct hw_p
     }
     if (status == HW_OK) {
         cache->references++;
-        *out = cache;
+        out->cache = cache;
     }
     hw_mutex_unlock(&registry);
     return status;
@@ -456,19 +474,36 @@ static void cache_close(struct hw_cache *cache)
     cache_free(cache);
 }
 
+/* This process could not begin to hold since then: HW_AGAIN if it could, or has not tried. */
+static enum hw_status failed_since(const struct opening *opening, struct hw_error *err)
+{
+    struct hw_cache *cache = opening->cache;
+    enum hw_status status = HW_AGAIN;
+
+    hw_mutex_lock(&cache->mutex);
+    if (cache->failures != opening->failures) {
+        status = cache->failure.status;
+        if (err != NULL)
+            *err = cache->failure;
+    }
+    hw_mutex_unlock(&cache->mutex);
+    return status;
+}
+
 /* Until the log, or the database, can be opened. */
-static enum hw_status await(struct hw_cache *cache, bool past, uint64_t timeout_ms,
+static enum hw_status await(const struct opening *opening, const struct hw_vfs_remote *remote,
                             struct hw_error *err)
 {
-    uint32_t failures = atomic_load(&cache->page->failures);
-    struct wait wait = wait_begin(cache, timeout_ms);
+    struct hw_cache *cache = opening->cache;
+    uint32_t failures_of_all = atomic_load(&cache->page->failures);
+    struct wait wait = wait_begin(cache, remote->timeout_ms);
     enum hw_status status = HW_AGAIN;
 
     while (status == HW_AGAIN) {
         uint32_t seen = hw_shared_wake_count(cache->news);
         uint32_t phase = atomic_load(&cache->page->phase);
 
-        if (past && phase >= CACHE_LOG)
+        if (remote->past && phase >= CACHE_LOG)
             return HW_OK;
         if (phase == CACHE_LIVE) {
             status = cache_attach(cache, err);
@@ -477,14 +512,8 @@ static enum hw_status await(struct hw_cache *cache, bool past, uint64_t timeout_
             if (status != HW_AGAIN)
                 return status;
         }
-        hw_mutex_lock(&cache->mutex);
-        if (cache->failure.status < 0) {
-            status = cache->failure.status;
-            if (err != NULL)
-                *err = cache->failure;
-        }
-        hw_mutex_unlock(&cache->mutex);
-        if (status == HW_AGAIN && failures != atomic_load(&cache->page->failures)) {
+        status = failed_since(opening, err);
+        if (status == HW_AGAIN && failures_of_all != atomic_load(&cache->page->failures)) {
             char why[HW_ERROR_SIZE];
 
             cache_problem(cache, why);
@@ -500,8 +529,7 @@ static enum hw_status await(struct hw_cache *cache, bool past, uint64_t timeout_
 
 /* One reference of the cache of `place`, before it is known whether it can be used. */
 static enum hw_status cache_find(const struct hw_vfs_remote *remote, const char *root,
-                                 struct hw_place *place, struct hw_cache **out,
-                                 struct hw_error *err)
+                                 struct hw_place *place, struct opening *out, struct hw_error *err)
 {
     struct hw_env *env = hw_env_posix();
     uint8_t key[HW_KEY_SIZE];
@@ -524,7 +552,7 @@ static enum hw_status cache_find(const struct hw_vfs_remote *remote, const char 
 static enum hw_status open_once(const struct hw_vfs_remote *remote, const char *root,
                                 struct hw_cache **out, struct hw_error *err)
 {
-    struct hw_cache *cache = NULL;
+    struct opening opening = {0};
     struct hw_place place = {0};
     enum hw_status status = hw_place_find(hw_env_posix(), remote->name, &place, err);
 
@@ -535,21 +563,21 @@ static enum hw_status open_once(const struct hw_vfs_remote *remote, const char *
         memcpy(place.addresses[i].server, remote->server, HW_KEY_SIZE);
     }
     if (status == HW_OK)
-        status = cache_find(remote, root, &place, &cache, err);
+        status = cache_find(remote, root, &place, &opening, err);
     hw_place_release(&place);
     if (status != HW_OK)
         return status;
     if (!remote->past)
-        atomic_store(&cache->page->live, 1);
+        atomic_store(&opening.cache->page->live, 1);
     if (remote->hydrate)
-        atomic_store(&cache->page->hydrate, 1);
-    cache_wake(cache);
-    status = await(cache, remote->past, remote->timeout_ms, err);
+        atomic_store(&opening.cache->page->hydrate, 1);
+    cache_wake(opening.cache);
+    status = await(&opening, remote, err);
     if (status != HW_OK) {
-        cache_close(cache);
+        cache_close(opening.cache);
         return status;
     }
-    *out = cache;
+    *out = opening.cache;
     return HW_OK;
 }
 

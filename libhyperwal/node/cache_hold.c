@@ -481,10 +481,12 @@ static void hold_end(struct cache_hold *hold)
     cache_wake(cache);
 }
 
-static void fail_all(struct hw_cache *cache, const struct hw_error *err)
+static void fail_all(struct hw_cache *cache, enum hw_status status, const struct hw_error *err)
 {
     hw_mutex_lock(&cache->mutex);
     cache->failure = *err;
+    cache->failure.status = status;
+    cache->failures++;
     hw_mutex_unlock(&cache->mutex);
     cache_page_set_text(cache->page, err->message);
     atomic_fetch_add(&cache->page->failures, 1);
@@ -573,7 +575,7 @@ void *cache_keep(void *ctx)
         cache->env->ops->close(cache->lock);
         cache->lock = NULL;
         if (status < 0) {
-            fail_all(cache, &err);
+            fail_all(cache, status, &err);
             pause_after_failure(cache);
         }
     }

@@ -79,7 +79,8 @@ struct hw_cache {
     sqlite3_file *guard;     /* owned: SHARED on the database; the filler writes through it */
     const char *guard_name;  /* owned, of sqlite3_create_filename() */
     _Atomic(struct hw_lazy_map *) shown; /* `map`, once all of the above is there */
-    struct hw_error failure;             /* why this process could not begin to hold */
+    struct hw_error failure;             /* why this process could not begin to hold, and */
+    uint32_t failures;                   /* how often: of the last time */
     struct cache_write write;
     struct hw_mirror *mirror; /* the keeper's, while it holds and may lend it; or NULL */
     unsigned mirror_uses;     /* the keeper does not end before they do */

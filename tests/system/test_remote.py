@@ -372,6 +372,21 @@ def another_process_takes_over(directory):
             check(last.do("rows(db, 'PRAGMA integrity_check')") == [["ok"]], "integrity")
 
 
+def a_process_that_could_not_take_over_once_does_later(directory):
+    make("app.db")
+    with server("app.db") as primary, client() as last:
+        connect = f"connect('{primary.urls['app.db']}')"
+        with client() as first:
+            first.do(f"db = {connect}")
+            last.do(f"db = {connect}")
+            os.chmod("identity", 0o644)  # nobody goes to a server with that
+        check(last.do(f"refused(lambda: {connect})") == "unable to open database file", "it was opened")
+        os.chmod("identity", 0o600)
+        last.do(f"again = {connect}")  # waits for what is under way, instead of saying what was
+        check(last.do("rows(again, 'SELECT count(*) FROM t')") == [[100]], "its rows")
+        check(last.do("status(again)")["worker_pid"] == last.process.pid, "who took over")
+
+
 def a_server_that_comes_back_is_found(directory):
     make("app.db", mib=5)
     listen = f"ipc://{directory}/socket"
@@ -737,7 +752,8 @@ def a_database_that_shrinks_and_grows_is_followed(directory):
 
 TESTS = (a_point_query_fetches_little, a_scan_reads_ahead_and_finds_all, commits_arrive_as_they_are_made,
          a_reader_keeps_its_snapshot, writing_is_refused_with_words, all_spellings_of_a_url_work,
-         processes_share_one_cache, another_process_takes_over, a_server_that_comes_back_is_found,
+         processes_share_one_cache, another_process_takes_over,
+         a_process_that_could_not_take_over_once_does_later, a_server_that_comes_back_is_found,
          what_is_here_can_be_read_offline, a_cache_that_is_damaged_is_made_anew,
          a_cache_that_cannot_be_opened_just_now_is_kept,
          a_cache_may_be_removed_under_its_users, the_past_can_be_read_from_afar, all_of_it_comes_if_asked,
