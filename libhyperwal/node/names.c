@@ -82,6 +82,16 @@ static enum hw_status step(struct hw_names *names, sqlite3_stmt *statement, stru
     return code == SQLITE_DONE ? HW_END : fail_sqlite(names, code, err);
 }
 
+/* *out: NULL if it is NULL there; else it may take memory to have it in UTF-8. */
+static enum hw_status read_text(struct hw_names *names, sqlite3_stmt *statement, int column,
+                                const char **out, struct hw_error *err)
+{
+    bool is_null = sqlite3_column_type(statement, column) == SQLITE_NULL;
+
+    *out = (const char *)sqlite3_column_text(statement, column);
+    return *out != NULL || is_null ? HW_OK : fail_sqlite(names, SQLITE_NOMEM, err);
+}
+
 static enum hw_status read_number(struct hw_names *names, const char *sql, int *out,
                                   struct hw_error *err)
 {
@@ -260,6 +270,21 @@ static enum hw_status check(const struct hw_name *name, struct hw_error *err)
 
 /* ------------------------------------------------------------------------------- writing */
 
+/* What is not bound would be NULL: a name without its key, or without its path. */
+static enum hw_status bind_row(struct hw_names *names, sqlite3_stmt *statement,
+                               const struct hw_name *name, struct hw_error *err)
+{
+    int code = SQLITE_OK;
+
+    if (name->has_key)
+        code = sqlite3_bind_blob(statement, 2, name->key, HW_KEY_SIZE, SQLITE_TRANSIENT);
+    if (code == SQLITE_OK && name->path != NULL)
+        code = sqlite3_bind_text(statement, 3, name->path, -1, SQLITE_TRANSIENT);
+    if (code == SQLITE_OK)
+        code = sqlite3_bind_int64(statement, 4, names->env->ops->realtime_ms(names->env));
+    return code == SQLITE_OK ? HW_OK : fail_sqlite(names, code, err);
+}
+
 static enum hw_status put_row(struct hw_names *names, const struct hw_name *name, bool replaces,
                               struct hw_error *err)
 {
@@ -274,14 +299,10 @@ static enum hw_status put_row(struct hw_names *names, const struct hw_name *name
     if (status >= 0)
         status =
             prepare(names, "INSERT INTO names VALUES(?1, ?2, ?3, ?4)", name->name, &statement, err);
-    if (status == HW_OK) {
-        if (name->has_key)
-            sqlite3_bind_blob(statement, 2, name->key, HW_KEY_SIZE, SQLITE_TRANSIENT);
-        if (name->path != NULL)
-            sqlite3_bind_text(statement, 3, name->path, -1, SQLITE_TRANSIENT);
-        sqlite3_bind_int64(statement, 4, names->env->ops->realtime_ms(names->env));
+    if (status == HW_OK)
+        status = bind_row(names, statement, name, err);
+    if (status == HW_OK)
         status = step(names, statement, err);
-    }
     if (status < 0 && sqlite3_extended_errcode(names->db) == SQLITE_CONSTRAINT_PRIMARYKEY)
         status =
             hw_fail(err, HW_EEXIST,
@@ -294,13 +315,15 @@ static enum hw_status put_address(struct hw_names *names, const struct hw_name *
                                   struct hw_error *err)
 {
     sqlite3_stmt *statement = NULL;
+    int code = SQLITE_OK;
     enum hw_status status =
         prepare(names, "INSERT INTO addresses VALUES(?1, ?2, ?3)", name->name, &statement, err);
 
     if (status == HW_OK) {
-        sqlite3_bind_int64(statement, 2, (sqlite3_int64)rank);
-        sqlite3_bind_text(statement, 3, name->urls[rank], -1, SQLITE_TRANSIENT);
-        status = step(names, statement, err);
+        code = sqlite3_bind_int64(statement, 2, (sqlite3_int64)rank);
+        if (code == SQLITE_OK)
+            code = sqlite3_bind_text(statement, 3, name->urls[rank], -1, SQLITE_TRANSIENT);
+        status = code == SQLITE_OK ? step(names, statement, err) : fail_sqlite(names, code, err);
     }
     (void)sqlite3_finalize(statement);
     return status == HW_END ? HW_OK : status;
@@ -402,12 +425,13 @@ static enum hw_status read_urls(struct hw_names *names, const char *name, struct
         names, "SELECT url FROM addresses WHERE name = ?1 ORDER BY rank", name, &statement, err);
 
     while (status == HW_OK) {
-        const unsigned char *url;
+        const char *url;
 
         status = step(names, statement, err);
+        if (status == HW_OK)
+            status = read_text(names, statement, 0, &url, err);
         if (status != HW_OK)
             break;
-        url = sqlite3_column_text(statement, 0);
         if (url == NULL || found->url_count == HW_NAMES_URLS_MAX)
             status = hw_fail(err, HW_ECORRUPT, "%s: impossible addresses of %s", names->path, name);
         else
@@ -423,11 +447,14 @@ static enum hw_status read_row(struct hw_names *names, sqlite3_stmt *statement,
                                struct hw_name **out, struct hw_error *err)
 {
     struct found found = {.has_key = false};
-    const unsigned char *name = sqlite3_column_text(statement, 0);
-    const unsigned char *path = sqlite3_column_text(statement, 2);
+    const char *name = NULL, *path = NULL;
     int key_size = sqlite3_column_bytes(statement, 1);
-    enum hw_status status;
+    enum hw_status status = read_text(names, statement, 0, &name, err);
 
+    if (status == HW_OK)
+        status = read_text(names, statement, 2, &path, err);
+    if (status != HW_OK)
+        return status;
     if (name == NULL || (key_size != 0 && key_size != HW_KEY_SIZE))
         return hw_fail(err, HW_ECORRUPT, "%s: an impossible name", names->path);
     if (key_size != 0)
@@ -437,7 +464,7 @@ static enum hw_status read_row(struct hw_names *names, sqlite3_stmt *statement,
     add_text(&found.text, name);
     if (path != NULL)
         add_text(&found.text, path);
-    status = read_urls(names, (const char *)name, &found, err);
+    status = read_urls(names, name, &found, err);
     if (status == HW_OK) {
         *out = pack(&found);
         if (*out == NULL)

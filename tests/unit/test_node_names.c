@@ -390,6 +390,123 @@ static void no_registry_is_no_names(void **state)
     }
 }
 
+/* --------------------------------------------------------------------- SQLite's memory */
+
+static struct {
+    sqlite3_mem_methods real;
+    unsigned left; /* allocations until one fails; 0: none does */
+} memory;
+
+static bool is_the_one(void)
+{
+    return memory.left > 0 && --memory.left == 0;
+}
+
+static void *take(int size)
+{
+    return is_the_one() ? NULL : memory.real.xMalloc(size);
+}
+
+static void *resize(void *old, int size)
+{
+    return is_the_one() ? NULL : memory.real.xRealloc(old, size);
+}
+
+/* Before SQLite is used at all; its own reserves for small things would hide what fails. */
+static void memory_begin(void)
+{
+    sqlite3_mem_methods methods;
+
+    assert_int_equal(sqlite3_config(SQLITE_CONFIG_GETMALLOC, &memory.real), SQLITE_OK);
+    methods = memory.real;
+    methods.xMalloc = take;
+    methods.xRealloc = resize;
+    assert_int_equal(sqlite3_config(SQLITE_CONFIG_MALLOC, &methods), SQLITE_OK);
+    assert_int_equal(sqlite3_config(SQLITE_CONFIG_LOOKASIDE, 0, 0), SQLITE_OK);
+}
+
+static void check_whole(const struct hw_name *name)
+{
+    uint8_t key[HW_KEY_SIZE];
+
+    memset(key, 7, sizeof(key));
+    assert_string_equal(name->name, "all");
+    assert_true(name->has_key);
+    assert_memory_equal(name->key, key, sizeof(key));
+    assert_non_null(name->path);
+    assert_string_equal(name->path, "/srv/a.db");
+    assert_int_equal(name->url_count, 2);
+    assert_string_equal(name->urls[0], two_urls[0]);
+    assert_string_equal(name->urls[1], two_urls[1]);
+}
+
+static void name_is_written_whole_or_not_at_all(void **state)
+{
+    struct place *f = *state;
+    bool failed = true;
+
+    for (unsigned n = 1; failed; n++) {
+        struct hw_names *names = registry(f);
+        struct hw_name *name = NULL;
+        enum hw_status status;
+
+        memory.left = n;
+        status = put(f, names, "all", "/srv/a.db", 2, true);
+        failed = memory.left == 0;
+        memory.left = 0;
+        hw_names_close(names);
+        names = registry(f);
+        if (status == HW_OK) {
+            assert_ok(hw_names_find(names, "all", &name, &f->err));
+            check_whole(name);
+            assert_ok(hw_names_remove(names, "all", &f->err));
+        } else {
+            assert_int_equal(status, HW_ENOMEM);
+            assert_status(hw_names_find(names, "all", &name, &f->err), HW_ENOTFOUND, &f->err);
+        }
+        hw_free(name);
+        hw_names_close(names);
+    }
+}
+
+static void name_is_read_whole_or_not_at_all(void **state)
+{
+    struct place *f = *state;
+    struct hw_names *names;
+    sqlite3 *db = NULL;
+    char path[128], in[96];
+    bool failed = true;
+
+    /* Of another encoding, so that its texts take memory when they are read. */
+    (void)snprintf(in, sizeof(in), "%s/in", f->dir);
+    assert_int_equal(mkdir(in, 0755), 0);
+    registry_path(f, path);
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, "PRAGMA encoding='UTF-16le'; CREATE TABLE t(a); DROP TABLE t",
+                                  NULL, NULL, NULL),
+                     SQLITE_OK);
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+    names = registry(f);
+    assert_ok(put(f, names, "all", "/srv/a.db", 2, true));
+    hw_names_close(names);
+    for (unsigned n = 1; failed; n++) {
+        struct hw_name *name = NULL;
+        enum hw_status status;
+
+        names = registry(f);
+        memory.left = n;
+        status = hw_names_find(names, "all", &name, &f->err);
+        failed = memory.left == 0;
+        memory.left = 0;
+        if (status == HW_OK)
+            check_whole(name);
+        else
+            assert_status(status, HW_ENOMEM, &f->err);
+        hw_free(name);
+        hw_names_close(names);
+    }
+}
+
 int main(int argc, char **argv)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, place_setup, place_teardown)
@@ -404,8 +521,11 @@ int main(int argc, char **argv)
         TEST(place_is_a_path_unless_it_is_a_url_or_a_petname),
         TEST(file_goes_before_a_petname_that_is_not_marked_as_one),
         TEST(no_registry_is_no_names),
+        TEST(name_is_written_whole_or_not_at_all),
+        TEST(name_is_read_whole_or_not_at_all),
     };
 
+    memory_begin();
     if (argc > 1)
         cmocka_set_test_filter(argv[1]);
     return cmocka_run_group_tests(tests, NULL, NULL);
