@@ -53,45 +53,70 @@ static enum hw_status set_path(struct hw_place *place, const char *path, struct 
     return place->path != NULL ? HW_OK : hw_fail(err, HW_ENOMEM, "no memory for a path");
 }
 
-/* A database, a log's directory, or a database whose log alone is left. */
-static bool is_something(struct hw_env *env, const char *path)
+static enum hw_status look(struct hw_env *env, const char *path, bool *is_there,
+                           struct hw_error *err)
 {
     struct hw_file_stat stat;
-    char *log;
-    bool is_there = env->ops->stat(env, path, &stat, NULL) == HW_OK;
+    enum hw_status status = env->ops->stat(env, path, &stat, err);
 
-    if (is_there)
-        return true;
+    *is_there = status == HW_OK;
+    return status == HW_ENOTFOUND ? HW_OK : status;
+}
+
+/* A database, a log's directory, or a database whose log alone is left. */
+static enum hw_status is_something(struct hw_env *env, const char *path, bool *is_there,
+                                   struct hw_error *err)
+{
+    enum hw_status status = look(env, path, is_there, err);
+    char *log; /* owned */
+
+    if (status != HW_OK || *is_there)
+        return status;
     log = hw_format("%s-hyper", path);
-    is_there = log != NULL && env->ops->stat(env, log, &stat, NULL) == HW_OK;
+    if (log == NULL)
+        return hw_fail(err, HW_ENOMEM, "no memory for a path");
+    status = look(env, log, is_there, err);
     hw_free(log);
-    return is_there;
+    return status;
 }
 
 static enum hw_status set_name(struct hw_env *env, struct hw_place *place,
                                const struct hw_name *name, struct hw_error *err)
 {
+    bool has_path = name->path != NULL;
+
     place->petname = hw_strdup(name->name);
     if (place->petname == NULL)
         return hw_fail(err, HW_ENOMEM, "no memory for a name");
     place->has_key = name->has_key;
     memcpy(place->key, name->key, HW_KEY_SIZE);
-    if (name->path != NULL && (name->url_count == 0 || is_something(env, name->path)))
+    if (has_path && name->url_count > 0) {
+        enum hw_status status = is_something(env, name->path, &has_path, err);
+
+        if (status != HW_OK)
+            return status;
+    }
+    if (has_path)
         return set_path(place, name->path, err);
     return set_urls(place, name->urls, name->url_count, err);
 }
 
-/* HW_END: it is no petname. */
-static enum hw_status find_name(struct hw_env *env, const char *text, struct hw_place *place,
-                                struct hw_error *err)
+/* HW_END: it is no petname, or `files_first` and there is such a file. */
+static enum hw_status find_name(struct hw_env *env, const char *text, bool files_first,
+                                struct hw_place *place, struct hw_error *err)
 {
     struct hw_names *names = NULL;
     struct hw_name *name = NULL;
+    bool is_there = false;
     enum hw_status status;
 
     if (hw_petname_check(text, NULL) != HW_OK)
         return HW_END;
-    status = hw_names_open(env, NULL, false, &names, err);
+    status = files_first ? is_something(env, text, &is_there, err) : HW_OK;
+    if (status == HW_OK && is_there)
+        return HW_END;
+    if (status == HW_OK)
+        status = hw_names_open(env, NULL, false, &names, err);
     if (status == HW_OK)
         status = hw_names_find(names, text, &name, err);
     if (status == HW_OK)
@@ -124,9 +149,7 @@ enum hw_status hw_place_find(struct hw_env *env, const char *text, struct hw_pla
         status = hw_fail(err, HW_EMISUSE, "%s: names nothing", is_hyper ? text : "an empty path");
         goto done;
     }
-    status = HW_END;
-    if (is_hyper || !is_something(env, rest))
-        status = find_name(env, rest, &place, err);
+    status = find_name(env, rest, !is_hyper, &place, err);
     if (status == HW_END)
         status = set_path(&place, rest, err);
 done:

@@ -34,7 +34,8 @@ void hw_place_release(struct hw_place *place);
 
 /*
  * Where is what the user calls `text`?  Nothing is connected to, and a path need not exist.
- * HW_EMISUSE: a malformed URL.  Other failures are of the registry of names.
+ * HW_EMISUSE: a malformed URL.  Other failures are of the registry of names, or of the look whether
+ * there is such a file: it is not taken for missing then.
  */
 enum hw_status hw_place_find(struct hw_env *env, const char *text, struct hw_place *out,
                              struct hw_error *err) HW_MUST_CHECK;

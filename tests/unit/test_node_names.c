@@ -374,6 +374,48 @@ static void file_goes_before_a_petname_that_is_not_marked_as_one(void **state)
     assert_int_equal(chdir("/"), 0);
 }
 
+static unsigned unseen; /* looks at files of this place that fail */
+
+static enum hw_status stat_that_fails(struct hw_env *env, const char *path,
+                                      struct hw_file_stat *out, struct hw_error *err)
+{
+    struct hw_env *posix = hw_env_posix();
+
+    (void)env;
+    if (strstr(path, "names.db") == NULL && unseen > 0 && --unseen == 0)
+        return hw_fail(err, HW_EIO, "%s: cannot look at it", path);
+    return posix->ops->stat(posix, path, out, err);
+}
+
+static void file_that_cannot_be_looked_at_is_not_taken_for_missing(void **state)
+{
+    struct place *f = *state;
+    struct hw_names *names = registry(f);
+    struct hw_env_ops ops = *f->env->ops;
+    struct hw_env failing = {&ops};
+    struct hw_place place;
+    char path[128];
+
+    ops.stat = stat_that_fails;
+    use_registry(f);
+    (void)snprintf(path, sizeof(path), "%s/own.db", f->dir);
+    assert_ok(put(f, names, "thing", NULL, 2, false));
+    assert_ok(put(f, names, "own", path, 2, false)); /* there is nothing at that path yet */
+    hw_names_close(names);
+    assert_int_equal(chdir(f->dir), 0);
+    for (unsigned n = 1; n <= 2; n++) { /* the file, its log */
+        unseen = n;
+        assert_status(hw_place_find(&failing, "thing", &place, &f->err), HW_EIO, &f->err);
+        unseen = n;
+        assert_status(hw_place_find(&failing, "hyper:own", &place, &f->err), HW_EIO, &f->err);
+        assert_int_equal(unseen, 0);
+    }
+    assert_ok(hw_place_find(&failing, "hyper:own", &place, &f->err));
+    assert_true(place.is_remote);
+    hw_place_release(&place);
+    assert_int_equal(chdir("/"), 0);
+}
+
 static void no_registry_is_no_names(void **state)
 {
     struct place *f = *state;
@@ -520,6 +562,7 @@ int main(int argc, char **argv)
         TEST(killed_writer_leaves_whole_names),
         TEST(place_is_a_path_unless_it_is_a_url_or_a_petname),
         TEST(file_goes_before_a_petname_that_is_not_marked_as_one),
+        TEST(file_that_cannot_be_looked_at_is_not_taken_for_missing),
         TEST(no_registry_is_no_names),
         TEST(name_is_written_whole_or_not_at_all),
         TEST(name_is_read_whole_or_not_at_all),
