@@ -195,10 +195,14 @@ enum hw_status conn_recognize(struct hub_conn *conn, struct hw_error *err)
 
 enum hw_status conn_recognize_hearer(struct hub_conn *conn, struct hw_error *err)
 {
+    enum hw_status status;
+
     if (conn->wanted == NULL || conn->wanted->remembers)
         return HW_OK; /* that was seen to when it was dialed */
     conn->wanted->remembers = true;
-    return conn_recognize(conn, err);
+    status = conn_recognize(conn, err);
+    conn->wanted->remembers = status == HW_OK; /* else the next write asks again */
+    return status;
 }
 
 void conn_tell_flood(struct hw_hub *hub)

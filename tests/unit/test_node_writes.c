@@ -528,6 +528,13 @@ static void server_that_is_written_to_is_known_from_then_on(void **state)
     assert_ok(hw_mirror_wait_length(c.mirror, 1, TIMEOUT_MS, &f->err));
     assert_status(hw_env_read_file(f->env, path, text, sizeof(text), &size, &f->err), HW_ENOTFOUND,
                   &f->err); /* the log proves itself */
+    assert_int_equal(mkdir(path, 0700), 0);
+    for (int i = 0; i < 2; i++) /* and at the second time, too */
+        assert_status(
+            hw_mirror_write_begin(c.mirror, TIMEOUT_MS, TIMEOUT_MS, &c.fence, &c.length, &f->err),
+            HW_EIO, &f->err);
+    assert_non_null(strstr(f->err.message, "cannot tell whether"));
+    assert_int_equal(remove(path), 0);
     client_begin(f, &c);
     assert_ok(hw_env_read_file(f->env, path, text, sizeof(text), &size, &f->err));
     assert_int_equal(strncmp(text, s.url, strlen(s.url)), 0);
