@@ -65,7 +65,7 @@ static enum hw_status stock_open(struct hw_replica_database *db, const char *pat
     if (code == SQLITE_OK)
         code = sqlite3_file_control(db->stock, "main", SQLITE_FCNTL_PERSIST_WAL, &persist);
     if (code != SQLITE_OK)
-        return fail_code(err, code, path, "open the replica");
+        return fail_code(err, hw_sqlite_failure(db->stock, code), path, "open the replica");
     (void)sqlite3_busy_timeout(db->stock, 0); /* checkpoints never wait */
     return HW_OK;
 }

@@ -43,15 +43,17 @@ static enum hw_status sql_fail(const struct view *view, int rc, const char *doin
                                struct hw_error *err)
 {
     enum hw_status status = HW_EIO;
+    int failure = hw_sqlite_failure(view->db, rc);
 
-    if ((rc & 0xff) == SQLITE_BUSY)
+    if ((failure & 0xff) == SQLITE_BUSY)
         status = HW_EBUSY;
-    else if ((rc & 0xff) == SQLITE_NOMEM)
+    else if ((failure & 0xff) == SQLITE_NOMEM)
         status = HW_ENOMEM;
-    else if ((rc & 0xff) == SQLITE_NOTADB || (rc & 0xff) == SQLITE_CORRUPT)
+    else if ((failure & 0xff) == SQLITE_NOTADB || (failure & 0xff) == SQLITE_CORRUPT)
         status = HW_ECORRUPT;
     return hw_fail(err, status, "%s: cannot %s: %s", view->path, doing,
-                   view->db == NULL ? sqlite3_errstr(rc) : sqlite3_errmsg(view->db));
+                   view->db == NULL || failure != rc ? sqlite3_errstr(failure)
+                                                     : sqlite3_errmsg(view->db));
 }
 
 /* The number that a PRAGMA gives. */

@@ -7,6 +7,7 @@
 #ifndef HW_BASE_SQLITE_H
 #define HW_BASE_SQLITE_H
 
+#include <errno.h>
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -37,6 +38,30 @@ static inline bool hw_sqlite_has_threads(void)
     sqlite3_mutex_free(one);
     sqlite3_mutex_free(other);
     return result;
+}
+
+/*
+ * The code of a call on `db` that failed.  Of a page that the system could not read SQLite says
+ * that it is damaged; here it is SQLITE_IOERR_READ.
+ */
+static inline int hw_sqlite_failure(sqlite3 *db, int code)
+{
+    enum { FILES = 2 };
+    static const int pointers[FILES] = {SQLITE_FCNTL_FILE_POINTER, SQLITE_FCNTL_JOURNAL_POINTER};
+
+    if (db == NULL || (code & 0xff) != SQLITE_CORRUPT)
+        return code;
+    for (int i = 0; i < FILES; i++) {
+        sqlite3_file *file = NULL;
+        int last = 0;
+
+        if (sqlite3_file_control(db, "main", pointers[i], &file) == SQLITE_OK && file != NULL &&
+            file->pMethods != NULL &&
+            file->pMethods->xFileControl(file, SQLITE_FCNTL_LAST_ERRNO, &last) == SQLITE_OK &&
+            (last == EIO || last == ENXIO || last == ERANGE))
+            return SQLITE_IOERR_READ;
+    }
+    return code;
 }
 
 #endif

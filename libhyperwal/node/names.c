@@ -51,8 +51,11 @@ static enum hw_status status_of(int code)
 
 static enum hw_status fail_sqlite(const struct hw_names *names, int code, struct hw_error *err)
 {
-    return hw_fail(err, status_of(code), "%s: %s", names->path,
-                   names->db != NULL ? sqlite3_errmsg(names->db) : sqlite3_errstr(code));
+    int failure = hw_sqlite_failure(names->db, code);
+
+    return hw_fail(err, status_of(failure), "%s: %s", names->path,
+                   names->db != NULL && failure == code ? sqlite3_errmsg(names->db)
+                                                        : sqlite3_errstr(failure));
 }
 
 static enum hw_status run(struct hw_names *names, const char *sql, struct hw_error *err)
