@@ -177,9 +177,12 @@ static enum hw_status remove_old(struct hw_cache *cache, struct hw_error *err)
         status = hw_fail(err, HW_ENOMEM, "%s: no memory to open it", cache->path);
         goto done;
     }
-    if (cache->env->ops->stat(cache->env, cache->path, &stat, NULL) == HW_OK)
+    status = cache->env->ops->stat(cache->env, cache->path, &stat, err);
+    if (status == HW_OK)
         code = cache->base->xOpen(cache->base, name, file,
                                   SQLITE_OPEN_MAIN_DB | SQLITE_OPEN_READWRITE, NULL);
+    else if (status != HW_ENOTFOUND)
+        goto done; /* it may be there, and open */
     if (code == SQLITE_OK && file->pMethods != NULL)
         code = file->pMethods->xLock(file, SQLITE_LOCK_SHARED);
     if (code == SQLITE_OK && file->pMethods != NULL)
@@ -507,14 +510,20 @@ static void pause_after_failure(struct hw_cache *cache)
     }
 }
 
-static bool is_named(struct hw_cache *cache, struct hw_file *file)
+/* HW_EBROKEN: it has its name no more. */
+static enum hw_status check_named(struct hw_cache *cache, struct hw_file *file,
+                                  struct hw_error *err)
 {
     struct hw_file_stat own, named;
     const struct hw_env_ops *ops = cache->env->ops;
+    enum hw_status status = ops->stat_file(file, &own, err);
 
-    return ops->stat_file(file, &own, NULL) == HW_OK &&
-           ops->stat(cache->env, cache->lock_path, &named, NULL) == HW_OK &&
-           own.inode == named.inode && own.device == named.device;
+    if (status == HW_OK)
+        status = ops->stat(cache->env, cache->lock_path, &named, err);
+    if (status == HW_ENOTFOUND ||
+        (status == HW_OK && (own.inode != named.inode || own.device != named.device)))
+        return hw_fail(err, HW_EBROKEN, "%s: the cache was removed", cache->dir);
+    return status;
 }
 
 /* One tenure, with the lock. */
@@ -554,9 +563,7 @@ static enum hw_status lock_take(struct hw_cache *cache, struct hw_error *err)
     atomic_store(&cache->waiting, 0);
     if (status == HW_OK && atomic_load(&cache->closing) != 0)
         status = HW_AGAIN;
-    if (status == HW_OK && !is_named(cache, cache->lock))
-        status = hw_fail(err, HW_EBROKEN, "%s: the cache was removed", cache->dir);
-    return status;
+    return status == HW_OK ? check_named(cache, cache->lock, err) : status;
 }
 
 void *cache_keep(void *ctx)
