@@ -228,7 +228,7 @@ static enum hw_status ask(const struct hw_place *place, struct hw_buffer *text,
         return status;
     status = HW_ENOTFOUND;
     for (size_t i = 0; i < place->count && status != HW_OK; i++)
-        status = hw_hub_ask(node->hub, &place->addresses[i], ASK_MS, text, err);
+        status = hw_hub_ask(node->hub, &place->addresses[i], ASK_MS, text, NULL, err);
     hyperwal_node_close(node);
     return status;
 }

@@ -8,7 +8,7 @@
 
 enum {
     HAND_OVER_MS = 5000, /* for writers to end their transactions */
-    ASK_MS = 4000,       /* a peer that does not answer by then is not reachable */
+    ASK_MS = 4000,       /* for a peer to answer */
     STEP_MS = 200,
     PATIENCE_MS = 15000, /* without a block that came */
     ALONE_MS = 1000,     /* the same, if nobody is there who could send one */
@@ -47,29 +47,42 @@ static bool state_parse(const char *json, const uint8_t key[HW_KEY_SIZE], struct
     return true;
 }
 
-/* HW_END: it does not answer, or has no such log.  A failure: we could not ask. */
-static enum hw_status ask(struct hw_promotion *p, const char *url, struct peer_state *out,
-                          struct hw_error *err)
+/* A dial that ended so found nobody.  Else it is of this system, and tells nothing of the other. */
+static bool found_nobody(const struct hw_error *why)
+{
+    return why->os_errno == 0 &&
+           (why->status == HW_EREFUSED || why->status == HW_ETIMEOUT || why->status == HW_EIO ||
+            why->status == HW_ENOTFOUND || why->status == HW_EMISUSE); /* has no such address */
+}
+
+/*
+ * HW_END: nobody is there, or somebody who says that he has no such log.  A failure: we could not
+ * ask, or somebody is there who does not say how the log is.
+ */
+static enum hw_status ask(struct hw_promotion *p, const struct hw_address *address,
+                          struct peer_state *out, struct hw_error *err)
 {
     struct hw_buffer text = {0};
-    struct hw_address address;
     struct hw_error why = {0};
-    enum hw_status status = hw_address_parse(url, &address, err);
+    bool is_there = false;
+    enum hw_status status = HW_OK;
 
-    if (status == HW_OK && p->node == NULL)
+    if (p->node == NULL)
         status = hw_api_node_open(NULL, &p->node, err);
     if (status != HW_OK)
         return status;
-    status = hw_hub_ask(p->node->hub, &address, ASK_MS, &text, &why);
+    status = hw_hub_ask(p->node->hub, address, ASK_MS, &text, &is_there, &why);
     if (status == HW_OK)
         hw_buffer_add_u8(&text, 0);
     if (text.failed)
         status = hw_fail(&why, HW_ENOMEM, "no memory to ask a peer");
-    if (status == HW_ENOMEM || why.os_errno != 0) /* of this system: it was not asked */
-        *err = why;
-    else if (status != HW_OK || !state_parse((const char *)text.bytes, p->info.key, out))
-        status = HW_END;
+    else if (status == HW_OK && !state_parse((const char *)text.bytes, p->info.key, out))
+        status = hw_fail(&why, HW_EPROTOCOL, "%s: its answer means nothing", address->dial);
     hw_buffer_release(&text);
+    if (is_there ? status == HW_ENOTFOUND : status != HW_OK && found_nobody(&why))
+        return HW_END;
+    if (status != HW_OK && err != NULL)
+        *err = why;
     return status;
 }
 
@@ -124,10 +137,14 @@ static enum hw_status look_here(struct hw_promotion *p, const char *dir, struct 
 static enum hw_status look(struct hw_promotion *p, const char *peer, struct peer_state *out,
                            struct hw_error *err)
 {
-    enum hw_status status =
-        hw_address_is_remote(peer) ? ask(p, peer, out, err) : look_here(p, peer, out, err);
+    struct hw_address address;
+    bool is_remote = hw_address_is_remote(peer);
+    enum hw_status status = is_remote ? hw_address_parse(peer, &address, err) : HW_OK;
 
-    if (status >= 0 || status == HW_EMISUSE)
+    if (status != HW_OK)
+        return status;
+    status = is_remote ? ask(p, &address, out, err) : look_here(p, peer, out, err);
+    if (status >= 0)
         return status;
     if (p->is_forced)
         return HW_END;

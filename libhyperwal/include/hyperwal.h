@@ -292,9 +292,10 @@ enum { HYPERWAL_PROMOTE_FORCE = 1 };
  * `peers` are URLs of others that have the old log, besides those that the replica was fed from:
  * all that can be reached are caught up with.  SQLITE_BUSY: one of them has more, or the primary
  * answers, and FORCE was not given.  Without FORCE it fails as well where that cannot be told: the
- * primary's log is on this machine and cannot be opened, say.  With `from`, where the primary is,
- * that one ends its log and hands over without loss; if it does not, it stays the primary.  After a
- * crash call it again: until it is done `path` is still a replica.
+ * primary's log is on this machine and cannot be opened, say, or somebody is at its address who
+ * does not let us in or does not answer.  With `from`, where the primary is, that one ends its log
+ * and hands over without loss; if it does not, it stays the primary.  After a crash call it again:
+ * until it is done `path` is still a replica.
  */
 HYPERWAL_API int hyperwal_promote(const char *path, const char *from, const char *const *peers,
                                   unsigned peer_count, unsigned flags, hyperwal_progress progress,

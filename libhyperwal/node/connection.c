@@ -439,6 +439,8 @@ static void connected(struct hw_hub *hub, const struct hw_transport_event *event
         conn_free(conn);
         return;
     }
+    if (conn->query != NULL)
+        conn->query->is_met = true;
     if (conn_begin(conn, event->connection, &err) == HW_OK)
         return;
     hub->transport->ops->close(event->connection);

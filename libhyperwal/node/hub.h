@@ -191,9 +191,12 @@ enum hw_status hw_hub_resolve(struct hw_hub *hub, const struct hw_address *addre
 enum hw_status hw_hub_find_key(struct hw_hub *hub, const struct hw_address *address,
                                uint64_t timeout_ms, uint8_t key[HW_KEY_SIZE], bool *reached,
                                struct hw_error *err) HW_MUST_CHECK;
-/* State of one database of a server, JSON, added to *out. */
+/*
+ * State of one database of a server, JSON, added to *out.  *reached, unless NULL: somebody took our
+ * connection, whatever came of it; of HW_ENOTFOUND: the server says that it has none of that name.
+ */
 enum hw_status hw_hub_ask(struct hw_hub *hub, const struct hw_address *address, uint64_t timeout_ms,
-                          struct hw_buffer *out, struct hw_error *err) HW_MUST_CHECK;
+                          struct hw_buffer *out, bool *reached, struct hw_error *err) HW_MUST_CHECK;
 
 /*
  * All names of a server that we may read, and the keys of their logs; `each` is called in the

@@ -241,6 +241,7 @@ struct hub_query {
     bool is_done;
     bool is_early;   /* the connection was closed before it could be asked */
     bool is_reached; /* a connection was there: what it ended with is the server's answer */
+    bool is_met;     /* at one of the tries somebody took the connection */
     enum hw_status status;
     struct hw_error err;
     bool is_listing;     /* the name is unknown there: which ones are known? */

@@ -209,16 +209,20 @@ enum hw_status hw_hub_resolve(struct hw_hub *hub, const struct hw_address *addre
 }
 
 enum hw_status hw_hub_ask(struct hw_hub *hub, const struct hw_address *address, uint64_t timeout_ms,
-                          struct hw_buffer *out, struct hw_error *err)
+                          struct hw_buffer *out, bool *reached, struct hw_error *err)
 {
     struct hub_query ask = {.address = address, .is_ask = true, .out = out};
     struct hw_address named = *address;
+    enum hw_status status;
 
     if (address->has_key) { /* servers know their logs by key, too */
         hw_key_format(address->key, named.name);
         ask.address = &named;
     }
-    return query(hub, &ask, timeout_ms, err);
+    status = query(hub, &ask, timeout_ms, err);
+    if (reached != NULL)
+        *reached = ask.is_met;
+    return status;
 }
 
 enum hw_status hw_hub_list(struct hw_hub *hub, const struct hw_address *server, uint64_t timeout_ms,

@@ -9,6 +9,7 @@ import glob
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -92,6 +93,30 @@ def what_cannot_be_told_of_a_primary_is_no_leave(dir):
                 check(fact("status", "r.db")["role"] != "primary", "still a replica")
         with unreadable("app.db-hyper/worker.lock"):
             run("promote", "r.db", "--force")
+
+
+def a_server_that_does_not_say_how_the_log_is_is_no_leave(dir):
+    make("app.db")
+    its, other = ({"HYPERWAL_IDENTITY": os.path.join(dir, name)} for name in ("its", "other"))
+    with server("app.db", environment=its) as primary:
+        url = primary.urls["app.db"]
+        run("follow", url, "r.db", "--once")
+    listen = "tcp://" + url.split("/")[2]
+
+    def refused(*words):
+        error = run("promote", "r.db", code=1).stderr
+        check(all(word in error for word in ("cannot be told", "--force", *words)), words, error)
+        check(fact("status", "r.db")["role"] != "primary", "still a replica")
+
+    with server("--allow", "ab" * 32, "app.db", listen=listen, environment=its):
+        refused("let us in")
+    with server("app.db", listen=listen, environment=other):
+        refused(fact("key", "--identity", other["HYPERWAL_IDENTITY"])["key"])
+    with socket.create_server(("127.0.0.1", int(listen.split(":")[2]))):
+        refused("no answer")
+    with server("--allow", "ab" * 32, "app.db", listen=listen, environment=its):
+        run("promote", "r.db", "--force")
+    check(dump("r.db") == dump("app.db"), "promoted")
 
 
 def a_replica_behind_another_one_is_refused_or_catches_up(dir):
@@ -489,6 +514,7 @@ TESTS = (a_planned_change_under_a_writer_loses_nothing, a_planned_change_by_path
          a_follower_ahead_keeps_its_tail, a_database_that_only_has_the_name_is_not_followed,
          a_replica_of_a_dead_primary_becomes_one, a_primary_that_answers_keeps_its_place,
          what_cannot_be_told_of_a_primary_is_no_leave,
+         a_server_that_does_not_say_how_the_log_is_is_no_leave,
          a_replica_behind_another_one_is_refused_or_catches_up,
          a_promotion_that_is_killed_is_gone_on_with)
 

@@ -90,10 +90,10 @@ static void names_without_a_right_are_refused_whether_they_exist_or_not(void **s
     assert_resolves(f, client, url, "missing%22%C3", HW_EREFUSED);
     assert_resolves(f, client, url, "nothing", HW_ENOTFOUND);
     place_address(f, url, "a.db", &address);
-    assert_status(hw_hub_ask(client, &address, PLACE_WAIT_MS, &text, &f->err), HW_EREFUSED,
+    assert_status(hw_hub_ask(client, &address, PLACE_WAIT_MS, &text, NULL, &f->err), HW_EREFUSED,
                   &f->err);
     place_address(f, url, "b.db", &address);
-    assert_ok(hw_hub_ask(client, &address, PLACE_WAIT_MS, &text, &f->err));
+    assert_ok(hw_hub_ask(client, &address, PLACE_WAIT_MS, &text, NULL, &f->err));
     hw_buffer_release(&text);
     assert_int_equal(hw_hub_rights(server, hw_hub_identity(client), "b.db"),
                      HW_RIGHT_READ | HW_RIGHT_WRITE);
@@ -152,11 +152,11 @@ static void followers_are_told_of_to_those_who_may_write(void **state)
     mirror = place_mirror(f, reader, "b", urls, 1);
     assert_ok(hw_mirror_wait_length(mirror, 4, PLACE_WAIT_MS, &f->err));
     place_address(f, url, "a.db", &address);
-    assert_ok(hw_hub_ask(reader, &address, PLACE_WAIT_MS, &text, &f->err));
+    assert_ok(hw_hub_ask(reader, &address, PLACE_WAIT_MS, &text, NULL, &f->err));
     hw_buffer_add_u8(&text, 0);
     assert_non_null(strstr((char *)text.bytes, "\"peers\":[],\"peer_count\":1"));
     hw_buffer_clear(&text);
-    assert_ok(hw_hub_ask(writer, &address, PLACE_WAIT_MS, &text, &f->err));
+    assert_ok(hw_hub_ask(writer, &address, PLACE_WAIT_MS, &text, NULL, &f->err));
     hw_buffer_add_u8(&text, 0);
     assert_non_null(strstr((char *)text.bytes, "\"peers\":[{\"address\""));
     hw_buffer_release(&text);

@@ -256,7 +256,7 @@ static void server_answers_what_it_is_asked(void **state)
     assert_non_null(strstr(f->err.message, "\"unknown\""));
     hw_key_format(hw_core_identity(f->core)->key, text);
     place_address(f, url, text, &address);
-    assert_ok(hw_hub_ask(client, &address, PLACE_WAIT_MS, &json, &f->err));
+    assert_ok(hw_hub_ask(client, &address, PLACE_WAIT_MS, &json, NULL, &f->err));
     hw_buffer_add_u8(&json, 0);
     (void)snprintf(wanted, sizeof(wanted), "\"key\":\"%s\"", text);
     assert_non_null(strstr((const char *)json.bytes, wanted));
