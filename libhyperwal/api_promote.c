@@ -250,49 +250,25 @@ static enum hw_status promote_locked(struct hw_promotion *p, struct hw_error *er
     return status == HW_OK ? hw_promotion_finish(p, err) : status;
 }
 
-static enum hw_status promote(struct hw_promotion *p, hyperwal_promotion *out, struct hw_error *err)
-{
-    struct hw_file *lock = NULL;
-    bool is_replica = false, is_decided = false;
-    enum hw_status status = hw_api_has_file(p->env, p->dir, "replica", &is_replica, err);
-
-    if (status == HW_OK)
-        status = hw_env_exists(p->env, p->ready, &is_decided, err);
-    if (status == HW_OK && is_replica) {
-        if (!is_decided)
-            status = hw_promotion_catch_up(p, err);
-        if (status == HW_OK && !is_decided && p->from != NULL)
-            status = hw_promotion_hand_over(p, err);
-        if (status == HW_OK)
-            status = hw_replica_lock(p->env, p->path, &lock, err);
-        if (status == HW_OK)
-            status = promote_locked(p, err);
-        p->env->ops->close(lock);
-    } else if (status == HW_OK && is_decided) {
-        status = hw_promotion_finish(p, err);
-    }
-    return status == HW_OK ? already(p, out, err) : status;
-}
-
 /* The URLs of the replica's sources, and the others. */
 static enum hw_status peers_take(struct hw_promotion *p, const char *const *peers, unsigned count,
                                  struct hw_error *err)
 {
     char *rest = NULL;
+    enum hw_status status = hw_replica_info(p->env, p->path, &p->info, err);
 
-    if (hw_replica_info(p->env, p->path, &p->info, NULL) == HW_OK) {
-        p->sources = hw_strdup(p->info.source);
-        if (p->sources == NULL)
-            return hw_fail(err, HW_ENOMEM, "%s: no memory to promote it", p->path);
-        if (!hw_address_is_remote(p->info.source)) { /* a directory, whose name may have blanks */
-            if (p->sources[0] != '\0')
-                p->peers[p->peer_count++] = p->sources;
-        } else {
-            for (char *one = strtok_r(p->sources, " ", &rest);
-                 one != NULL && p->peer_count < HW_HUB_SOURCES_MAX;
-                 one = strtok_r(NULL, " ", &rest))
-                p->peers[p->peer_count++] = one;
-        }
+    if (status != HW_OK) /* without its sources nobody is asked whether the primary is there */
+        return status;
+    p->sources = hw_strdup(p->info.source);
+    if (p->sources == NULL)
+        return hw_fail(err, HW_ENOMEM, "%s: no memory to promote it", p->path);
+    if (!hw_address_is_remote(p->info.source)) { /* a directory, whose name may have blanks */
+        if (p->sources[0] != '\0')
+            p->peers[p->peer_count++] = p->sources;
+    } else {
+        for (char *one = strtok_r(p->sources, " ", &rest);
+             one != NULL && p->peer_count < HW_HUB_SOURCES_MAX; one = strtok_r(NULL, " ", &rest))
+            p->peers[p->peer_count++] = one;
     }
     p->source_count = p->peer_count;
     if (p->from != NULL && hw_address_is_remote(p->from) &&
@@ -312,6 +288,33 @@ static enum hw_status peers_take(struct hw_promotion *p, const char *const *peer
         p->peers[p->peer_count++] = peers[i];
     }
     return HW_OK;
+}
+
+static enum hw_status promote(struct hw_promotion *p, const char *const *peers, unsigned count,
+                              hyperwal_promotion *out, struct hw_error *err)
+{
+    struct hw_file *lock = NULL;
+    bool is_replica = false, is_decided = false;
+    enum hw_status status = hw_api_has_file(p->env, p->dir, "replica", &is_replica, err);
+
+    if (status == HW_OK)
+        status = hw_env_exists(p->env, p->ready, &is_decided, err);
+    if (status == HW_OK && is_replica) {
+        if (!is_decided)
+            status = peers_take(p, peers, count, err);
+        if (status == HW_OK && !is_decided)
+            status = hw_promotion_catch_up(p, err);
+        if (status == HW_OK && !is_decided && p->from != NULL)
+            status = hw_promotion_hand_over(p, err);
+        if (status == HW_OK)
+            status = hw_replica_lock(p->env, p->path, &lock, err);
+        if (status == HW_OK)
+            status = promote_locked(p, err);
+        p->env->ops->close(lock);
+    } else if (status == HW_OK && is_decided) {
+        status = hw_promotion_finish(p, err);
+    }
+    return status == HW_OK ? already(p, out, err) : status;
 }
 
 static enum hw_status begin(struct hw_promotion *p, const char *path, struct hw_error *err)
@@ -350,9 +353,7 @@ int hyperwal_promote(const char *path, const char *from, const char *const *peer
         return SQLITE_MISUSE;
     status = begin(&p, path, &err);
     if (status == HW_OK)
-        status = peers_take(&p, peers, peer_count, &err);
-    if (status == HW_OK)
-        status = promote(&p, &done, &err);
+        status = promote(&p, peers, peer_count, &done, &err);
     hyperwal_node_close(p.node);
     hw_free(p.sources);
     hw_free(p.ready);

@@ -248,6 +248,11 @@ enum hw_status hw_promotion_catch_up(struct hw_promotion *p, struct hw_error *er
 
     if (status != HW_OK)
         return status;
+    if (p->peer_count == 0 && !p->is_forced)
+        return hw_fail(err, HW_EBUSY,
+                       "%s: it does not say where it was fed from, so nobody can be asked whether "
+                       "the primary goes on; name others with --also, or use --force",
+                       p->path);
     status = p->peer_count == 0 ? HW_END : follow_open(p, &follower, err);
     if (status != HW_OK && status != HW_EBUSY && (p->is_forced || who == NULL))
         return HW_OK; /* what is here is what there is */

@@ -24,6 +24,7 @@ enum { ALL = 1000000000 }; /* failures, one after another */
 
 static char dir[64], path[96], replica[96]; /* of a primary, and of its replica */
 static unsigned char key[32];               /* of the primary's log */
+static char url[128];                       /* of the primary, while it is served */
 
 static void must(int code, const char *error)
 {
@@ -57,6 +58,17 @@ static void make_primary(void)
     hyperwal_log_close(log);
 }
 
+/* Keys of this user, and of servers that it knows. */
+static void point_environment_here(void)
+{
+    char place[96];
+
+    snprintf(place, sizeof(place), "%s/identity", dir);
+    setenv("HYPERWAL_IDENTITY", place, 1);
+    snprintf(place, sizeof(place), "%s/known", dir);
+    setenv("HYPERWAL_KNOWN_SERVERS", place, 1);
+}
+
 static int setup(void **state)
 {
     (void)state;
@@ -64,6 +76,7 @@ static int setup(void **state)
     assert_non_null(mkdtemp(dir));
     snprintf(path, sizeof(path), "%s/app.db", dir);
     snprintf(replica, sizeof(replica), "%s/replica.db", dir);
+    point_environment_here();
     make_primary();
     faults_install();
     return 0;
@@ -200,6 +213,64 @@ static void a_promotion_that_was_decided_is_done_in_the_end_whatever_failed(void
     promote_in_turn(FAULTS_CALLS, copy_decided, 1);
 }
 
+/* ----------------------------------------------------------------------- a primary that answers */
+
+struct served {
+    hyperwal_node *node;
+    sqlite3 *db; /* somebody has it open */
+};
+
+static struct served serve(void)
+{
+    struct served served = {.node = NULL};
+    char listen[96], *error = NULL;
+
+    snprintf(listen, sizeof(listen), "ipc://%s/socket", dir);
+    snprintf(url, sizeof(url), "%s/app.db", listen);
+    must(hyperwal_open(path, 0, &served.db, &error), error);
+    must(hyperwal_node_open(NULL, &served.node, &error), error);
+    must(hyperwal_node_listen(served.node, listen, NULL, &error), error);
+    must(hyperwal_node_serve(served.node, "app.db", path, &error), error);
+    must_follow(url, replica, 0);
+    return served;
+}
+
+static void end_served(struct served *served)
+{
+    hyperwal_node_close(served->node);
+    must(sqlite3_close(served->db), NULL);
+}
+
+/* Whoever cannot ask it, or is not answered, has no leave to go on beside it. */
+static void promote_beside_in_turn(enum faults_kind kind, unsigned stride)
+{
+    bool was_reached = true;
+
+    for (unsigned n = 1; was_reached; n += stride) {
+        char *error = NULL;
+        int code;
+
+        faults_begin(kind, n, 1);
+        code = hyperwal_promote(replica, NULL, NULL, 0, 0, NULL, NULL, NULL, &error);
+        was_reached = faults_end();
+        if (code == SQLITE_OK || !is_replica(replica))
+            fail_msg("fault %u: promoted beside a primary that answers", n);
+        if (!was_reached && code != SQLITE_BUSY)
+            fail_msg("%d: %s", code, error != NULL ? error : "");
+        sqlite3_free(error);
+    }
+}
+
+static void a_primary_that_answers_keeps_its_place_whatever_failed(void **state)
+{
+    struct served served = serve();
+
+    (void)state;
+    promote_beside_in_turn(FAULTS_MEMORY, 1);
+    promote_beside_in_turn(FAULTS_CALLS, 1);
+    end_served(&served);
+}
+
 /* --------------------------------------------------------------------------------- opening */
 
 static void open_in_turn(enum faults_kind kind)
@@ -272,6 +343,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         TEST(a_promotion_that_failed_anywhere_is_gone_on_with),
         TEST(a_promotion_that_was_decided_is_done_in_the_end_whatever_failed),
+        TEST(a_primary_that_answers_keeps_its_place_whatever_failed),
         TEST(a_replica_that_cannot_be_looked_at_is_no_primary),
         TEST(an_old_primary_becomes_a_replica_in_the_end_whatever_failed),
     };
