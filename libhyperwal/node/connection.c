@@ -276,7 +276,7 @@ void conn_drop(struct hub_conn *conn)
         (query != NULL || source != NULL))
         hw_fail(&why, HW_EREFUSED,
                 "%s: closed the connection: perhaps it does not let us in (`hyperwal key' prints "
-                "the key that its --allow wants)",
+                "the key that its --allow wants), or cannot read the log now",
                 conn->address);
     creations_forget(conn);
     conn->source = NULL;

@@ -94,6 +94,9 @@ void handover_asked(struct hub_conn *conn, const struct hw_hyperwal_handover *as
     if (access_demand(conn, asked->name, HW_RIGHT_PROMOTE, NULL) != HW_OK) {
         handed.status = HW_HANDED_REFUSED;
         answer(conn, &handed);
+    } else if (log_may_be_hidden(conn->hub, asked->name)) {
+        (void)hw_fail(&err, HW_EIO, "its log cannot be read now");
+        answer_failed(conn, asked->request, &err);
     } else if (log == NULL || log->core == NULL) {
         answer(conn, &handed);
     } else if (begin(conn, log, asked, &err) != HW_OK) {

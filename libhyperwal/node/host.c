@@ -125,15 +125,24 @@ static struct hw_replication *find(void *ctx, struct hw_peer *peer,
 
 /*
  * Who may not read a name is told so whether there is such a name or not.  HW_LOOKUP_FOUND: *out is
- * a log with a core.
+ * a log with a core.  Of one that cannot be read now nothing is said, for "unknown" is an answer,
+ * with which a replica is promoted beside its primary: the connection ends.
  */
 static enum hw_lookup_status find_name(struct hub_conn *conn, struct hw_slice name,
                                        struct hub_log **out)
 {
+    struct hw_error err = {0};
+
     if (access_demand(conn, name, HW_RIGHT_READ, NULL) != HW_OK)
         return HW_LOOKUP_REFUSED;
     *out = log_find_name(conn->hub, name);
-    return *out != NULL && (*out)->core != NULL ? HW_LOOKUP_FOUND : HW_LOOKUP_UNKNOWN;
+    if (*out != NULL && (*out)->core != NULL)
+        return HW_LOOKUP_FOUND;
+    if (!log_may_be_hidden(conn->hub, name))
+        return HW_LOOKUP_UNKNOWN;
+    hw_fail(&err, HW_EIO, "it asks for a log that cannot be read now");
+    conn_doom(conn, &err);
+    return HW_LOOKUP_REFUSED; /* which is not sent any more */
 }
 
 static enum hw_lookup_status lookup(void *ctx, struct hw_peer *peer, struct hw_slice name,

@@ -132,6 +132,7 @@ struct hub_log {
     unsigned link_count;
     bool is_urged;             /* a commit waits for followers */
     uint64_t retry_ns;         /* between the last two tries to open it; 0: it opened */
+    bool is_unreadable;        /* the last try failed, and not because there is no log */
     uint64_t deadline_ns;      /* when to look at it again, of itself */
     uint64_t tick_ns;          /* when the replication wants to know the time */
     struct hw_overtaken shown; /* what a peer proved to have of it */
@@ -380,6 +381,8 @@ struct hub_log *log_find_dir(struct hw_hub *hub, const char *dir);
  */
 struct hub_log *log_find_key(const struct hub_conn *conn, const uint8_t discovery_key[HW_KEY_SIZE]);
 struct hub_log *log_find_name(struct hw_hub *hub, struct hw_slice name);
+/* Not found under that name, or without a core: can it be one that cannot be read now? */
+bool log_may_be_hidden(struct hw_hub *hub, struct hw_slice name);
 struct hub_log *log_of(struct hw_hub *hub, const struct hw_replication *replication);
 enum hw_status log_new(struct hw_hub *hub, const char *dir, struct hub_log **out,
                        struct hw_error *err) HW_MUST_CHECK;

@@ -65,6 +65,23 @@ struct hub_log *log_find_name(struct hw_hub *hub, struct hw_slice name)
     return log;
 }
 
+static bool is_hidden(const struct hub_log *log)
+{
+    return log->names != NULL && log->core == NULL && log->is_unreadable;
+}
+
+bool log_may_be_hidden(struct hw_hub *hub, struct hw_slice name)
+{
+    const struct hub_log *log = log_find_name(hub, name);
+
+    if (log != NULL || name.size != 2 * (size_t)HW_KEY_SIZE)
+        return log != NULL && is_hidden(log);
+    for (log = hub->logs; log != NULL; log = log->next)
+        if (is_hidden(log)) /* nobody knows its key just now */
+            return true;
+    return false;
+}
+
 struct hub_log *log_of(struct hw_hub *hub, const struct hw_replication *replication)
 {
     struct hub_log *log = hub->logs;

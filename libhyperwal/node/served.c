@@ -155,6 +155,7 @@ void log_look(struct hub_log *log, uint64_t now)
     status = log_watch(log, &err);
     if (status == HW_OK)
         status = log->core == NULL ? log_open(log, &err) : log_refresh(log, &err);
+    log->is_unreadable = status != HW_OK && status != HW_ENOTFOUND;
     if (status == HW_OK) {
         log->retry_ns = 0;
         log_serve_kept(log);

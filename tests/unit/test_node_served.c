@@ -1,4 +1,6 @@
 /* Tests what node/hub.h says of served logs, with real threads and sockets of this machine. */
+#include <unistd.h>
+
 #include "env/peer_table.h"
 #include "hypercore/overtaken.h"
 #include "node_fixture.h"
@@ -272,6 +274,47 @@ static void server_answers_what_it_is_asked(void **state)
     hw_hub_close(server);
 }
 
+/* Whoever asks for it just then gets no answer: "unknown" would be one. */
+static void log_that_cannot_be_read_now_is_not_unknown(void **state)
+{
+    struct place *f = *state;
+    char url[HW_URL_MAX], text[2 * HW_KEY_SIZE + 1], log[160], aside[160];
+    struct hw_hub *server, *client;
+    struct hw_address address;
+    struct hw_buffer json = {0};
+    uint8_t key[HW_KEY_SIZE];
+    const char *const names[] = {"a.db", text};
+
+    place_make_log(f);
+    place_append(f, 3);
+    hw_key_format(hw_core_identity(f->core)->key, text);
+    (void)snprintf(log, sizeof(log), "%s/log", f->a);
+    (void)snprintf(aside, sizeof(aside), "%s/aside", f->a);
+    assert_int_equal(rename(log, aside), 0);
+    assert_int_equal(symlink("log", log), 0); /* to itself: it cannot be opened */
+    server = place_server(f, url);
+    client = place_hub(f);
+    for (size_t i = 0; i < 2; i++) {
+        bool was_reached = false;
+
+        place_address(f, url, names[i], &address);
+        assert_status(hw_hub_ask(client, &address, PLACE_WAIT_MS, &json, &was_reached, &f->err),
+                      HW_EREFUSED, &f->err);
+        assert_true(was_reached);
+    }
+    place_address(f, url, "a.db", &address);
+    assert_status(hw_hub_resolve(client, &address, PLACE_WAIT_MS, key, &f->err), HW_EREFUSED,
+                  &f->err);
+    place_address(f, url, "b.db", &address);
+    assert_status(hw_hub_resolve(client, &address, PLACE_WAIT_MS, key, &f->err), HW_ENOTFOUND,
+                  &f->err);
+    assert_int_equal(rename(aside, log), 0);
+    await_key(f, client, url, hw_core_identity(f->core)->key);
+    hw_buffer_release(&json);
+    hw_hub_close(client);
+    hw_hub_close(server);
+}
+
 /* Has somebody confirmed that much, within a minute? */
 static void await_confirmed(struct place *f, uint64_t length, bool applied, unsigned count)
 {
@@ -342,6 +385,7 @@ int main(int argc, char **argv)
         TEST(log_that_was_put_back_is_not_written_on),
         TEST(log_that_is_pruned_while_it_is_served_keeps_its_followers),
         TEST(server_answers_what_it_is_asked),
+        TEST(log_that_cannot_be_read_now_is_not_unknown),
         TEST(followers_confirm_what_they_have),
     };
 
