@@ -238,6 +238,14 @@ static enum hw_status follow(struct hw_promotion *p, hyperwal_follower *follower
     }
 }
 
+/* There is no log any more where the replica was fed from, on this machine. */
+static bool is_source_gone(struct hw_promotion *p)
+{
+    struct peer_state state;
+
+    return !hw_address_is_remote(p->peers[0]) && look_here(p, p->peers[0], &state, NULL) == HW_END;
+}
+
 enum hw_status hw_promotion_catch_up(struct hw_promotion *p, struct hw_error *err)
 {
     hyperwal_follower *follower = NULL;
@@ -248,15 +256,18 @@ enum hw_status hw_promotion_catch_up(struct hw_promotion *p, struct hw_error *er
 
     if (status != HW_OK)
         return status;
-    if (p->peer_count == 0 && !p->is_forced)
+    if (p->peer_count == 0 && p->is_forced)
+        return HW_OK;
+    if (p->peer_count == 0)
         return hw_fail(err, HW_EBUSY,
                        "%s: it does not say where it was fed from, so nobody can be asked whether "
                        "the primary goes on; name others with --also, or use --force",
                        p->path);
-    status = p->peer_count == 0 ? HW_END : follow_open(p, &follower, err);
-    if (status != HW_OK && status != HW_EBUSY && (p->is_forced || who == NULL))
-        return HW_OK; /* what is here is what there is */
-    if (status != HW_OK)
+    status = follow_open(p, &follower, err);
+    if (status != HW_OK && status != HW_EBUSY &&
+        (p->is_forced || (who == NULL && is_source_gone(p))))
+        return HW_OK;    /* what is here is what there is */
+    if (status != HW_OK) /* blocks of the mirror may wait to be applied, whoever is there */
         return status;
     status = follow(p, follower, who != NULL ? most.length : 0, err);
     lag = hyperwal_follow_lag(follower);

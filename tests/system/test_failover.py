@@ -95,6 +95,16 @@ def what_cannot_be_told_of_a_primary_is_no_leave(dir):
             run("promote", "r.db", "--force")
 
 
+def a_replica_of_a_log_that_is_gone_becomes_a_primary(dir):
+    make("app.db")
+    run("follow", "app.db", "r.db", "--once")
+    before = dump("r.db")
+    for path in glob.glob("app.db*"):
+        os.rename(path, f"gone-{path}")
+    run("promote", "r.db")
+    check(dump("r.db") == before, "it is what it was")
+
+
 def a_server_that_does_not_say_how_the_log_is_is_no_leave(dir):
     make("app.db")
     its, other = ({"HYPERWAL_IDENTITY": os.path.join(dir, name)} for name in ("its", "other"))
@@ -515,6 +525,7 @@ TESTS = (a_planned_change_under_a_writer_loses_nothing, a_planned_change_by_path
          a_replica_of_a_dead_primary_becomes_one, a_primary_that_answers_keeps_its_place,
          what_cannot_be_told_of_a_primary_is_no_leave,
          a_server_that_does_not_say_how_the_log_is_is_no_leave,
+         a_replica_of_a_log_that_is_gone_becomes_a_primary,
          a_replica_behind_another_one_is_refused_or_catches_up,
          a_promotion_that_is_killed_is_gone_on_with)
 

@@ -271,6 +271,59 @@ static void a_primary_that_answers_keeps_its_place_whatever_failed(void **state)
     end_served(&served);
 }
 
+/* A replica whose mirror has more of the log than it has applied; *seq: the last that is there. */
+static void must_be_behind_its_mirror(uint64_t *seq)
+{
+    struct served served = serve();
+    char command[512];
+
+    snprintf(command, sizeof(command), "mkdir %s/behind && cp -a %s* %s/behind", dir, replica, dir);
+    assert_int_equal(system(command), 0);
+    must(sqlite3_exec(served.db, "INSERT INTO t(b) VALUES('mirrored')", NULL, NULL, NULL), NULL);
+    must(hyperwal_seq(served.db, NULL, seq), NULL);
+    must_follow(url, replica, 0);
+    end_served(&served);
+    snprintf(command, sizeof(command),
+             "cd %s-hyper && cp -a mirror head nodes have *.dat ../behind/replica.db-hyper",
+             replica);
+    assert_int_equal(system(command), 0);
+    remove_made(replica);
+}
+
+static void promote_behind_in_turn(enum faults_kind kind, unsigned stride, uint64_t seq)
+{
+    bool was_reached = true;
+
+    for (unsigned n = 1; was_reached; n += stride) {
+        hyperwal_promotion done = {.old_fork = 0};
+        char command[256], *error = NULL;
+        int code;
+
+        snprintf(command, sizeof(command), "cp -a %s/behind/. %s", dir, dir);
+        assert_int_equal(system(command), 0);
+        faults_begin(kind, n, 1);
+        code = hyperwal_promote(replica, NULL, NULL, 0, 0, NULL, NULL, &done, &error);
+        was_reached = faults_end();
+        if (!was_reached)
+            must(code, error);
+        if (code == SQLITE_OK && done.old_seq < seq)
+            fail_msg("fault %u: left behind what is in its mirror, from seq %llu on", n,
+                     (unsigned long long)done.old_seq);
+        sqlite3_free(error);
+        remove_made(replica);
+    }
+}
+
+static void what_is_in_the_mirror_goes_over_or_nothing_does(void **state)
+{
+    uint64_t seq = 0;
+
+    (void)state;
+    must_be_behind_its_mirror(&seq);
+    promote_behind_in_turn(FAULTS_MEMORY, 11, seq);
+    promote_behind_in_turn(FAULTS_CALLS, 11, seq);
+}
+
 /* --------------------------------------------------------------------------------- opening */
 
 static void open_in_turn(enum faults_kind kind)
@@ -344,6 +397,7 @@ int main(int argc, char **argv)
         TEST(a_promotion_that_failed_anywhere_is_gone_on_with),
         TEST(a_promotion_that_was_decided_is_done_in_the_end_whatever_failed),
         TEST(a_primary_that_answers_keeps_its_place_whatever_failed),
+        TEST(what_is_in_the_mirror_goes_over_or_nothing_does),
         TEST(a_replica_that_cannot_be_looked_at_is_no_primary),
         TEST(an_old_primary_becomes_a_replica_in_the_end_whatever_failed),
     };
