@@ -10,53 +10,77 @@ enum { SWITCH_SEQ = 1 };
 
 /* --------------------------------------------------------------------------- the new log */
 
+/* What of a log in `next` is to be removed; the first failure ends it. */
 struct leftovers {
     struct hw_env *env;
     const char *dir;
+    bool keeps_key; /* and with it the file `log`, which says whose it is */
+    enum hw_status status;
+    struct hw_error *err;
 };
 
 static bool remove_one(void *ctx, const char *name)
 {
     struct leftovers *leftovers = ctx;
-    char *path = hw_format("%s/%s", leftovers->dir, name);
+    char *path;
 
-    if (path != NULL)
-        (void)leftovers->env->ops->remove(leftovers->env, path, NULL); /* remove_dir tells */
+    if (leftovers->keeps_key && (strcmp(name, "key") == 0 || strcmp(name, "log") == 0))
+        return true;
+    path = hw_format("%s/%s", leftovers->dir, name);
+    if (path == NULL)
+        leftovers->status = hw_fail(leftovers->err, HW_ENOMEM, "no memory for a path");
+    else
+        leftovers->status = leftovers->env->ops->remove(leftovers->env, path, leftovers->err);
     hw_free(path);
-    return true;
+    return leftovers->status == HW_OK;
 }
 
-/* A log that nobody has seen. */
-static enum hw_status next_remove(struct hw_promotion *p, struct hw_error *err)
+static enum hw_status remove_all(struct hw_promotion *p, bool keeps_key, struct hw_error *err)
 {
-    struct leftovers leftovers = {p->env, p->next};
+    struct leftovers leftovers = {p->env, p->next, keeps_key, HW_OK, err};
     enum hw_status status = p->env->ops->list(p->env, p->next, remove_one, &leftovers, err);
 
-    return status == HW_OK ? p->env->ops->remove_dir(p->env, p->next, err) : status;
+    return status == HW_OK ? leftovers.status : status;
 }
 
-/* An earlier call may have left the key that the old primary knows by now. */
-static enum hw_status next_open(struct hw_promotion *p, struct hw_core **out, struct hw_error *err)
+/*
+ * An earlier call may have left the key that the old primary knows by now, and have begun the log:
+ * nobody has seen a block of it, and the state may be another one since.  So they are removed, and
+ * what is left, wherever this is cut off, is that key.
+ */
+static enum hw_status next_open_empty(struct hw_promotion *p, struct hw_core **out,
+                                      struct hw_error *err)
 {
     struct hw_core *core = NULL;
     enum hw_status status = hw_core_open(p->env, p->next, HW_CORE_WRITE, UINT64_MAX, &core, err);
-    bool is_made = status == HW_OK && hw_core_length(core) == 0, is_left = false;
 
-    if (status == HW_OK && !is_made) {
+    if (status == HW_ECORRUPT || (status == HW_OK && hw_core_length(core) > 0)) {
         hw_core_close(core);
         core = NULL;
-    } else if (status == HW_ENOTFOUND || status == HW_ECORRUPT || status == HW_EFORK) {
-        status = HW_OK; /* half made, or a copy: made anew.  One that cannot be read now stays. */
+        status = remove_all(p, true, err);
+        if (status == HW_OK)
+            status = hw_core_open(p->env, p->next, HW_CORE_WRITE, UINT64_MAX, &core, err);
     }
-    if (status == HW_OK && !is_made)
-        status = hw_env_exists(p->env, p->next, &is_left, err);
-    if (status == HW_OK && is_left)
-        status = next_remove(p, err);
-    if (status == HW_OK && !is_made)
-        status = hw_core_create(p->env, p->next, &core, err);
     if (status == HW_OK)
         *out = core;
     return status;
+}
+
+/* The log that is to go on, without a block. */
+static enum hw_status next_open(struct hw_promotion *p, struct hw_core **out, struct hw_error *err)
+{
+    bool is_left = false;
+    enum hw_status status = next_open_empty(p, out, err);
+
+    if (status != HW_ENOTFOUND && status != HW_ECORRUPT && status != HW_EFORK)
+        return status; /* one that cannot be read now stays */
+    /* Half made, a copy, or damaged down to its key: made anew. */
+    status = hw_env_exists(p->env, p->next, &is_left, err);
+    if (status == HW_OK && is_left)
+        status = remove_all(p, false, err);
+    if (status == HW_OK && is_left)
+        status = p->env->ops->remove_dir(p->env, p->next, err);
+    return status == HW_OK ? hw_core_create(p->env, p->next, out, err) : status;
 }
 
 enum hw_status hw_promotion_prepare(struct hw_promotion *p, uint8_t key[HW_KEY_SIZE],

@@ -17,6 +17,8 @@
 #include <cmocka.h>
 
 #include "base/alloc.h"
+#include "capture/capture.h"
+#include "hypercore/log_file.h"
 #include "hyperwal.h"
 #include "system/faults_calls.h"
 
@@ -213,6 +215,96 @@ static void a_promotion_that_was_decided_is_done_in_the_end_whatever_failed(void
     promote_in_turn(FAULTS_CALLS, copy_decided, 1);
 }
 
+/* ------------------------------------------------------------------------- a log that was begun */
+
+static void begun_key(unsigned char out[32])
+{
+    char begun[160], *error = NULL;
+    hyperwal_log *log = NULL;
+    hyperwal_head head;
+
+    snprintf(begun, sizeof(begun), "%s/decided/replica.db-hyper/promoted", dir);
+    must(hyperwal_log_open(begun, &log, &error), error);
+    must(hyperwal_log_head(log, &head), NULL);
+    memcpy(out, head.key, sizeof(head.key));
+    hyperwal_log_close(log);
+}
+
+/* The primary commits once more, and ends its log in favour of the one with this key. */
+static void must_hand_over(const unsigned char heir[32])
+{
+    char log[128], *error = NULL;
+    struct hw_error err = {0};
+    sqlite3 *db = NULL;
+    uint64_t seq;
+
+    snprintf(log, sizeof(log), "%s-hyper", path);
+    must(hyperwal_open(path, 0, &db, &error), error);
+    must(sqlite3_exec(db, "INSERT INTO t(b) VALUES('the last one')", NULL, NULL, NULL), NULL);
+    if (hw_capture_hand_over(hw_env_posix(), log, heir, 20000, &seq, &err) != HW_OK)
+        fail_msg("%s", err.message);
+    must(sqlite3_close(db), NULL);
+}
+
+/* Genesis and switch are there, of an earlier state, and the log was not yet said to be ready. */
+static void copy_begun(unsigned n)
+{
+    struct hw_env *env = hw_env_posix();
+    struct hw_log_file log;
+    char command[256], next[128];
+
+    copy_decided(n);
+    snprintf(command, sizeof(command), "cd %s-hyper && mv promoted next", replica);
+    assert_int_equal(system(command), 0);
+    snprintf(next, sizeof(next), "%s-hyper/next", replica);
+    assert_int_equal(hw_log_file_read(env, next, &log, NULL), HW_OK);
+    assert_int_equal(hw_log_file_locate(env, next, &log, NULL), HW_OK);
+    assert_int_equal(hw_log_file_write(env, next, &log, NULL), HW_OK); /* as if it were no copy */
+}
+
+static int take_over(hyperwal_promotion *out, char **error)
+{
+    return hyperwal_promote(replica, path, NULL, 0, 0, NULL, NULL, out, error);
+}
+
+static void take_over_in_turn(enum faults_kind kind, unsigned stride, const unsigned char heir[32])
+{
+    bool was_reached = true;
+
+    for (unsigned n = 1; was_reached; n += stride) {
+        hyperwal_promotion done = {.old_fork = 0};
+        char *error = NULL;
+        int code;
+
+        copy_begun(n);
+        faults_begin(kind, n, 1);
+        code = take_over(&done, &error);
+        was_reached = faults_end();
+        if (!was_reached)
+            must(code, error);
+        sqlite3_free(error);
+        error = NULL;
+        code = take_over(&done, &error);
+        if (code != SQLITE_OK)
+            fail_msg("after fault %u: %d: %s", n, code, error != NULL ? error : "");
+        assert_memory_equal(done.key, heir, sizeof(done.key));
+        assert_memory_equal(done.old_key, key, sizeof(key));
+        remove_made(replica);
+    }
+}
+
+static void a_log_that_was_begun_keeps_the_key_that_the_old_primary_knows(void **state)
+{
+    unsigned char heir[32];
+
+    (void)state;
+    must_decide();
+    begun_key(heir);
+    must_hand_over(heir);
+    take_over_in_turn(FAULTS_MEMORY, 41, heir);
+    take_over_in_turn(FAULTS_CALLS, 41, heir);
+}
+
 /* ----------------------------------------------------------------------- a primary that answers */
 
 struct served {
@@ -396,6 +488,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         TEST(a_promotion_that_failed_anywhere_is_gone_on_with),
         TEST(a_promotion_that_was_decided_is_done_in_the_end_whatever_failed),
+        TEST(a_log_that_was_begun_keeps_the_key_that_the_old_primary_knows),
         TEST(a_primary_that_answers_keeps_its_place_whatever_failed),
         TEST(what_is_in_the_mirror_goes_over_or_nothing_does),
         TEST(a_replica_that_cannot_be_looked_at_is_no_primary),
