@@ -252,7 +252,7 @@ static enum hw_status already(struct hw_promotion *p, hyperwal_promotion *out, s
         memcpy(out->old_key, switch_.key, sizeof(out->old_key));
         out->old_seq = switch_.seq;
         out->old_fork = switch_.fork;
-    } else if (status == HW_ENOTFOUND || status == HW_EIO) {
+    } else if (status == HW_ENOTFOUND) {
         status = hw_fail(err, HW_EEXIST, "%s: not a replica", p->path);
     }
     hw_core_close(core);

@@ -93,6 +93,9 @@ def what_cannot_be_told_of_a_primary_is_no_leave(dir):
                 check(fact("status", "r.db")["role"] != "primary", "still a replica")
         with unreadable("app.db-hyper/worker.lock"):
             run("promote", "r.db", "--force")
+    with unreadable("r.db-hyper/log"):
+        error = run("promote", "r.db", code=1).stderr
+        check("r.db-hyper/log" in error and "not a replica" not in error, error)
 
 
 def a_replica_of_a_log_that_is_gone_becomes_a_primary(dir):
