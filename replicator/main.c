@@ -32,10 +32,43 @@ int usage_error(const struct verb *verb, const char *format, ...)
     return USAGE;
 }
 
+static char **kept_words; /* borrowed; NULL: failure() says what it is told */
+
+void failure_keep(char **words)
+{
+    kept_words = words;
+}
+
+/* False: without memory it cannot be kept, and is said. */
+static __attribute__((format(printf, 1, 0))) bool words_keep(const char *format, va_list args)
+{
+    char *line = NULL, *all = NULL;
+    const char *before = *kept_words != NULL ? *kept_words : "";
+
+    if (vasprintf(&line, format, args) < 0)
+        return false;
+    if (asprintf(&all, "%shyperwal: %s\n", before, line) < 0)
+        all = NULL;
+    free(line);
+    if (all == NULL)
+        return false;
+    free(*kept_words);
+    *kept_words = all;
+    return true;
+}
+
 int failure(const char *format, ...)
 {
+    bool is_kept = false;
     va_list args;
 
+    if (kept_words != NULL) {
+        va_start(args, format);
+        is_kept = words_keep(format, args);
+        va_end(args);
+    }
+    if (is_kept)
+        return FAILED;
     va_start(args, format);
     fputs("hyperwal: ", stderr);
     vfprintf(stderr, format, args);

@@ -44,6 +44,11 @@ int usage_error(const struct verb *verb, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 /* "hyperwal: message"; returns FAILED. */
 int failure(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/*
+ * From now on what failure() is told is added to *words, from malloc(), as lines, and not said;
+ * NULL: it is said again.
+ */
+void failure_keep(char **words);
 /* The same with the exit code for an SQLite result code; `message` may be NULL. */
 int failure_code(int code, const char *message);
 /* Why a call of the library on `db` just failed with `code`.  Borrowed until the next call. */

@@ -1,6 +1,7 @@
 /* Implements served.h. */
 #include "served.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <malloc.h>
 #include <stdio.h>
@@ -37,22 +38,37 @@ static bool has_inode(const struct served_list *list, const struct stat *stat_)
     return false;
 }
 
+enum answer { NO, YES, UNKNOWN /* a call failed; why was said */ };
+
+/* Is that an answer, and not a failure? */
+static bool is_nothing(int error)
+{
+    return error == ENOENT || error == ENOTDIR;
+}
+
 /*
  * Does the file begin like a database?  Its descriptor is our own, and closing it drops every lock
  * that this process has on the file: so never of one that is served, by whatever name.
  */
-static bool is_database(const char *path)
+static enum answer is_database(const char *path)
 {
     char magic[16];
     int file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    bool found;
+    ssize_t got = -1;
 
-    if (file < 0)
-        return false;
-    found = read(file, magic, sizeof(magic)) == (ssize_t)sizeof(magic) &&
-            memcmp(magic, "SQLite format 3", sizeof(magic)) == 0;
-    close(file);
-    return found;
+    if (file < 0 && is_nothing(errno))
+        return NO;
+    if (file >= 0)
+        got = read(file, magic, sizeof(magic));
+    if (got < 0)
+        (void)failure("%s: cannot see whether it is a database: %s", path, strerror(errno));
+    if (file >= 0)
+        close(file);
+    if (got < 0)
+        return UNKNOWN;
+    return got == (ssize_t)sizeof(magic) && memcmp(magic, "SQLite format 3", sizeof(magic)) == 0
+               ? YES
+               : NO;
 }
 
 /* The file's name, one word, unlike any other. */
@@ -279,8 +295,6 @@ static enum served_result served_open(struct served_list *list, struct served *s
     int code = served->is_replica ? hyperwal_replica_info(served->path, 0, key, NULL, NULL, &error)
                                   : database_serve(served, key, &error);
 
-    if (code == SQLITE_OK && list->node != NULL)
-        code = hyperwal_node_serve(list->node, served->name, served->path, &error);
     if (code == SQLITE_OK) {
         grown = realloc(list->items, (list->count + 1) * sizeof(*grown));
         if (grown == NULL)
@@ -288,6 +302,8 @@ static enum served_result served_open(struct served_list *list, struct served *s
         else
             list->items = grown;
     }
+    if (code == SQLITE_OK && list->node != NULL)
+        code = hyperwal_node_serve(list->node, served->name, served->path, &error);
     if (code == SQLITE_OK) {
         served->is_fresh = true;
         served->rest_after = seconds_now() + FIRST_REST_MS / 1000.0;
@@ -300,50 +316,70 @@ static enum served_result served_open(struct served_list *list, struct served *s
     return code == SQLITE_OK ? SERVED_ADDED : is_again(code) ? SERVED_AGAIN : SERVED_FAILED;
 }
 
+/* Its full path, and which file it is.  SERVED_ADDED: it may be looked into. */
+static enum served_result file_find(struct served_list *list, const char *path, bool is_guess,
+                                    struct served *served)
+{
+    struct stat stat_;
+    bool is_there;
+
+    served->path = path_full(path);
+    if (served->path != NULL && served_find(list, served->path) != NULL)
+        return SERVED_IGNORE;
+    is_there = served->path != NULL && stat(served->path, &stat_) == 0;
+    if (!is_there && is_guess && is_nothing(errno))
+        return SERVED_IGNORE;
+    if (!is_there) {
+        (void)failure("%s: %s", path,
+                      errno != ENOENT ? strerror(errno)
+                                      : "no such database; make it first, by sqlite3 or the "
+                                        "application");
+        return SERVED_FAILED;
+    }
+    if (has_inode(list, &stat_) || (is_guess && !S_ISREG(stat_.st_mode)))
+        return SERVED_IGNORE;
+    served->device = stat_.st_dev;
+    served->inode = stat_.st_ino;
+    return SERVED_ADDED;
+}
+
+/* Is it something to be served?  SERVED_ADDED: it may be opened. */
+static enum served_result content_look(const struct served_list *list, const char *path,
+                                       bool is_guess, struct served *served, int *result)
+{
+    enum answer answer = is_guess ? is_database(served->path) : YES;
+
+    if (answer != YES)
+        return answer == NO ? SERVED_IGNORE : SERVED_FAILED;
+    *result = database_is_replica(served->path, &served->is_replica);
+    if (*result != DONE)
+        return SERVED_FAILED;
+    if (is_guess && served->is_replica)
+        return SERVED_IGNORE;
+    if (served->is_replica && list->node == NULL) {
+        *result = failure("%s: a replica; serve its primary's database, or --listen to serve its "
+                          "log to others",
+                          path);
+        return SERVED_FAILED;
+    }
+    *result = served->is_replica ? DONE : database_check(served->path);
+    return *result == DONE ? SERVED_ADDED : SERVED_FAILED;
+}
+
 enum served_result served_add(struct served_list *list, const char *path, bool is_guess,
                               bool is_json, int *result)
 {
     struct served served = {.sidecar = {.lock = -1}};
-    enum served_result added = SERVED_FAILED;
-    struct stat stat_;
+    enum served_result added;
 
     *result = FAILED;
-    if (is_guess && (stat(path, &stat_) != 0 || !S_ISREG(stat_.st_mode)))
-        return SERVED_IGNORE;
-    served.path = path_full(path);
-    if (served.path == NULL) {
-        (void)failure("%s: no such database", path);
-        return SERVED_FAILED;
+    added = file_find(list, path, is_guess, &served);
+    if (added == SERVED_ADDED)
+        added = content_look(list, path, is_guess, &served, result);
+    if (added == SERVED_ADDED) {
+        name_make(list, served.path, served.name);
+        added = served_open(list, &served, is_json, result);
     }
-    if (served_find(list, served.path) != NULL ||
-        (stat(served.path, &stat_) == 0 && has_inode(list, &stat_)) ||
-        (is_guess && !is_database(served.path))) {
-        added = SERVED_IGNORE;
-        goto done;
-    }
-    *result = database_is_replica(served.path, &served.is_replica);
-    if (*result != DONE)
-        goto done;
-    if (is_guess && served.is_replica) {
-        added = SERVED_IGNORE;
-        goto done;
-    }
-    *result = FAILED;
-    if (served.is_replica && list->node == NULL) {
-        (void)failure(
-            "%s: a replica; serve its primary's database, or --listen to serve its log to "
-            "others",
-            path);
-        goto done;
-    }
-    *result = served.is_replica ? DONE : database_check(served.path);
-    if (*result != DONE || stat(served.path, &stat_) != 0)
-        goto done;
-    served.device = stat_.st_dev;
-    served.inode = stat_.st_ino;
-    name_make(list, served.path, served.name);
-    added = served_open(list, &served, is_json, result);
-done:
     if (added != SERVED_ADDED) {
         served_disconnect(&served);
         free(served.path);

@@ -64,7 +64,7 @@ enum served_result {
     SERVED_ADDED,
     SERVED_AGAIN,  /* somebody is writing to it just now: try again */
     SERVED_IGNORE, /* not a database, a replica, or served already; nothing was said */
-    SERVED_FAILED, /* what is wrong was said */
+    SERVED_FAILED, /* it, or a call to see what it is; what is wrong was said */
 };
 
 /*

@@ -21,9 +21,9 @@
 #include "served.h"
 #include "watch.h"
 
-enum { TIDY_S = 2 };     /* at the end, WALs of databases at rest are removed for so long */
-enum { REST_MS = 1 };    /* after events, until the next ones are read */
-enum { RETRY_MS = 500 }; /* while a database could not be opened because it was busy */
+enum { TIDY_S = 2 };      /* at the end, WALs of databases at rest are removed for so long */
+enum { REST_MS = 1 };     /* after events, until the next ones are read */
+enum { ROUND_MS = 1000 }; /* of tries in a row, before others have their turn */
 
 struct server {
     const struct server_options *options; /* borrowed */
@@ -240,9 +240,10 @@ static bool is_to_end(struct server *server)
 static int time_to_wait(struct server *server)
 {
     int wait_ms = served_wait(&server->served), alive_ms = notify_alive(&server->notify);
+    double late_s = late_wait(&server->watch.late);
 
-    if (server->watch.has_busy && (wait_ms < 0 || wait_ms > RETRY_MS))
-        wait_ms = RETRY_MS;
+    if (late_s >= 0 && (wait_ms < 0 || wait_ms > late_s * 1000))
+        wait_ms = (int)(late_s * 1000) + 1;
     if (alive_ms >= 0 && (wait_ms < 0 || wait_ms > alive_ms))
         wait_ms = alive_ms;
     return wait_ms;
@@ -264,13 +265,31 @@ static void create(struct server *server)
                  config->create_most, server->options->is_json);
 }
 
+/* What could not be served before. */
+static void try_again(struct server *server)
+{
+    struct watch *watch = &server->watch;
+    double end = seconds_now() + ROUND_MS / 1000.0;
+    enum late_kind kind;
+    char *path = NULL;
+
+    if (late_takes_more(&watch->late))
+        watch_scan(watch, NULL, NULL);
+    while (seconds_now() < end && (path = late_next(&watch->late, &kind)) != NULL) {
+        if (kind == LATE_DIRECTORY)
+            watch_take(watch, path, NULL, NULL);
+        else
+            (void)watch_guess(watch, path);
+        free(path);
+    }
+}
+
 static int serve_until_signal(struct server *server)
 {
     struct pollfd fds[] = {{server->signals, POLLIN, 0},
                            {server->watch.inotify, POLLIN, 0},
                            {server->creator.event, POLLIN, 0},
                            {http_event(server->http), POLLIN, 0}};
-    double scan_after = 0;
 
     for (;;) {
         size_t served_count = server->served.count;
@@ -292,10 +311,7 @@ static int serve_until_signal(struct server *server)
         if (count > 0 && fds[3].revents != 0)
             http_work(server->http, answer, server);
         served_work(&server->served);
-        if (server->watch.has_busy && seconds_now() >= scan_after) {
-            watch_scan(&server->watch, NULL, NULL);
-            scan_after = seconds_now() + RETRY_MS / 1000.0;
-        }
+        try_again(server);
         if (server->served.count != served_count)
             notify_status(&server->notify, server->served.count);
     }

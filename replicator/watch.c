@@ -31,6 +31,7 @@ void watch_close(struct watch *watch)
     for (size_t i = 0; i < watch->count; i++)
         free(watch->items[i].path);
     free(watch->items);
+    late_release(&watch->late);
     if (watch->inotify >= 0)
         close(watch->inotify);
     *watch = (struct watch){.inotify = -1};
@@ -52,32 +53,39 @@ static bool is_companion(const char *name)
            ends_with(name, "-journal") || ends_with(name, "-hyper") || ends_with(name, ".tmp");
 }
 
-static int add(struct watch *watch, const char *path, bool is_open_to_new)
+/* NULL: why not was said.  Valid until the next one is added. */
+static struct watched *add(struct watch *watch, const char *path, bool is_open_to_new)
 {
     const uint32_t mask = IN_MODIFY | IN_CREATE | IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE |
                           IN_CLOSE_WRITE | IN_ONLYDIR;
-    struct watched *grown;
+    struct watched *item;
     int number = inotify_add_watch(watch->inotify, path, mask);
 
-    if (number < 0)
-        return failure("%s: cannot watch it: %s%s", path, strerror(errno),
-                       errno == ENOSPC ? "; raise fs.inotify.max_user_watches" : "");
-    for (size_t i = 0; i < watch->count; i++) {
-        if (watch->items[i].watch == number) {
-            watch->items[i].is_open_to_new |= is_open_to_new;
-            return DONE;
-        }
+    if (number < 0) {
+        (void)failure("%s: cannot watch it: %s%s", path, strerror(errno),
+                      errno == ENOSPC ? "; raise fs.inotify.max_user_watches" : "");
+        return NULL;
     }
-    grown = realloc(watch->items, (watch->count + 1) * sizeof(*grown));
-    if (grown == NULL)
-        return failure("no memory");
-    watch->items = grown;
-    grown += watch->count;
-    *grown = (struct watched){strdup(path), number, is_open_to_new};
-    if (grown->path == NULL)
-        return failure("no memory");
+    for (size_t i = 0; i < watch->count; i++) {
+        item = &watch->items[i];
+        if (item->watch != number && strcmp(item->path, path) != 0)
+            continue;
+        item->watch = number; /* another directory may have its path by now */
+        item->is_open_to_new |= is_open_to_new;
+        return item;
+    }
+    item = realloc(watch->items, (watch->count + 1) * sizeof(*item));
+    if (item != NULL) {
+        watch->items = item;
+        item += watch->count;
+        *item = (struct watched){strdup(path), number, is_open_to_new};
+    }
+    if (item == NULL || item->path == NULL) {
+        (void)failure("no memory");
+        return NULL;
+    }
     watch->count++;
-    return DONE;
+    return item;
 }
 
 int watch_beside(struct watch *watch, const char *path)
@@ -89,21 +97,28 @@ int watch_beside(struct watch *watch, const char *path)
         return failure("no memory");
     slash = strrchr(directory, '/');
     slash[slash == directory ? 1 : 0] = '\0';
-    result = add(watch, directory, false);
+    result = add(watch, directory, false) != NULL ? DONE : FAILED;
     free(directory);
     return result;
 }
 
-int watch_directory(struct watch *watch, const char *path)
+/* NULL: why not was said. */
+static struct watched *directory_add(struct watch *watch, const char *path)
 {
+    struct watched *added = NULL;
     char *full = path_full(path);
-    int result;
 
     if (full == NULL)
-        return failure("%s: %s", path, strerror(errno));
-    result = add(watch, full, true); /* before it is looked into, lest one appears in between */
+        (void)failure("%s: %s", path, strerror(errno));
+    else
+        added = add(watch, full, true);
     free(full);
-    return result;
+    return added;
+}
+
+int watch_directory(struct watch *watch, const char *path)
+{
+    return directory_add(watch, path) != NULL ? DONE : FAILED;
 }
 
 void watch_shut(struct watch *watch, const char *path)
@@ -122,47 +137,109 @@ bool watch_is_open(const struct watch *watch, const char *path, size_t size)
     return false;
 }
 
+bool watch_guess(struct watch *watch, const char *path)
+{
+    enum served_result added;
+    int result;
+
+    if (!late_may_try(&watch->late, LATE_FOUND, path))
+        return false;
+    late_begin(&watch->late, path);
+    added = served_add(watch->served, path, true, watch->is_json, &result);
+    late_end(&watch->late, LATE_FOUND, path,
+             added == SERVED_AGAIN    ? LATE_BUSY
+             : added == SERVED_FAILED ? LATE_FAILED
+                                      : LATE_DONE);
+    return added == SERVED_ADDED;
+}
+
 /* A file of an open directory that may be, or have become, a database. */
 static bool guess(struct watch *watch, const struct watched *directory, const char *name)
 {
-    enum served_result added;
     char *path = NULL;
-    int result;
+    bool is_added;
 
-    if (is_companion(name) || asprintf(&path, "%s/%s", directory->path, name) < 0)
+    if (is_companion(name))
         return false;
-    added = served_add(watch->served, path, true, watch->is_json, &result);
-    if (added == SERVED_AGAIN)
-        watch->has_busy = true;
+    if (asprintf(&path, "%s/%s", strcmp(directory->path, "/") == 0 ? "" : directory->path, name) <
+        0) {
+        late_miss(&watch->late);
+        return false;
+    }
+    is_added = watch_guess(watch, path);
     free(path);
-    return added == SERVED_ADDED;
+    return is_added;
+}
+
+struct listing {
+    struct dirent **names; /* owned */
+    int count;             /* -1: it failed, which was said */
+};
+
+static struct listing listing_make(const struct watched *directory)
+{
+    struct listing listing = {NULL, 0};
+
+    listing.count = scandir(directory->path, &listing.names, NULL, alphasort);
+    if (listing.count < 0)
+        (void)failure("%s: %s", directory->path, strerror(errno));
+    return listing;
+}
+
+static void listing_guess(struct watch *watch, const struct watched *directory,
+                          struct listing *listing, void (*each)(void *ctx), void *ctx)
+{
+    for (int i = 0; i < listing->count; i++) {
+        if (guess(watch, directory, listing->names[i]->d_name) && each != NULL)
+            each(ctx);
+        free(listing->names[i]);
+    }
+    free(listing->names);
 }
 
 static void scan(struct watch *watch, const struct watched *directory, void (*each)(void *ctx),
                  void *ctx)
 {
-    struct dirent **names = NULL;
-    int count = scandir(directory->path, &names, NULL, alphasort);
+    struct listing listing;
 
-    if (count < 0)
-        (void)failure("%s: %s", directory->path, strerror(errno)); /* others go on */
-    for (int i = 0; i < count; i++) {
-        if (guess(watch, directory, names[i]->d_name) && each != NULL)
-            each(ctx);
-        free(names[i]);
-    }
-    free(names);
+    if (!late_may_try(&watch->late, LATE_DIRECTORY, directory->path))
+        return;
+    late_begin(&watch->late, directory->path);
+    listing = listing_make(directory);
+    late_end(&watch->late, LATE_DIRECTORY, directory->path,
+             listing.count < 0 ? LATE_FAILED : LATE_DONE); /* others go on */
+    listing_guess(watch, directory, &listing, each, ctx);
+}
+
+void watch_take(struct watch *watch, const char *path, void (*each)(void *ctx), void *ctx)
+{
+    struct listing listing = {NULL, -1};
+    const struct watched *directory;
+
+    late_begin(&watch->late, path);
+    directory = directory_add(watch, path); /* first, lest one appears in between */
+    if (directory != NULL)
+        listing = listing_make(directory);
+    late_end(&watch->late, LATE_DIRECTORY, path, listing.count < 0 ? LATE_FAILED : LATE_DONE);
+    listing_guess(watch, directory, &listing, each, ctx);
 }
 
 void watch_scan(struct watch *watch, void (*each)(void *ctx), void *ctx)
 {
-    watch->has_busy = false;
     for (size_t i = 0; i < watch->count; i++)
         if (watch->items[i].is_open_to_new)
             scan(watch, &watch->items[i], each, ctx);
 }
 
 /* -------------------------------------------------------------------------------- events */
+
+/* Of some nobody knows what they were. */
+static void lost(struct watch *watch)
+{
+    for (size_t i = 0; i < watch->served->count; i++)
+        served_touch(&watch->served->items[i], true);
+    watch_scan(watch, NULL, NULL);
+}
 
 static void gone(struct watch *watch, struct served *served)
 {
@@ -180,8 +257,10 @@ static void event(struct watch *watch, const struct watched *directory, const ch
     size_t size = strlen(name) - (is_wal ? 4 : is_journal ? 8 : 0);
 
     if (asprintf(&path, "%s/%.*s", strcmp(directory->path, "/") == 0 ? "" : directory->path,
-                 (int)size, name) < 0)
+                 (int)size, name) < 0) {
+        lost(watch);
         return;
+    }
     served = served_find(watch->served, path);
     if (served != NULL && is_wal)
         served_touch(served, true);
@@ -189,8 +268,9 @@ static void event(struct watch *watch, const struct watched *directory, const ch
         gone(watch, served);
     else if (served != NULL && !is_journal)
         served_touch(served, false);
-    else if (served == NULL && directory->is_open_to_new && !is_wal)
-        (void)guess(watch, directory, path + strlen(directory->path) + 1);
+    else if (served == NULL && directory->is_open_to_new && !is_wal &&
+             !is_companion(strrchr(path, '/') + 1))
+        (void)watch_guess(watch, path);
     free(path);
 }
 
@@ -203,10 +283,8 @@ void watch_read(struct watch *watch)
         const struct inotify_event *one = (const void *)p;
 
         p += sizeof(*one) + one->len;
-        if ((one->mask & IN_Q_OVERFLOW) != 0) { /* some were lost */
-            for (size_t i = 0; i < watch->served->count; i++)
-                served_touch(&watch->served->items[i], true);
-            watch_scan(watch, NULL, NULL);
+        if ((one->mask & IN_Q_OVERFLOW) != 0) {
+            lost(watch);
             continue;
         }
         for (size_t i = 0; one->len > 0 && i < watch->count; i++) {

@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "late.h"
 #include "served.h"
 
 struct watched {
@@ -24,21 +25,31 @@ struct watch {
     struct watched *items;      /* owned */
     size_t count;
     int inotify;
-    bool is_json;  /* how the lines of new databases look */
-    bool has_busy; /* a database of an open directory was busy: watch_scan() again soon */
+    bool is_json;          /* how the lines of new databases look */
+    struct late_list late; /* what is tried again */
 };
 
 int watch_open(struct watch *watch, struct served_list *served, bool is_json);
 void watch_close(struct watch *watch);
 /* Watch the directory of the database with this full path. */
 int watch_beside(struct watch *watch, const char *path);
-/* Take in databases of this directory, from the next watch_scan() on. */
+/*
+ * Take in databases of this directory, from the next watch_scan() on.  If it is watched already but
+ * is another one by now, that is watched.
+ */
 int watch_directory(struct watch *watch, const char *path);
 /* New databases of the directory with this full path are not taken in any more. */
 void watch_shut(struct watch *watch, const char *path);
 bool watch_is_open(const struct watch *watch, const char *path, size_t size);
+/* Both at once; what failed is said, and tried again. */
+void watch_take(struct watch *watch, const char *path, void (*each)(void *ctx), void *ctx);
 /* Look for databases in all open directories; `each` is called after every one that was added. */
 void watch_scan(struct watch *watch, void (*each)(void *ctx), void *ctx);
+/*
+ * A file of an open directory, by its full path, that may be a database: is it served now?  What
+ * failed is tried again.
+ */
+bool watch_guess(struct watch *watch, const char *path);
 void watch_read(struct watch *watch); /* the events that there are */
 
 #endif

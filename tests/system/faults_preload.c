@@ -1,8 +1,10 @@
 /*
  * A library to be loaded before all others into a program whose calls of the operating system are
  * to fail (tests/system/test_serve_faults.py).  The file that HW_FAULTS names says which, and
- * counts: four words, kind (1 any call, 2 what takes room), seen, first (0: none fails), count.
+ * counts: four words, kind (1 any call, 2 what takes room, 3 one call at one place), seen, first
+ * (0: none fails), count; and for kind 3 the name of the call and the end of the file's path.
  */
+#include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -11,6 +13,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -20,10 +23,11 @@
 
 #include "system/faults_list.h"
 
-enum { ANY = 1, ROOM = 2 };
+enum { ANY = 1, ROOM = 2, PLACE = 3 };
 
 static struct plan {
     _Atomic uint32_t kind, seen, first, count;
+    char call[24], place[88]; /* end with a zero */
 } * plan;
 
 /* The next one of that name; looked up again each time, for tests have time. */
@@ -54,15 +58,43 @@ static __attribute__((constructor)) void begin(void)
     plan = memory;
 }
 
+/* Is it the place whose calls fail?  So asked only if the kind is PLACE. */
+static bool is_path_of_place(const char *path)
+{
+    size_t size = strlen(path), end = strlen(plan->place);
+
+    return size >= end && strcmp(path + size - end, plan->place) == 0;
+}
+
+static bool is_descriptor_of_place(int fd)
+{
+    char link[64], path[4096];
+    ssize_t size;
+
+    (void)snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+    size = readlink(link, path, sizeof(path) - 1);
+    path[size < 0 ? 0 : size] = '\0';
+    return is_path_of_place(path);
+}
+
+#define FIRST_OF(first, ...) first
+#define FIRST(...)           FIRST_OF(__VA_ARGS__, 0)
+#define IS_PLACE(at)                                                                               \
+    (plan != NULL && atomic_load(&plan->kind) == PLACE &&                                          \
+     _Generic((at), int                                                                            \
+              : is_descriptor_of_place, default                                                    \
+              : is_path_of_place)(at))
+
 /* Does this call fail?  errno is set then. */
-static bool refused(int error, bool takes_room)
+static bool refused(const char *call, bool is_place, int error, bool takes_room)
 {
     uint32_t first = plan == NULL ? 0 : atomic_load(&plan->first), kind, n;
 
     if (first == 0)
         return false;
     kind = atomic_load(&plan->kind);
-    if (kind != ANY && !(kind == ROOM && takes_room))
+    if (kind != ANY && !(kind == ROOM && takes_room) &&
+        !(kind == PLACE && is_place && strncmp(call, plan->call, strlen(plan->call)) == 0))
         return false;
     n = atomic_fetch_add(&plan->seen, 1) + 1;
     if (n < first || n - first >= atomic_load(&plan->count))
@@ -77,7 +109,7 @@ static bool refused(int error, bool takes_room)
     {                                                                                              \
         result(*next) parameters;                                                                  \
                                                                                                    \
-        if (refused(error, full))                                                                  \
+        if (refused(#name, IS_PLACE(FIRST arguments), error, full))                                \
             return failure;                                                                        \
         real(#name, &next);                                                                        \
         return next arguments;                                                                     \
@@ -98,7 +130,7 @@ static int open_by(const char *name, const char *path, int flags, mode_t mode)
 {
     int (*next)(const char *, int, ...);
 
-    if (refused(EMFILE, (flags & O_CREAT) != 0))
+    if (refused("open", IS_PLACE(path), EMFILE, (flags & O_CREAT) != 0))
         return -1;
     real(name, &next);
     return next(path, flags, mode);
@@ -119,3 +151,26 @@ static int open_by(const char *name, const char *path, int flags, mode_t mode)
 
 OPEN(open)
 OPEN(open64)
+
+/* These fail at a place alone. */
+#define BETWEEN_AT_PLACE(result, name, parameters, arguments, at, failure, error)                  \
+    __attribute__((visibility("default"))) result name parameters;                                 \
+    result name parameters                                                                         \
+    {                                                                                              \
+        result(*next) parameters;                                                                  \
+                                                                                                   \
+        if (IS_PLACE(at) && refused(#name, true, error, false))                                    \
+            return failure;                                                                        \
+        real(#name, &next);                                                                        \
+        return next arguments;                                                                     \
+    }
+
+BETWEEN_AT_PLACE(char *, realpath, (const char *path, char *out), (path, out), path, NULL, EIO)
+BETWEEN_AT_PLACE(int, flock, (int fd, int operation), (fd, operation), fd, -1, ENOLCK)
+BETWEEN_AT_PLACE(int, inotify_add_watch, (int fd, const char *path, uint32_t mask),
+                 (fd, path, mask), path, -1, ENOSPC)
+BETWEEN_AT_PLACE(int, scandir,
+                 (const char *path, struct dirent ***out, int (*filter)(const struct dirent *),
+                  int (*order)(const struct dirent **, const struct dirent **)),
+                 (path, out, filter, order), path, -1, EMFILE)
+BETWEEN_AT_PLACE(ssize_t, read, (int fd, void *to, size_t size), (fd, to, size), fd, -1, EIO)

@@ -11,6 +11,7 @@ build directory.  Names given as arguments run only those tests; `--stride N` tr
 
 import contextlib
 import itertools
+import json
 import mmap
 import os
 import struct
@@ -18,11 +19,11 @@ import subprocess
 import sys
 import time
 
-from test_network import add, follower, load_extension, make, server, until
+from test_network import add, background, follower, load_extension, make, server, until
 from test_program import BUILD, LONG, PROGRAM, check, dump, run, run_test, stock
 
 PRELOAD = os.path.join(BUILD, "tests/libfaults_preload.so")
-ANY, ROOM = 1, 2  # kinds: faults_preload.c
+ANY, ROOM, PLACE = 1, 2, 3  # kinds: faults_preload.c
 ALL = 1 << 30
 WINDOW = 0.15  # seconds that a fault waits for its call
 stride = 7
@@ -34,9 +35,9 @@ class Faults:
     def __init__(self):
         path = os.path.abspath("faults")
         with open(path, "wb") as file:
-            file.write(bytes(16))
+            file.write(bytes(128))
         with open(path, "r+b") as file:
-            self.words = mmap.mmap(file.fileno(), 16)
+            self.words = mmap.mmap(file.fileno(), 128)
         self.environment = {"LD_PRELOAD": PRELOAD, "HW_FAULTS": path,
                             # a sanitizer wants to be first, and is not needed here
                             "ASAN_OPTIONS": "verify_asan_link_order=0"}
@@ -53,6 +54,11 @@ class Faults:
         self.set(first=0)
         self.set(kind=kind, seen=0, count=count)
         self.set(first=first)
+
+    def begin_at(self, call, place, first=1, count=ALL):
+        """Of the calls that begin so, those for files whose paths end so."""
+        struct.pack_into("24s88s", self.words, 16, call.encode(), place.encode())
+        self.begin(PLACE, first, count)
 
     def end(self):
         """No call fails any more.  Did one?"""
@@ -167,6 +173,56 @@ def a_follower_whose_calls_all_fail_for_a_while_goes_on(dir):
 
 def a_follower_on_a_full_disk_goes_on_when_there_is_room(dir):
     fill_the_disk("follow")
+
+
+# --------------------------------------------------------------------- databases of a directory
+
+
+def named(process):
+    return json.loads(process.line('{"name"'))["name"]
+
+
+def three():
+    os.mkdir("d")
+    for number in range(3):
+        make(f"d/x{number}.db")
+
+
+def a_directory_is_served_whole_whatever_call_fails_at_the_start(dir):
+    """One call for one of the databases fails, or to list them: it is served a moment later."""
+    faults = Faults()
+    three()
+    for call, place in (("open", "d/x1.db"), ("read", "d/x1.db"), ("stat", "d/x1.db"), ("realpath", "d/x1.db"),
+                        ("open", "d/x1.db-hyper/sidecar.lock"), ("scandir", "/d")):
+        for first in itertools.count(1):
+            what = f"{call} number {first} at {place}"
+            faults.begin_at(call, place, first, 1)
+            with background("serve", "d", "--json", environment=faults.environment) as process:
+                found = {named(process) for _ in range(3)}
+                check(found == {"x0.db", "x1.db", "x2.db"}, what, found)
+                was_reached = faults.end()
+            check(was_reached or first > 1, what, "was never called: is the library loaded?")
+            if not was_reached:
+                break
+
+
+def a_database_that_cannot_be_opened_is_said_once_and_costs_nothing(dir):
+    """Before SQLite has opened it and after: it is tried at a pace, not whenever our tries make an event."""
+    three()
+    for call, place in (("open", "d/x1.db"), ("open", "d/x1.db-hyper/sidecar.lock")):
+        faults = Faults()
+        faults.begin_at(call, place)
+        with background("serve", "d", "--json", environment=faults.environment) as process:
+            process.line('{"ready"')
+            began, seen = time.monotonic(), faults.seen()
+            check(seen > 0, place, "no call failed: is the library loaded?")
+            until(lambda: faults.seen() > seen, "another try")
+            check(time.monotonic() - began > 0.5, place, "tried again at once")
+            until(lambda: faults.seen() >= seen + 2, "a third try")
+            check(time.monotonic() - began > 2, place, "tried again and again")
+            check(process.said().count("d/x1.db: ") == 1, place, process.said()[-900:])
+            faults.end()
+            check(named(process) == "x1.db", place, "another one is served")
 
 
 # ---------------------------------------------------------------------------------- verbs
