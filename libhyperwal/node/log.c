@@ -148,6 +148,7 @@ void log_free(struct hub_log *log)
         struct hub_name *name = log->names;
 
         log->names = name->next;
+        log->hub->served_count--;
         hw_free(name->name);
         hw_free(name);
     }

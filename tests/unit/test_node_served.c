@@ -375,6 +375,22 @@ static void followers_confirm_what_they_have(void **state)
     hw_hub_close(server);
 }
 
+static void logs_that_could_not_be_watched_are_not_counted(void **state)
+{
+    struct place *f = *state;
+    struct hw_hub *hub = place_hub(f);
+    char bell[160];
+
+    (void)snprintf(bell, sizeof(bell), "%s/bell", f->a);
+    (void)mkdir(f->a, 0777); /* may be there */
+    assert_int_equal(mkdir(bell, 0777), 0);
+    for (int i = 0; i <= HW_HUB_SERVED_MAX; i++)
+        assert_true(hw_hub_serve(hub, "a.db", f->a, &f->err) < 0);
+    assert_int_equal(rmdir(bell), 0);
+    assert_ok(hw_hub_serve(hub, "a.db", f->a, &f->err));
+    hw_hub_close(hub);
+}
+
 int main(int argc, char **argv)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, place_setup, place_teardown)
@@ -387,6 +403,7 @@ int main(int argc, char **argv)
         TEST(server_answers_what_it_is_asked),
         TEST(log_that_cannot_be_read_now_is_not_unknown),
         TEST(followers_confirm_what_they_have),
+        TEST(logs_that_could_not_be_watched_are_not_counted),
     };
 
     if (argc > 1)
