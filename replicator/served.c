@@ -515,7 +515,7 @@ static void move(struct served *served)
 {
     int code = sidecar_move(&served->sidecar, served->db); /* fails: the old mark stands */
 
-    if (served->rest.db != NULL && (code == SQLITE_OK || !served->sidecar.has_lock))
+    if (served->rest.db != NULL && (code == SQLITE_OK || served->sidecar.is_others))
         rest_leave(&served->rest);
 }
 

@@ -1,6 +1,7 @@
 /* Implements sidecar.h. */
 #include "sidecar.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <stdint.h>
@@ -533,12 +534,13 @@ static int wal_limit(struct sidecar *sidecar, sqlite3 *db, const hyperwal_wal *w
 
 /* ---------------------------------------------------------------------- who is the worker */
 
-/* Become the one who has the marks. */
-static bool lock_take(struct sidecar *sidecar)
+/* Become the one who has the marks; has_lock or is_others says who it is, neither: nobody knows. */
+static void lock_take(struct sidecar *sidecar)
 {
-    if (!sidecar->has_lock)
-        sidecar->has_lock = flock(sidecar->lock, LOCK_EX | LOCK_NB) == 0;
-    return sidecar->has_lock;
+    if (sidecar->has_lock)
+        return;
+    sidecar->has_lock = flock(sidecar->lock, LOCK_EX | LOCK_NB) == 0;
+    sidecar->is_others = !sidecar->has_lock && errno == EWOULDBLOCK;
 }
 
 /* The worker is another process, whose gate has not heard of our hold: as the header says. */
@@ -573,9 +575,11 @@ int sidecar_move(struct sidecar *sidecar, sqlite3 *db)
     int code = SQLITE_BUSY, pace_ms = PACE_MS;
     hyperwal_wal wal;
 
-    if (!lock_take(sidecar)) {
-        sidecar->is_due = false;
-        return SQLITE_BUSY;
+    lock_take(sidecar);
+    if (!sidecar->has_lock) {
+        sidecar->is_due = !sidecar->is_others;
+        sidecar->move_after = seconds_now() + RETRY_MS / 1000.0;
+        return sidecar->is_others ? SQLITE_BUSY : SQLITE_IOERR_LOCK;
     }
     if (hyperwal_wal_look(db, NULL, &wal) != SQLITE_OK)
         wal.log = HYPERWAL_LOG_NOWHERE;

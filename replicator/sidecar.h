@@ -47,6 +47,7 @@ struct sidecar {
     sqlite3 *writer;   /* owned; past the VFS: keeps writers out, and writes nothing */
     int lock;          /* descriptor of sidecar.lock; -1: not open */
     bool has_lock;
+    bool is_others;    /* another server has the lock */
     bool holds;        /* marks[0] counts, and the worker here was told */
     bool is_due;       /* somebody wrote to the WAL or the database since */
     int settle_ms;     /* to the move after the next: the last one may have come too early */
@@ -77,7 +78,7 @@ void sidecar_wake(struct sidecar *sidecar);
  * Move the mark up to the end of the WAL, and have the WAL restarted if it has grown too long.
  * `db` is a third connection through the VFS, without a transaction.  Waits for the log, bounded.
  * SQLITE_BUSY: another program was in the way, or the log is not being written yet; the old mark
- * stands, and is_due says whether to try again.
+ * stands, and is_due says whether to try again.  It does after failures, too.
  */
 int sidecar_move(struct sidecar *sidecar, sqlite3 *db);
 

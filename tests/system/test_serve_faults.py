@@ -225,6 +225,28 @@ def a_database_that_cannot_be_opened_is_said_once_and_costs_nothing(dir):
             check(named(process) == "x1.db", place, "another one is served")
 
 
+def marks_are_taken_when_the_lock_for_them_could_not_be_asked_for(dir):
+    """A failing flock() is no other server: nobody writes, and the lock is taken a moment later."""
+    faults = Faults()
+    make("app.db")
+    with open("serve.conf", "w", encoding="ascii") as file:
+        file.write("rest-after = 0\n")
+    faults.begin_at("flock", "sidecar.lock")
+    with background("serve", "--config", "serve.conf", "app.db", environment=faults.environment) as process:
+        process.line("ready")
+        seen = faults.seen()
+        check(seen > 0, "no call failed: is the library loaded?")
+        until(lambda: faults.seen() > seen + 1, "it is asked for again")
+        faults.end()
+        inode = os.stat("app.db-hyper/sidecar.lock").st_ino
+
+        def is_taken():
+            with open("/proc/locks", encoding="ascii") as locks:
+                return any(" FLOCK " in line and f":{inode} " in line for line in locks)
+
+        until(is_taken, "the marks are taken")
+
+
 # ---------------------------------------------------------------------------------- verbs
 
 
