@@ -109,18 +109,29 @@ static bool list_has(const struct config_list *list, const char *value)
     return false;
 }
 
-/* Is there a path in the list that leads to the same place? */
+/*
+ * Is there a path in the list that leads to the same place?  Where one leads cannot always be seen:
+ * nothing is given up for that, and `full` is found.
+ */
 static bool list_leads_to(const struct config_list *list, const char *full)
 {
+    const char *unseen = NULL;
+    int why = 0;
     bool found = false;
 
     for (size_t i = 0; i < list->count && !found; i++) {
         char *other = path_full(list->items[i]);
 
+        if (other == NULL && errno != ENOENT && errno != ENOTDIR) {
+            unseen = list->items[i];
+            why = errno;
+        }
         found = other != NULL && strcmp(other, full) == 0;
         free(other);
     }
-    return found;
+    if (!found && unseen != NULL)
+        (void)failure("%s: kept until the next reload: %s: %s", full, unseen, strerror(why));
+    return found || unseen != NULL;
 }
 
 static bool is_wanted(const struct server *server, const struct served *served)
@@ -137,7 +148,8 @@ static void reload_databases(struct server *server, const struct config *old)
     struct watch *watch = &server->watch;
 
     for (size_t i = 0; i < watch->count; i++)
-        if (!list_leads_to(&server->config.directories, watch->items[i].path))
+        if (watch->items[i].is_open_to_new &&
+            !list_leads_to(&server->config.directories, watch->items[i].path))
             watch_shut(watch, watch->items[i].path);
     for (size_t i = server->served.count; i > 0; i--) {
         struct served *served = &server->served.items[i - 1];

@@ -14,6 +14,7 @@ import itertools
 import json
 import mmap
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -245,6 +246,38 @@ def marks_are_taken_when_the_lock_for_them_could_not_be_asked_for(dir):
                 return any(" FLOCK " in line and f":{inode} " in line for line in locks)
 
         until(is_taken, "the marks are taken")
+
+
+def settle(process, words, count=1):
+    """The server has said that so often."""
+    until(lambda: process.said().count(words) >= count, words)
+
+
+def a_reload_drops_nothing_because_of_a_failing_call(dir):
+    """Where a path leads cannot be seen: what may be it is kept, and dropped when it can."""
+    faults = Faults()
+    three()
+    make("single.db")
+    conf = os.path.abspath("serve.conf")
+
+    def configure(*lines):
+        with open(conf, "w", encoding="utf-8") as file:
+            file.write("".join(f"{line}\n" for line in lines))
+
+    directory, single = f"directory = {dir}/d", f"database = {dir}/single.db"
+    configure(directory, single)
+    with background("serve", "--config", conf, environment=faults.environment) as process:
+        process.line("ready")
+        for number, place in enumerate(("single.db", "/d")):
+            faults.begin_at("realpath", place)
+            process.process.send_signal(signal.SIGHUP)
+            settle(process, "kept until the next reload", number + 1)
+            faults.end()
+        check("no longer served" not in process.said(), process.said())
+        configure(directory)
+        process.process.send_signal(signal.SIGHUP)
+        settle(process, "single.db: not in the configuration")
+        check(process.said().count("no longer served") == 1, process.said())
 
 
 # ---------------------------------------------------------------------------------- verbs
