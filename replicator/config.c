@@ -89,7 +89,7 @@ void config_release(struct config *config)
 
 /* ----------------------------------------------------------------------------------- set */
 
-static int list_add(struct config_list *list, const char *value)
+int config_list_add(struct config_list *list, const char *value)
 {
     char **grown = realloc(list->items, (list->count + 1) * sizeof(*grown));
     char *copy = strdup(value);
@@ -102,6 +102,11 @@ static int list_add(struct config_list *list, const char *value)
     }
     list->items[list->count++] = copy;
     return DONE;
+}
+
+void config_list_cut(struct config_list *list)
+{
+    free(list->items[--list->count]);
 }
 
 static int wrong(const char *where, const char *key, const char *why)
@@ -153,7 +158,7 @@ int config_set(struct config *config, const char *where, const char *key, const 
         return wrong(where, key, "has no value");
     if (is_list(setting)) {
         if (list_of(config, setting)->count < setting->most)
-            return list_add(list_of(config, setting), value);
+            return config_list_add(list_of(config, setting), value);
         snprintf(why, sizeof(why), "at most %zu of them", setting->most);
         return wrong(where, key, why);
     }

@@ -40,6 +40,9 @@ struct config {
 };
 
 void config_release(struct config *config);
+/* One more at the end; FAILED: no memory, as was said. */
+int config_list_add(struct config_list *list, const char *value);
+void config_list_cut(struct config_list *list); /* the last one */
 /* Set one key, as a line of a file does.  Says what is wrong, after `where`; an exit code. */
 int config_set(struct config *config, const char *where, const char *key, const char *value);
 /* Read a file.  USAGE: a line is wrong; FAILED: it cannot be read. */

@@ -32,28 +32,55 @@ struct server {
     struct watch watch;
     struct notify notify;
     struct creator creator;
-    struct http *http; /* owned; NULL: there is no status page */
+    struct http *http;        /* owned; NULL: there is no status page */
+    struct config_list bound; /* what it listens at, as it was given */
     int signals;
 };
 
 /* ----------------------------------------------------------------------------- databases */
 
-static int add_database(struct server *server, const char *path)
+/* Also if it is served already: it may be that its directory could not be watched. */
+static int watch_database(struct server *server, const char *path)
+{
+    char *full = path_full(path);
+    int result = full != NULL ? watch_beside(&server->watch, full)
+                              : failure("%s: %s", path, strerror(errno));
+
+    free(full);
+    return result;
+}
+
+/* *is_busy: somebody is in a transaction. */
+static int add_database(struct server *server, const char *path, bool *is_busy)
 {
     enum served_result added;
     int result;
 
     added = served_add(&server->served, path, false, server->options->is_json, &result);
     notify_starting(&server->notify, server->served.count);
+    *is_busy = added == SERVED_AGAIN;
     if (added == SERVED_AGAIN)
         return failure("%s: busy: another program is in a transaction, or does not let it change "
                        "to WAL mode",
                        path);
     if (added == SERVED_FAILED)
         return result;
-    if (added == SERVED_IGNORE) /* named twice */
-        return DONE;
-    return watch_beside(&server->watch, server->served.items[server->served.count - 1].path);
+    return watch_database(server, path);
+}
+
+/* The same while the server runs: what failed is said, and tried again. */
+static void take_database(struct server *server, const char *path)
+{
+    struct late_list *late = &server->watch.late;
+    bool is_busy = false;
+    int result;
+
+    late_begin(late, path);
+    result = add_database(server, path, &is_busy);
+    late_end(late, LATE_NAMED, path,
+             is_busy          ? LATE_BUSY
+             : result != DONE ? LATE_FAILED
+                              : LATE_DONE);
 }
 
 static void added_one(void *ctx)
@@ -82,16 +109,20 @@ static int open_network(struct server *server)
     struct network_wishes wishes;
 
     network_wishes_make(&server->config, &wishes);
+    for (size_t i = 0; i < server->config.listen.count; i++)
+        if (config_list_add(&server->bound, server->config.listen.items[i]) != DONE)
+            return FAILED;
     return network_open(&wishes, &server->served.node);
 }
 
 static int add_all(struct server *server)
 {
     const struct config *config = &server->config;
+    bool is_busy;
     int result = DONE;
 
     for (size_t i = 0; i < config->databases.count && result == DONE; i++)
-        result = add_database(server, config->databases.items[i]);
+        result = add_database(server, config->databases.items[i], &is_busy);
     for (size_t i = 0; i < config->directories.count && result == DONE; i++)
         result = watch_directory(&server->watch, config->directories.items[i]);
     if (result == DONE)
@@ -143,10 +174,13 @@ static bool is_wanted(const struct server *server, const struct served *served)
            list_leads_to(&server->config.databases, served->path);
 }
 
-static void reload_databases(struct server *server, const struct config *old)
+/* By what is, not by what was asked for before: that may have failed. */
+static void reload_databases(struct server *server)
 {
+    const struct config *config = &server->config;
     struct watch *watch = &server->watch;
 
+    late_release(&watch->late); /* all is tried now, and said */
     for (size_t i = 0; i < watch->count; i++)
         if (watch->items[i].is_open_to_new &&
             !list_leads_to(&server->config.directories, watch->items[i].path))
@@ -159,13 +193,10 @@ static void reload_databases(struct server *server, const struct config *old)
         (void)failure("%s: not in the configuration any more; no longer served", served->path);
         served_remove(&server->served, served, true);
     }
-    for (size_t i = 0; i < server->config.directories.count; i++)
-        if (!list_has(&old->directories, server->config.directories.items[i]))
-            (void)watch_directory(watch, server->config.directories.items[i]); /* said */
-    for (size_t i = 0; i < server->config.databases.count; i++)
-        if (!list_has(&old->databases, server->config.databases.items[i]))
-            (void)add_database(server, server->config.databases.items[i]); /* said */
-    watch_scan(watch, added_one, server);
+    for (size_t i = 0; i < config->databases.count; i++)
+        take_database(server, config->databases.items[i]);
+    for (size_t i = 0; i < config->directories.count; i++)
+        watch_take(watch, config->directories.items[i], added_one, server);
 }
 
 static bool is_same_text(const char *one, const char *other)
@@ -182,9 +213,40 @@ static bool is_same_list(const struct config_list *one, const struct config_list
     return is_same;
 }
 
-static void reload_network(struct server *server, const struct config *old)
+/* Needs a restart: what is in force stays in the configuration. */
+static void text_keep(char **now, char **old)
 {
-    const struct config *now = &server->config;
+    char *fresh = *now;
+
+    *now = *old;
+    *old = fresh;
+}
+
+static void list_keep(struct config_list *now, struct config_list *old)
+{
+    struct config_list fresh = *now;
+
+    *now = *old;
+    *old = fresh;
+}
+
+/* Listen where nobody listens yet; what fails is said, and tried at the next reload. */
+static void listen_all(struct server *server)
+{
+    const struct config_list *wanted = &server->config.listen;
+
+    for (size_t i = 0; i < wanted->count; i++) {
+        if (list_has(&server->bound, wanted->items[i]) ||
+            config_list_add(&server->bound, wanted->items[i]) != DONE)
+            continue;
+        if (network_listen(server->served.node, wanted->items[i]) != DONE)
+            config_list_cut(&server->bound);
+    }
+}
+
+static void reload_network(struct server *server, struct config *old)
+{
+    struct config *now = &server->config;
     hyperwal_node *node = server->served.node;
     bool needs_restart = !is_same_text(old->identity, now->identity) ||
                          !is_same_text(old->authorized_keys, now->authorized_keys) ||
@@ -193,22 +255,27 @@ static void reload_network(struct server *server, const struct config *old)
                          (node == NULL && now->listen.count > 0);
     struct network_wishes wishes;
 
-    for (size_t i = 0; i < old->listen.count; i++)
-        needs_restart |= !list_has(&now->listen, old->listen.items[i]);
+    for (size_t i = 0; i < server->bound.count; i++)
+        needs_restart |= !list_has(&now->listen, server->bound.items[i]);
     if (needs_restart)
         (void)failure("the first listener, one that is gone, another identity, another file of "
                       "authorized keys, and http: these changes of the configuration need a "
                       "restart");
+    text_keep(&now->identity, &old->identity);
+    text_keep(&now->authorized_keys, &old->authorized_keys);
+    text_keep(&now->http, &old->http);
+    now->is_http_public = old->is_http_public;
     if (node == NULL)
         return;
     network_wishes_make(now, &wishes);
-    if (!is_same_list(&old->allow, &now->allow) ||
-        !is_same_list(&old->allow_write, &now->allow_write))
-        (void)network_allow(node, &wishes); /* said, as are those below */
+    if ((!is_same_list(&old->allow, &now->allow) ||
+         !is_same_list(&old->allow_write, &now->allow_write)) &&
+        network_allow(node, &wishes) != DONE) { /* said, as are those below */
+        list_keep(&now->allow, &old->allow);
+        list_keep(&now->allow_write, &old->allow_write);
+    }
     (void)network_reload(node);
-    for (size_t i = 0; i < now->listen.count; i++)
-        if (!list_has(&old->listen, now->listen.items[i]))
-            (void)network_listen(node, now->listen.items[i]);
+    listen_all(server);
 }
 
 static void reload(struct server *server)
@@ -225,7 +292,7 @@ static void reload(struct server *server)
         server->config = fresh;
         server->served.rest_s = fresh.rest_s;
         reload_network(server, &old);
-        reload_databases(server, &old);
+        reload_databases(server);
         config_release(&old);
     } else {
         (void)failure("the configuration is as it was");
@@ -288,7 +355,9 @@ static void try_again(struct server *server)
     if (late_takes_more(&watch->late))
         watch_scan(watch, NULL, NULL);
     while (seconds_now() < end && (path = late_next(&watch->late, &kind)) != NULL) {
-        if (kind == LATE_DIRECTORY)
+        if (kind == LATE_NAMED)
+            take_database(server, path);
+        else if (kind == LATE_DIRECTORY)
             watch_take(watch, path, NULL, NULL);
         else
             (void)watch_guess(watch, path);
@@ -422,6 +491,9 @@ int server_run(const struct server_options *options, struct config *config)
     watch_close(&server.watch);
     notify_close(&server.notify);
     config_release(&server.config);
+    while (server.bound.count > 0)
+        config_list_cut(&server.bound);
+    free(server.bound.items);
     if (server.signals >= 0)
         close(server.signals);
     return result;

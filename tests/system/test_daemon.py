@@ -245,6 +245,45 @@ def a_listener_and_a_key_come_with_a_reload(dir):
         wait_until(lambda: "need a restart" in server.said(), "it says what it cannot do")
 
 
+def what_a_reload_could_not_do_is_not_forgotten(dir):
+    """A busy database comes by itself, a listener and who is let in with the next reload."""
+    conf, start = f"{dir}/serve.conf", f"identity = {dir}/server\nlisten = ipc://{dir}/first\n"
+    make(f"{dir}/a.db")
+    env = {"HYPERWAL_IDENTITY": f"{dir}/client"}
+    key = run("key", env=env).stdout.split()[0]
+    write(conf, f"{start}database = {dir}/a.db\nallow = {key}\n")
+    with Server("--config", conf) as server, contextlib.closing(stock(f"{dir}/b.db")) as db, \
+            socket.socket() as taken:
+        db.execute("CREATE TABLE t(a)")
+        db.execute("BEGIN EXCLUSIVE")
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        more = f"{start}database = {dir}/a.db\ndatabase = {dir}/b.db\nlisten = tcp://127.0.0.1:{port}\n"
+        write(conf, f"{more}allow = nobody\n")
+        server.signal(signal.SIGHUP)
+        wait_until(lambda: "b.db: busy" in server.said(), "it is busy", server)
+        db.execute("COMMIT")
+        server.line("b.db ")
+        check("a.db" in run("status", f"ipc://{dir}/first/a.db", env=env).stdout, "shut out")
+        server.signal(signal.SIGHUP)
+        wait_until(lambda: server.said().count("--allow nobody") == 2, "it is said again", server)
+        run("status", f"tcp://127.0.0.1:{port}/a.db", code=1, env=env)
+        taken.close()
+        write(conf, f"{more}allow = {key}\n")
+        server.signal(signal.SIGHUP)
+
+        def is_served():
+            return subprocess.run([PROGRAM, "status", f"tcp://127.0.0.1:{port}/a.db"], check=False, timeout=LONG,
+                                  capture_output=True, env={**os.environ, **env}).returncode == 0
+
+        wait_until(is_served, "it listens", server)
+        write(conf, f"{start}database = {dir}/a.db\ndatabase = {dir}/b.db\nallow = {key}\n")
+        for times in (1, 2):
+            server.signal(signal.SIGHUP)
+            wait_until(lambda: server.said().count("need a restart") == times, "it says so", server)
+
+
 # --------------------------------------------------------------------------- many databases
 
 

@@ -280,6 +280,31 @@ def a_reload_drops_nothing_because_of_a_failing_call(dir):
         check(process.said().count("no longer served") == 1, process.said())
 
 
+def a_reload_is_finished_when_the_fault_is_over(dir):
+    """A directory that could not be watched, and a database that could not be opened, come by themselves."""
+    faults = Faults()
+    three()
+    for name in ("first.db", "single.db"):
+        make(name)
+    conf = os.path.abspath("serve.conf")
+    for call, place, line in (("inotify_add_watch", "/d", f"directory = {dir}/d"),
+                              ("open", "/single.db", f"database = {dir}/single.db")):
+        with open(conf, "w", encoding="utf-8") as file:
+            file.write(f"database = {dir}/first.db\n")
+        with background("serve", "--config", conf, "--json", environment=faults.environment) as process:
+            process.line('{"ready"')
+            with open(conf, "a", encoding="utf-8") as file:
+                file.write(line + "\n")
+            faults.begin_at(call, place)
+            process.process.send_signal(signal.SIGHUP)
+            until(lambda: faults.seen() > 1, f"{call} fails twice")
+            faults.end()
+            if call == "open":
+                check(named(process) == "single.db", "another one is served")
+            else:
+                check({named(process) for _ in range(3)} == {"x0.db", "x1.db", "x2.db"}, "others are served")
+
+
 # ---------------------------------------------------------------------------------- verbs
 
 
