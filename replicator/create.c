@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -56,10 +57,11 @@ static bool is_there(const char *path, const char *suffix)
     return there;
 }
 
-/* Take the name.  Nobody has the file open: so our own descriptor costs no locks. */
-static const char *file_make(const char *path)
+/* Take the name; *made is the file.  Nobody has it open: our own descriptor costs no locks. */
+static const char *file_make(const char *path, struct stat *made)
 {
     static const char *const leftovers[] = {"-wal", "-journal", "-hyper"};
+    const char *why = NULL;
     int file;
 
     for (size_t i = 0; i < sizeof(leftovers) / sizeof(leftovers[0]); i++)
@@ -68,41 +70,95 @@ static const char *file_make(const char *path)
     file = open(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
     if (file < 0)
         return errno == EEXIST ? "a file of this name is there" : strerror(errno);
+    if (fstat(file, made) != 0) {
+        why = strerror(errno);
+        (void)unlink(path); /* it cannot be more than left */
+    }
     close(file);
-    return NULL;
+    return why;
+}
+
+/* How long the file is that the suffix makes of the path; 0: it is not there; -1: who knows. */
+static off_t size_of(const char *path, const char *suffix)
+{
+    struct stat stat_;
+    char *full = NULL;
+    off_t size = -1;
+
+    if (asprintf(&full, "%s%s", path, suffix) < 0)
+        return -1;
+    if (stat(full, &stat_) == 0)
+        size = stat_.st_size;
+    else if (errno == ENOENT)
+        size = 0;
+    free(full);
+    return size;
+}
+
+static int remove_one(const char *path, const struct stat *stat_, int type, struct FTW *at)
+{
+    (void)stat_;
+    (void)type;
+    (void)at;
+    (void)remove(path); /* what is left is named when somebody wishes for it again */
+    return 0;
+}
+
+/*
+ * Give the name back, after a failure: all that is there was made by us since the file was.  Not if
+ * another program has found the file and written to it.
+ */
+static void content_remove(const char *path, const struct stat *made, unsigned page_size)
+{
+    static const char *const suffixes[] = {"-hyper", "-wal", "-shm", "-journal", ""};
+    struct stat now;
+
+    if (stat(path, &now) != 0 || now.st_ino != made->st_ino || now.st_dev != made->st_dev ||
+        now.st_size > (off_t)page_size || size_of(path, "-wal") != 0 ||
+        size_of(path, "-journal") != 0)
+        return;
+    for (size_t i = 0; i < sizeof(suffixes) / sizeof(suffixes[0]); i++) {
+        char *full = NULL;
+
+        if (asprintf(&full, "%s%s", path, suffixes[i]) < 0)
+            continue;
+        (void)nftw(full, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+        free(full);
+    }
 }
 
 /* An empty database in WAL mode, and its log. */
-static const char *content_make(const char *path, unsigned page_size)
+static int content_make(const char *path, unsigned page_size)
 {
     sqlite3 *db = NULL;
     char sql[96];
     int code = hyperwal_open(path, 0, &db, NULL);
 
-    sqlite3_snprintf(sizeof(sql), sql, "PRAGMA page_size=%u; PRAGMA journal_mode=WAL",
-                     page_size != 0 ? page_size : 4096);
+    sqlite3_snprintf(sizeof(sql), sql, "PRAGMA page_size=%u; PRAGMA journal_mode=WAL", page_size);
     if (code == SQLITE_OK)
         code = sqlite3_exec(db, sql, NULL, NULL, NULL);
     sqlite3_close_v2(db);
-    return code == SQLITE_OK ? NULL : sqlite3_errstr(code);
+    return code;
 }
 
-static const char *make(struct served_list *list, const char *path, unsigned page_size,
-                        bool is_json)
+static const char *make(struct watch *watch, const char *path, unsigned page_size)
 {
-    const char *why = file_make(path);
-    int result;
+    struct stat made;
+    const char *why = file_make(path, &made);
+    int code;
 
     if (why != NULL)
         return why;
-    why = content_make(path, page_size);
-    if (why == NULL && served_add(list, path, false, is_json, &result) != SERVED_ADDED)
-        why = "it was made, and could not be served";
-    return why;
+    code = content_make(path, page_size);
+    if (code != SQLITE_OK) {
+        if ((code & 0xff) != SQLITE_BUSY) /* else somebody uses it already */
+            content_remove(path, &made, page_size);
+        return sqlite3_errstr(code);
+    }
+    return watch_guess(watch, path) ? NULL : "it was made, and is served later";
 }
 
-void creator_work(struct creator *creator, struct served_list *list, const char *directory,
-                  size_t most, bool is_json)
+void creator_work(struct creator *creator, struct watch *watch, const char *directory, size_t most)
 {
     hyperwal_creation wish;
     uint64_t count;
@@ -114,14 +170,15 @@ void creator_work(struct creator *creator, struct served_list *list, const char 
         char *path = NULL;
 
         if (directory != NULL)
-            why = list->count >= most ? "this server has as many databases as it may (create-limit)"
-                                      : NULL;
+            why = watch->served->count >= most
+                      ? "this server has as many databases as it may (create-limit)"
+                      : NULL;
         if (why == NULL && strlen(wish.name) > SERVED_NAME_MAX)
             why = "the name is too long for a file of this server";
         if (why == NULL && asprintf(&path, "%s/%s", directory, wish.name) < 0)
             why = "no memory";
         if (why == NULL)
-            why = make(list, path, wish.page_size, is_json);
+            why = make(watch, path, wish.page_size != 0 ? wish.page_size : 4096);
         if (why != NULL)
             (void)failure("%s: wished for, and not made: %s", wish.name, why);
         hyperwal_node_created(creator->node, wish.id, why);

@@ -339,9 +339,9 @@ static void create(struct server *server)
 {
     const struct config *config = &server->config;
 
-    creator_work(&server->creator, &server->served,
+    creator_work(&server->creator, &server->watch,
                  config->directories.count > 0 ? config->directories.items[0] : NULL,
-                 config->create_most, server->options->is_json);
+                 config->create_most);
 }
 
 /* What could not be served before. */

@@ -305,6 +305,30 @@ def a_reload_is_finished_when_the_fault_is_over(dir):
                 check({named(process) for _ in range(3)} == {"x0.db", "x1.db", "x2.db"}, "others are served")
 
 
+def a_database_that_was_wished_for_in_vain_may_be_wished_for_again(dir):
+    """Whatever fails while it is made: nothing that is half made is in its way."""
+    faults = Faults()
+    os.mkdir("d")
+    make("d/app.db")
+    number = itertools.count()
+
+    def ask(verb, url):
+        return subprocess.run([PROGRAM, verb, url], check=False, capture_output=True, timeout=LONG).returncode == 0
+
+    with server("d", environment=faults.environment) as process:
+        for call, end in (("open", ""), ("stat", ""), ("fstat", ""), ("pwrite", ""), ("open", "-shm"),
+                          ("mkdir", "-hyper"), ("open", "-hyper/sidecar.lock")):
+            for first in itertools.count(1):
+                name = f"made{next(number)}.db"
+                url = process.urls["app.db"].replace("app.db", name)
+                faults.begin_at(call, name + end, first, 1)
+                ask("init", url)
+                if not faults.end():
+                    break
+                until(lambda: ask("init", url) or ask("status", url),
+                      f"{call} {first} of {name}{end}: {process.said()[-500:]}")
+
+
 # ---------------------------------------------------------------------------------- verbs
 
 
