@@ -46,9 +46,10 @@ extern "C" {
 #define HYPERWAL_UNCONFIRMED (SQLITE_ERROR | (200 << 8))
 
 /*
- * Extended result code of a commit to a remote database whose server could not be heard any more:
- * it is committed, or it is not.  The connection is usable, the transaction is over here.  PRAGMA
- * hyperwal_transaction gives its id, and with `= 'ID'` what became of it.
+ * Extended result code of a commit to a remote database whose server could not be heard any more,
+ * or whose cache failed after the server's answer: it is committed, or it is not.  The connection
+ * is usable, the transaction is over here.  PRAGMA hyperwal_transaction gives its id, and with
+ * `= 'ID'` what became of it.
  */
 #define HYPERWAL_UNKNOWN (SQLITE_IOERR | (201 << 8))
 

@@ -24,10 +24,12 @@ static int file_close(sqlite3_file *sqlite_file)
 static int file_read(sqlite3_file *sqlite_file, void *out, int size, sqlite3_int64 offset)
 {
     struct hw_shim_file *file = hw_shim_file(sqlite_file);
+    int code;
 
     if (hw_shim_is_forked(file))
         return SQLITE_IOERR;
-    return file->layer.below->pMethods->xRead(file->layer.below, out, size, offset);
+    code = file->layer.below->pMethods->xRead(file->layer.below, out, size, offset);
+    return file->role == HW_SHIM_REMOTE_WAL ? hw_shim_remote_passed(file->main, code) : code;
 }
 
 static int file_write(sqlite3_file *sqlite_file, const void *bytes, int size, sqlite3_int64 offset)
@@ -66,7 +68,7 @@ static int file_sync(sqlite3_file *sqlite_file, int flags)
     code = file->layer.below->pMethods->xSync(file->layer.below, flags);
     if (code == SQLITE_OK && file->role == HW_SHIM_WAL)
         hw_shim_wal_synced(file);
-    return code;
+    return file->role == HW_SHIM_REMOTE_WAL ? hw_shim_remote_passed(file->main, code) : code;
 }
 
 static int file_size(sqlite3_file *sqlite_file, sqlite3_int64 *out)

@@ -172,6 +172,7 @@ int hw_shim_file_shm_map(sqlite3_file *sqlite_file, int region, int size, int ex
                          void volatile **memory)
 {
     struct hw_shim_file *file = hw_shim_file(sqlite_file);
+    int code;
 
     if (hw_shim_is_forked(file))
         return SQLITE_IOERR;
@@ -179,7 +180,8 @@ int hw_shim_file_shm_map(sqlite3_file *sqlite_file, int region, int size, int ex
     file->wal_deleted = false;
     if (file->role == HW_SHIM_PRIMARY)
         hw_capture_blind(file->capture); /* until it has a read mark */
-    return file->layer.below->pMethods->xShmMap(file->layer.below, region, size, extend, memory);
+    code = file->layer.below->pMethods->xShmMap(file->layer.below, region, size, extend, memory);
+    return file->role == HW_SHIM_REMOTE ? hw_shim_remote_passed(file, code) : code;
 }
 
 int hw_shim_file_shm_unmap(sqlite3_file *sqlite_file, int delete_flag)

@@ -12,6 +12,8 @@
  * SQLite writes a frame's header, then its page.  Of one transaction frames may be written over
  * (the cache spilled), their headers again (with checksums), and the commit frame more than once
  * (padding to a sector): what comes after the server's yes in one tenure of the lock is passed.
+ * Then it syncs the WAL and puts the frames into the wal-index.  Any of that may fail, and SQLite
+ * rolls back; but it is committed, so no such failure is told as itself.
  */
 #include <assert.h>
 #include <stdio.h>
@@ -388,13 +390,11 @@ static int decide(struct hw_shim_file *wal, const uint8_t *page)
 
 /* ------------------------------------------------------------------------------ the writes */
 
-/* The server has it: what fails from here on does not undo it. */
-static int passed(struct hw_shim_file *wal, int code)
+int hw_shim_remote_passed(struct hw_shim_file *main, int code)
 {
-    struct hw_shim_file *main = wal->main;
     struct hw_error error = {0};
 
-    if (code == SQLITE_OK || !main->write->is_committed)
+    if (code == SQLITE_OK || main->write == NULL || !main->write->is_committed)
         return code;
     (void)hw_fail(&error, HW_EIO,
                   "committed at the server as seq %llu, but the cache cannot be written (SQLite "
@@ -405,7 +405,8 @@ static int passed(struct hw_shim_file *wal, int code)
 
 static int below_write(struct hw_shim_file *wal, const void *bytes, int size, int64_t offset)
 {
-    return passed(wal, wal->layer.below->pMethods->xWrite(wal->layer.below, bytes, size, offset));
+    return hw_shim_remote_passed(
+        wal->main, wal->layer.below->pMethods->xWrite(wal->layer.below, bytes, size, offset));
 }
 
 int hw_shim_remote_wal_write(struct hw_shim_file *wal, const uint8_t *bytes, int size,

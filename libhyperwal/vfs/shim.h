@@ -325,6 +325,11 @@ int hw_past_file_size(void); /* bytes of sqlite3_file that it needs */
 int hw_shim_remote_write_lock(struct hw_shim_file *file);
 int hw_shim_remote_write_unlock(struct hw_shim_file *file);
 /* It writes into the WAL: where that is the commit, the server decides. */
+/*
+ * The code for SQLite of a call of the cache that ended with `code`: after the server's yes a
+ * failure is HW_VFS_UNKNOWN, for it does not undo what the server has.
+ */
+int hw_shim_remote_passed(struct hw_shim_file *main, int code);
 int hw_shim_remote_wal_write(struct hw_shim_file *wal, const uint8_t *bytes, int size,
                              int64_t offset);
 /* PRAGMA hyperwal_transaction: `text` names one, NULL: the last of this connection. */

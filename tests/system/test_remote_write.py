@@ -20,6 +20,7 @@ from random import Random
 
 import test_remote
 from test_remote import Client, check, run, server
+from test_serve_faults import Faults
 
 # What a writer is, beside what test_remote has: it keeps on until it is told the truth of each of its increments.
 WRITER = r"""
@@ -453,6 +454,40 @@ def connections_may_be_cut_at_any_byte(directory):
     check_ledger("app.db", done, refused)
 
 
+def fail_in_turn(url, name, call, end, tries):
+    """Each such call of one increment of its own, on files of that name, fails once; what the writer was told."""
+    faults = Faults()
+    with writer(url, name, environment=faults.environment) as w:
+        w.do("w.db.execute('PRAGMA cache_size = 20000') and None")
+        w.do("w.work(2)")
+        for first in range(1, tries + 1):
+            faults.begin_at(call, end, first, 1)
+            w.do("w.one()")
+            if not faults.end():
+                break
+        check(first > 1, "no call failed: is the library loaded?")
+        done, refused, asked, _ = w.do("w.work(1)")
+        print(f"    {end}: {first} calls, {len(done)} done, {len(refused)} refused, {asked} asked after")
+    return done, refused
+
+
+def a_cache_that_fails_after_the_answer_makes_none_untrue(directory):
+    """What the server has is committed, whatever the call says that SQLite makes of the cache after that."""
+    make("app.db")
+    with contextlib.closing(local("app.db")) as db:  # more pages than one part of the wal-index names
+        db.execute("CREATE TABLE large(n, b)")
+        db.execute("WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c LIMIT 5000) "
+                   "INSERT INTO large SELECT 0, zeroblob(3000) FROM c")
+    with server("app.db") as primary:
+        url = primary.urls["app.db"]
+        told = [fail_in_turn(url, "sync", "fdatasync", "-wal", 5)]
+        with contextlib.closing(local("app.db")) as db:
+            db.execute("CREATE TRIGGER many AFTER INSERT ON ledger BEGIN UPDATE large SET n = n + 1; END")
+        told.append(fail_in_turn(url, "index", "", "-shm", 4))
+    check_ledger("app.db", [label for done, _ in told for label in done],
+                 [label for _, refused in told for label in refused])
+
+
 def what_is_not_there_is_made_for_who_may(directory):
     os.mkdir("all")
     make("all/app.db")
@@ -481,7 +516,8 @@ TESTS = (a_lone_writer_is_never_refused, another_process_may_be_the_worker,
          who_may_not_write_is_told_so,
          killed_clients_stop_nobody_for_long,
          a_killed_client_finds_its_cache_good, a_killed_server_makes_no_answer_untrue,
-         connections_may_be_cut_at_any_byte, what_is_not_there_is_made_for_who_may)
+         connections_may_be_cut_at_any_byte,
+         a_cache_that_fails_after_the_answer_makes_none_untrue, what_is_not_there_is_made_for_who_may)
 
 if __name__ == "__main__":
     test_remote.TESTS = TESTS
