@@ -25,6 +25,7 @@
 enum {
     HW_FOLLOW_SKIPS_MAX = 64,
     HW_FOLLOW_CHANGES_MAX = 16, /* of the primary, that may have been missed */
+    HW_FOLLOW_SWITCH_SEQ = 1,   /* where a log says which one it goes on from */
 };
 
 struct hyperwal_follower {

@@ -8,16 +8,13 @@
 #include "base/alloc.h"
 #include "hypercore/keep.h"
 
-enum {
-    SWITCH_SEQ = 1,            /* where a log says which one it goes on from */
-    READERS_WAIT_NS = 2000000, /* until old readers are asked again to leave the WAL */
-};
+enum { READERS_WAIT_NS = 2000000 }; /* until old readers are asked again to leave the WAL */
 
 enum hw_status hw_follow_before(struct hyperwal_log *log, uint8_t key[HW_KEY_SIZE],
                                 struct hw_error *err)
 {
     struct hw_switch switch_;
-    enum hw_status status = hw_switch_read(log->core, SWITCH_SEQ, &switch_, err);
+    enum hw_status status = hw_switch_read(log->core, HW_FOLLOW_SWITCH_SEQ, &switch_, err);
 
     if (status == HW_ENOTFOUND || (status == HW_OK && switch_.role != HW_SWITCH_CONTINUES))
         return HW_END;

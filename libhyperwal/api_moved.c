@@ -48,7 +48,7 @@ static enum hw_status own_info(struct hyperwal_follower *follower, struct hw_rep
  * The log that goes on from `own`, on the way to the one that has the source's name: that one, or
  * one that it goes on from, which the source keeps.  `key`: of the first, then of the one found.
  * HW_END: the first goes on from none, or not from ours; HW_EMISSING: it goes on from one that the
- * source has not got, so nobody can tell.
+ * source has not got, or has not come so far as to say it, so nobody can tell.
  */
 static enum hw_status heir_find(struct hyperwal_follower *follower, const char *source,
                                 const uint8_t own[HW_KEY_SIZE], uint8_t key[HW_KEY_SIZE],
@@ -61,6 +61,10 @@ static enum hw_status heir_find(struct hyperwal_follower *follower, const char *
         struct hw_error why = {0};
         enum hw_status status = heir_open(follower, source, key, i == 0, &log, &why);
 
+        if (status == HW_OK && hw_core_length(log->core) <= HW_FOLLOW_SWITCH_SEQ)
+            status = hw_fail(
+                &why, HW_EMISSING, "%s: what the log there goes on from cannot be told: it has %s",
+                source, hw_core_length(log->core) == 0 ? "no block" : "one block alone");
         if (status == HW_OK)
             status = hw_follow_before(log, older, &why);
         if (status == HW_OK && memcmp(older, own, HW_KEY_SIZE) == 0) {

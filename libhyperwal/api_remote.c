@@ -7,8 +7,8 @@
 #include "base/alloc.h"
 
 enum {
-    CONNECT_MS = 10000,     /* for a source to answer */
-    EMPTY_MS = 1000,        /* for one that answered to say that its log is not empty */
+    CONNECT_MS = 10000,     /* for a source to answer, and again for its log's length to come */
+    EMPTY_MS = 1000,        /* for a log that is empty to begin */
     SLICE_MS = 100,         /* between two looks whether somebody wants us to stop */
     AHEAD_BLOCKS_MAX = 512, /* fetched ahead of a reader that goes in order */
 };
@@ -151,16 +151,19 @@ static enum hw_status key_find(struct hw_api_remote *remote,
     return is_known && status == HW_ETIMEOUT ? HW_OK : status;
 }
 
-/* A log that is empty has no length to tell: who is connected for a while and heard of none. */
+/*
+ * Until the log's length is here, with its signature.  An empty log has none; that it is empty is
+ * what all who are connected said, and not what nobody said yet: they may be far away.
+ */
 static enum hw_status length_wait(struct hw_api_remote *remote,
                                   const struct hw_api_remote_options *options, struct hw_error *err)
 {
     struct hw_env *env = remote->env;
-    uint64_t begin = env->ops->monotonic_ns(env), connected = 0;
+    uint64_t begin = env->ops->monotonic_ns(env), empty_since = 0;
 
     for (;;) {
         struct hw_mirror_status now;
-        uint64_t time;
+        uint64_t time, limit_ms;
         enum hw_status status = hw_mirror_wait_length(remote->mirror, 1, SLICE_MS, err);
 
         if (status != HW_ETIMEOUT)
@@ -169,15 +172,18 @@ static enum hw_status length_wait(struct hw_api_remote *remote,
             return hw_fail(err, HW_AGAIN, "stopped");
         hw_mirror_status(remote->mirror, &now);
         time = env->ops->monotonic_ns(env);
-        if (now.connected == 0)
-            connected = 0;
-        else if (connected == 0)
-            connected = time;
-        if (connected != 0 && time - connected >= EMPTY_MS * 1000000ULL)
+        if (now.connected == 0 || now.told < now.connected || now.remote_length > 0)
+            empty_since = 0;
+        else if (empty_since == 0)
+            empty_since = time;
+        if (empty_since != 0 && time - empty_since >= EMPTY_MS * 1000000ULL)
             return HW_OK;
-        if (time - begin >= CONNECT_MS * 1000000ULL)
+        limit_ms = now.connected > 0 ? 2 * CONNECT_MS : CONNECT_MS;
+        if (time - begin >= limit_ms * 1000000ULL)
             return hw_fail(err, HW_ETIMEOUT, "%s: nobody gives the log: %s", options->sources[0],
-                           now.problem[0] != '\0' ? now.problem : "no source answers");
+                           now.problem[0] != '\0' ? now.problem
+                           : now.connected > 0    ? "a source answers, but its length does not come"
+                                                  : "no source answers");
     }
 }
 

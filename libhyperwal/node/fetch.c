@@ -234,6 +234,7 @@ void hw_mirror_status(struct hw_mirror *mirror, struct hw_mirror_status *out)
         if (link == NULL)
             continue;
         hw_link_status(link, &told);
+        out->told += told.is_synced;
         if (told.remote_length > out->remote_length)
             out->remote_length = told.remote_length;
     }

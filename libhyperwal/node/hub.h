@@ -283,6 +283,7 @@ struct hw_mirror_status {
     uint64_t remote_length;  /* the most that a connected source told of */
     uint64_t wanted;         /* blocks still to come */
     unsigned connected;      /* sources */
+    unsigned told;           /* of these, who said how long the log is there; 0 is told, too */
     bool has_failed;         /* none is connected, and each was tried and lost */
     uint64_t bytes_received; /* of blocks */
     char problem[256];       /* why no source is connected; "" */

@@ -296,6 +296,7 @@ void hw_link_status(const struct hw_link *link, struct hw_link_status *out)
     *out = (struct hw_link_status){
         .remote_length = link->remote_length,
         .remote_fork = link->remote.fork,
+        .is_synced = link->is_synced,
         .is_live = link->is_live,
         .in_flight = link->in_flight,
         .unanswered = link->queue_count + link->want_count + (link->announce_due ? 1 : 0),

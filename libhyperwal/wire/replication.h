@@ -120,6 +120,7 @@ bool hw_link_is_full(const struct hw_link *link);
 
 struct hw_link_status {
     uint64_t remote_length, remote_fork;
+    bool is_synced;                                                    /* it told them */
     bool is_live;                                                      /* we push to it */
     unsigned in_flight;                                                /* requests of ours */
     unsigned unanswered;                                               /* requests of the remote */

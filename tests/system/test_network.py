@@ -8,14 +8,17 @@ build directory.  Names given as arguments run only those tests.
 import contextlib
 import json
 import os
+import queue
 import re
 import select
 import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from random import Random
@@ -661,6 +664,60 @@ def a_log_is_read_by_its_url(dir):
     check(left == [], left)
 
 
+class SlowRelay:
+    """Takes connections for the server of `url`; each byte is .delay seconds under way, in each direction."""
+
+    def __init__(self, url, delay):
+        host, port = url.split("/")[2].rsplit(":", 1)
+        self.target, self.delay = (host, int(port)), delay
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.url = url.replace(f"{host}:{port}", "127.0.0.1:%d" % self.socket.getsockname()[1])
+        threading.Thread(target=self.loop, daemon=True).start()
+
+    def loop(self):
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self.socket.accept()
+                try:
+                    far = socket.create_connection(self.target)
+                except OSError:
+                    near.close()
+                    continue
+                for one, other in ((near, far), (far, near)):
+                    waiting = queue.Queue()
+                    threading.Thread(target=self.take, args=(one, waiting), daemon=True).start()
+                    threading.Thread(target=self.give, args=(other, waiting), daemon=True).start()
+
+    def take(self, one, waiting):
+        data = b"?"
+        while data:
+            try:
+                data = one.recv(65536)
+            except OSError:
+                data = b""
+            waiting.put((time.monotonic() + self.delay, data))
+
+    def give(self, other, waiting):
+        with contextlib.suppress(OSError):
+            while True:
+                due, data = waiting.get()
+                time.sleep(max(due - time.monotonic(), 0))  # this is what a long way is
+                if not data:
+                    break
+                other.sendall(data)
+        with contextlib.suppress(OSError):
+            other.shutdown(socket.SHUT_RDWR)
+
+
+def a_log_that_is_far_away_is_no_empty_one(dir):
+    make("app.db")
+    with server("app.db") as primary:
+        url = SlowRelay(primary.urls["app.db"], 0.6).url
+        check(fact("verify", url)["length"] == fact("status", "app.db")["length"], "verify")
+        run("restore", url, "head.db")
+        check(dump("head.db") == dump("app.db"), "head")
+
+
 def a_replica_from_afar_has_a_past(dir):
     make("app.db")
     seq = add("app.db", "then")
@@ -717,7 +774,7 @@ TESTS = (a_follower_is_live_over_tcp, a_follower_is_live_over_ipc, a_follower_is
          anybody_may_be_killed_at_any_time, a_damaged_mirror_is_mended_from_its_source,
          a_log_that_goes_on_from_a_backup_takes_its_followers_along, only_who_is_allowed_comes_in, errors_say_what_is_wrong,
          names_from_a_server_do_not_steer_the_terminal, status_names_the_followers,
-         a_log_is_read_by_its_url, a_replica_from_afar_has_a_past, once_ends_at_the_head,
+         a_log_is_read_by_its_url, a_log_that_is_far_away_is_no_empty_one, a_replica_from_afar_has_a_past, once_ends_at_the_head,
          a_large_database_comes_in_pieces)
 
 
