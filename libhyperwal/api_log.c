@@ -215,15 +215,20 @@ static uint64_t durable_limit(const struct hyperwal_log *log)
 /* A worker that started after us made the page: from then on its word counts. */
 static enum hw_status page_look(struct hyperwal_log *log, struct hw_error *err)
 {
+    struct hw_error why = {0};
     enum hw_status status;
 
     if (log->page != NULL && !log->is_deaf)
         return HW_OK;
     if (log->is_deaf)
         return HW_OK; /* not ours to map: batches are complete or not there */
-    status = hw_shared_page_open(log->env, log->dir, false, &log->page, err);
+    status = hw_shared_page_open(log->env, log->dir, false, &log->page, &why);
     /* Without it, or without the right to map it, complete batches are what there is. */
-    return status == HW_ENOMEM ? status : HW_OK;
+    if (status == HW_OK || status == HW_ENOTFOUND || hw_error_is_forbidden(&why))
+        return HW_OK;
+    if (err != NULL)
+        *err = why;
+    return status;
 }
 
 enum hw_status hw_api_log_refresh(struct hyperwal_log *log, struct hw_error *err)
@@ -237,10 +242,19 @@ enum hw_status hw_api_log_refresh(struct hyperwal_log *log, struct hw_error *err
 
 enum hw_status hw_api_log_listen(struct hyperwal_log *log, struct hw_error *err)
 {
+    struct hw_error why = {0};
+    enum hw_status status;
+
     if (log->page != NULL)
         return HW_OK;
-    if (hw_shared_page_open(log->env, log->dir, true, &log->page, err) == HW_OK)
+    status = hw_shared_page_open(log->env, log->dir, true, &log->page, &why);
+    if (status == HW_OK)
         return HW_OK;
+    if (!hw_error_is_forbidden(&why)) {
+        if (err != NULL)
+            *err = why;
+        return status;
+    }
     log->is_deaf = true;
     return hw_shared_page_open(log->env, NULL, true, &log->page, err);
 }

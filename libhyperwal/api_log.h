@@ -69,7 +69,8 @@ enum hw_status hw_api_log_refresh(struct hyperwal_log *log, struct hw_error *err
 
 /*
  * Make sure that there is a page to wait on: the shared one, made if it is missing, or one of our
- * own (is_deaf) where the directory may not be written; that one is never woken by the writer.
+ * own (is_deaf) where the directory may not be written; that one is never woken by the writer.  A
+ * shared one that cannot be had for another reason is a failure: it says how far may be read.
  */
 enum hw_status hw_api_log_listen(struct hyperwal_log *log, struct hw_error *err) HW_MUST_CHECK;
 

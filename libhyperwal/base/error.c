@@ -131,3 +131,8 @@ enum hw_status hw_prefix(struct hw_error *err, enum hw_status status, const char
     }
     return status;
 }
+
+bool hw_error_is_forbidden(const struct hw_error *err)
+{
+    return err->os_errno == EACCES || err->os_errno == EPERM || err->os_errno == EROFS;
+}

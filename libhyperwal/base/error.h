@@ -7,6 +7,8 @@
 #ifndef HW_BASE_ERROR_H
 #define HW_BASE_ERROR_H
 
+#include <stdbool.h>
+
 #include "base/status.h"
 
 enum { HW_ERROR_SIZE = 480 };
@@ -31,5 +33,8 @@ enum hw_status hw_fail_errno(struct hw_error *err, int os_errno, const char *for
 /* Put context and ": " in front of the message; returns `status`. */
 enum hw_status hw_prefix(struct hw_error *err, enum hw_status status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+
+/* Did the system say that this user may not (EACCES, EPERM, EROFS)?  No other try changes that. */
+bool hw_error_is_forbidden(const struct hw_error *err);
 
 #endif

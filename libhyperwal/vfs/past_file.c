@@ -253,22 +253,37 @@ static enum hw_status join_memory(struct past_file *file, struct hw_error *err)
 }
 
 /* What the writer published is durable; where nobody writes, everything complete is. */
+static enum hw_status read_limit(struct hw_env *env, const char *dir, uint64_t *limit,
+                                 struct hw_error *err)
+{
+    struct hw_shared_page *page = NULL;
+    struct hw_error why = {0};
+    enum hw_status status = hw_shared_page_open(env, dir, false, &page, &why);
+
+    *limit = UINT64_MAX;
+    if (status == HW_OK) {
+        if (hw_shared_worker(page) != 0)
+            *limit = hw_shared_durable_length(page);
+        hw_shared_page_close(page);
+    } else if (status != HW_ENOTFOUND && !hw_error_is_forbidden(&why)) {
+        *err = why;
+        return status;
+    }
+    return HW_OK;
+}
+
 static enum hw_status open_core(struct hw_env *env, const char *path, const struct hw_uri *uri,
                                 struct hw_core **out, struct hw_error *err)
 {
-    struct hw_shared_page *page = NULL;
-    uint64_t limit = UINT64_MAX;
     char *dir = log_directory(env, path, uri);
+    uint64_t limit;
     enum hw_status status;
 
     if (dir == NULL)
         return hw_fail(err, HW_ENOMEM, "no memory to open the log");
-    if (hw_shared_page_open(env, dir, false, &page, NULL) == HW_OK) {
-        if (hw_shared_worker(page) != 0)
-            limit = hw_shared_durable_length(page);
-        hw_shared_page_close(page);
-    }
-    status = hw_core_open(env, dir, HW_CORE_READ, limit, out, err);
+    status = read_limit(env, dir, &limit, err);
+    if (status == HW_OK)
+        status = hw_core_open(env, dir, HW_CORE_READ, limit, out, err);
     hw_free(dir);
     return status;
 }

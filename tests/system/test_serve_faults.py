@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 
+import test_remote
 from test_network import add, background, follower, load_extension, make, server, until
 from test_program import BUILD, LONG, PROGRAM, check, dump, run, run_test, stock
 
@@ -399,6 +400,34 @@ def snapshot_label_and_prune_go_on_when_the_fault_is_over(dir):
     run("verify", "app.db", "--deep")
     run("restore", "app.db", "out.db")
     check(dump("out.db") == dump("app.db"), "the head is not the database")
+
+
+# --------------------------------------------------- what a call that failed is not taken for
+
+
+def a_follower_that_cannot_open_the_shared_page_now_says_so(dir):
+    """It may be opened later: nobody said that the directory may not be written."""
+    make("app.db")
+    os.remove("app.db-hyper/shared")
+    faults = Faults()
+    for first, failures in ((1, 1), (2, 1), (1, ALL)):
+        faults.begin_at("", "/shared", first, failures)
+        with background("follow", "app.db", "r.db", environment=faults.environment) as live:
+            code = live.process.wait(timeout=LONG)
+            check(faults.end(), first, "no call failed: is the library loaded?")
+            check(code == 1 and "Too many open files" in live.said(), first, code, live.said())
+    run("follow", "app.db", "r.db", "--once")
+
+
+def a_past_is_not_read_beyond_what_the_shared_page_says(dir):
+    make("app.db")
+    faults = Faults()
+    open_past = "refused(lambda: rows(connect('app.db', seq=1, mode='ro'), 'SELECT count(*) FROM t'))"
+    with test_remote.client(environment=faults.environment) as c:
+        faults.begin_at("", "/shared", 1, 1)
+        said = c.do(open_past)
+        check(faults.end(), "no call failed: is the library loaded?")
+        check(said == "unable to open database file", said)
 
 
 TESTS = [value for name, value in list(globals().items())

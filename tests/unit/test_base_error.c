@@ -48,6 +48,12 @@ static void errno_becomes_a_status_and_its_text(void **state)
         assert_int_equal(err.os_errno, cases[i].os_errno);
         assert_int_equal(strncmp(err.message, "x: ", 3), 0);
         assert_true(strlen(err.message) > 5);
+        assert_false(hw_error_is_forbidden(&err));
+    }
+    for (size_t i = 0; i < 3; i++) {
+        assert_int_equal(hw_fail_errno(&err, ((int[]){EACCES, EPERM, EROFS})[i], "x"), HW_EIO);
+        (void)hw_prefix(&err, HW_EIO, "a caller");
+        assert_true(hw_error_is_forbidden(&err));
     }
 }
 
