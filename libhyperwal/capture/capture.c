@@ -88,10 +88,14 @@ no_memory:
 static enum hw_status check_belongs(struct hw_capture *capture, struct hw_error *err)
 {
     struct hw_position_file then, now;
+    enum hw_status status = hw_position_read(capture->env, capture->log_dir, &then, err);
 
-    if (hw_position_read(capture->env, capture->log_dir, &then, NULL) != HW_OK ||
-        hw_position_take(capture->env, capture->path, false, &now, NULL) != HW_OK)
+    if (status == HW_ENOTFOUND || status == HW_ECORRUPT || status == HW_ELIMIT)
         return HW_OK; /* nothing is known: reconciliation decides by content */
+    if (status == HW_OK)
+        status = hw_position_take(capture->env, capture->path, false, &now, err);
+    if (status != HW_OK) /* what cannot be read now may say that it is another's */
+        return status;
     if (strcmp(then.path, now.path) == 0 || (then.device == now.device && then.inode == now.inode))
         return HW_OK;
     return hw_fail(err, HW_EFORK,

@@ -76,11 +76,40 @@ static void states_beyond_the_log_cannot_be_kept(void **state)
                      HW_OK);
 }
 
+static int open_with_log_of_another(struct world *w)
+{
+    (void)sqlite3_close(w->db);
+    return sqlite3_open_v2("file:/b.db?vfs=hwsim&log=/a.db-hyper", &w->db,
+                           SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_URI, NULL);
+}
+
+static void a_log_is_nobody_elses_although_its_position_cannot_be_read(void **state)
+{
+    static const struct sim_fault faults[] = {
+        {.kind = SIM_EMFILE, .operations = SIM_OPEN, .path = "/position", .at = 1},
+        {.kind = SIM_EIO, .operations = SIM_STAT, .path = "/position", .at = 1},
+        {.kind = SIM_EIO, .operations = SIM_READ, .path = "/position", .at = 1},
+        {.kind = SIM_EIO, .operations = SIM_STAT, .path = "/b.db", .at = 1, .for_ever = true},
+    };
+    struct world *w = *state;
+
+    begin(w, "file:/a.db?vfs=hwsim");
+    assert_int_equal(open_with_log_of_another(w), SQLITE_CANTOPEN);
+    for (size_t i = 0; i < sizeof(faults) / sizeof(faults[0]); i++) {
+        sim_set_fault(w->sim, &faults[i]);
+        assert_int_equal(open_with_log_of_another(w), SQLITE_CANTOPEN);
+        assert_true(sim_fault_was_reached(w->sim));
+        sim_set_fault(w->sim, NULL);
+    }
+    assert_int_equal(open_with_log_of_another(w), SQLITE_CANTOPEN);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
         TEST(states_beyond_the_log_cannot_be_kept),
+        TEST(a_log_is_nobody_elses_although_its_position_cannot_be_read),
     };
 
     return cmocka_run_group_tests_name("capture_refuses", tests, NULL, NULL);
