@@ -49,15 +49,27 @@ static enum hw_status full_path(const char *path, char **out, struct hw_error *e
     return HW_OK;
 }
 
-/* The replica came from another log, and has nothing of this one yet. */
-static bool is_from_elsewhere(struct hyperwal_follower *follower)
-{
-    struct hw_replica_info info;
+/* What is known before the replica is opened.  Asked once: all that follows has to agree. */
+struct standing {
+    struct hw_replica_info info; /* if it is a replica */
+    bool is_replica, has_file;
+    bool is_from_elsewhere; /* it came from another log, and has nothing of this one yet */
+};
 
-    if (hw_replica_info(follower->log->env, follower->path, &info, NULL) != HW_OK)
-        return false;
-    return memcmp(info.key, hw_core_identity(follower->log->core)->key, HW_KEY_SIZE) != 0 ||
-           (info.base.epoch != 0 && info.seq == info.base.seq);
+static enum hw_status standing_of(struct hyperwal_follower *follower, struct standing *out,
+                                  struct hw_error *err)
+{
+    struct hw_env *env = follower->log->env;
+    const uint8_t *key = hw_core_identity(follower->log->core)->key;
+    enum hw_status status = hw_replica_info(env, follower->path, &out->info, err);
+
+    if (status != HW_OK && status != HW_ENOTFOUND)
+        return status;
+    out->is_replica = status == HW_OK;
+    out->is_from_elsewhere =
+        out->is_replica && (memcmp(out->info.key, key, HW_KEY_SIZE) != 0 ||
+                            (out->info.base.epoch != 0 && out->info.seq == out->info.base.seq));
+    return hw_env_exists(env, follower->path, &out->has_file, err);
 }
 
 static bool is_skipped(void *ctx, uint64_t block)
@@ -122,40 +134,35 @@ static enum hw_status want_after_move(struct hyperwal_follower *follower, struct
 }
 
 /* What has to be fetched for a replica as it is. */
-static enum hw_status want_blocks(struct hyperwal_follower *follower, struct hw_error *err)
+static enum hw_status want_blocks(struct hyperwal_follower *follower,
+                                  const struct standing *standing, struct hw_error *err)
 {
     struct hyperwal_log *log = follower->log;
-    struct hw_replica_info info;
-    struct hw_file_stat stat;
 
     if (follower->mirror == NULL)
         return HW_OK;
-    if (is_from_elsewhere(follower))
+    if (standing->is_from_elsewhere)
         return hw_mirror_want(follower->mirror, 0, 2,
                               err); /* genesis and switch; more comes later */
     (void)!hw_mirror_want(follower->mirror, 0, 2,
                           NULL); /* the switch is for others who come late */
-    if (hw_replica_info(log->env, follower->path, &info, NULL) != HW_OK || info.seq == UINT64_MAX ||
-        log->env->ops->stat(log->env, follower->path, &stat, NULL) != HW_OK)
+    if (!standing->is_replica || standing->info.seq == UINT64_MAX || !standing->has_file)
         return hw_api_remote_want_live(log->remote, log->core, err);
-    hw_mirror_want_tail(follower->mirror, info.seq + 1);
+    hw_mirror_want_tail(follower->mirror, standing->info.seq + 1);
     return HW_OK;
 }
 
 /* HW_OK: the replica is there already, or the log has a snapshot to make it from. */
-static enum hw_status can_begin(struct hyperwal_follower *follower, struct hw_error *err)
+static enum hw_status can_begin(struct hyperwal_follower *follower, const struct standing *standing,
+                                struct hw_error *err)
 {
-    struct hw_replica_info info;
-    struct hw_file_stat stat;
-    struct hyperwal_log *log = follower->log;
     uint64_t snapshot;
     enum hw_status status;
 
     /* What is there opens without a look at the end of the log, which may be out of reach. */
-    if (hw_replica_info(log->env, follower->path, &info, NULL) == HW_OK &&
-        log->env->ops->stat(log->env, follower->path, &stat, NULL) == HW_OK)
+    if (standing->is_replica && standing->has_file)
         return HW_OK;
-    status = hw_api_log_snapshot(log, &snapshot, err);
+    status = hw_api_log_snapshot(follower->log, &snapshot, err);
     if (status == HW_OK && snapshot == UINT64_MAX)
         status = HW_END;
     if (status == HW_END && follower->mirror != NULL)
@@ -167,15 +174,16 @@ static enum hw_status can_begin(struct hyperwal_follower *follower, struct hw_er
 static enum hw_status replica_begin(struct hyperwal_follower *follower, struct hw_error *err)
 {
     struct hyperwal_log *log = follower->log;
-    bool has_moved;
+    struct standing standing = {0};
     enum hw_status status;
 
     if (follower->replica != NULL)
         return HW_OK;
-    has_moved = follower->mirror != NULL && is_from_elsewhere(follower);
-    status = can_begin(follower, err);
+    status = standing_of(follower, &standing, err);
     if (status == HW_OK)
-        status = want_blocks(follower, err);
+        status = can_begin(follower, &standing, err);
+    if (status == HW_OK)
+        status = want_blocks(follower, &standing, err);
     if (status != HW_OK)
         return status;
     status = hw_replica_open(log->env, hw_api_base_vfs(), log->core, follower->path,
@@ -183,7 +191,7 @@ static enum hw_status replica_begin(struct hyperwal_follower *follower, struct h
     if (status != HW_OK)
         return status;
     status = hw_replica_set_source(follower->replica, follower->source, err);
-    if (status == HW_OK && has_moved)
+    if (status == HW_OK && follower->mirror != NULL && standing.is_from_elsewhere)
         status = want_after_move(follower, err);
     if (status != HW_OK) {
         hw_replica_close(follower->replica);

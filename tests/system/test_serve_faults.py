@@ -20,8 +20,9 @@ import subprocess
 import sys
 import time
 
+import test_failover
 import test_remote
-from test_network import add, background, follower, load_extension, make, server, until
+from test_network import add, background, fact, follower, load_extension, make, server, until
 from test_program import BUILD, LONG, PROGRAM, check, dump, run, run_test, stock
 
 PRELOAD = os.path.join(BUILD, "tests/libfaults_preload.so")
@@ -428,6 +429,25 @@ def a_past_is_not_read_beyond_what_the_shared_page_says(dir):
         said = c.do(open_past)
         check(faults.end(), "no call failed: is the library loaded?")
         check(said == "unable to open database file", said)
+
+
+def a_follower_whose_replica_cannot_be_read_as_it_moves_tells_how_far_it_is(dir):
+    """It goes over to the new primary, and that hears what it has, whichever reading of its replica failed."""
+    for first in (7, 9, 12):
+        os.mkdir(str(first))
+        os.chdir(str(first))
+        cluster = test_failover.Cluster("f.db")
+        faults = Faults("f.db-hyper/replica")
+        with follower(cluster.url, "f.db", environment=faults.environment) as live:
+            live.line("f.db: live")
+            cluster.catch_up("new/app.db")
+            faults.begin(ANY, first, 1)
+            with cluster.fail_over():
+                test_failover.moved("f.db", live, cluster)
+                check(faults.end(), first, "no call failed: is the library loaded?")
+                until(lambda: any(peer["received_seq"] and peer["received_seq"] == peer["applied_seq"]
+                                  for peer in fact("status", "new/app.db")["peers"]), f"{first}: it is told")
+        os.chdir(dir)
 
 
 TESTS = [value for name, value in list(globals().items())
