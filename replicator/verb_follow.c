@@ -57,7 +57,10 @@ static void print_event(const char *event, const char *path, uint64_t seq, bool 
     json_end(&json);
 }
 
-/* A call failed, or the disk is full: that ends by itself, or once somebody has made room. */
+/*
+ * A call failed, or the disk is full, or the log that goes on from ours is out of reach in the
+ * midst of the change to it: that ends by itself, or once somebody has made room.
+ */
 static bool may_pass(int code)
 {
     switch (code & 0xff) {
@@ -65,6 +68,7 @@ static bool may_pass(int code)
     case SQLITE_FULL:
     case SQLITE_NOMEM:
     case SQLITE_CANTOPEN:
+    case SQLITE_BUSY:
         return true;
     default:
         return false;

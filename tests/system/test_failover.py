@@ -525,6 +525,22 @@ def a_follower_far_away_goes_on_with_the_new_primary(dir):
             moved("f.db", f, cluster)
 
 
+def a_follower_whose_new_primary_is_cut_off_waits_for_it(dir):
+    cluster = Cluster()
+    relay = SlowRelay(cluster.url, 0)
+    with follower(relay.url, "f.db") as f:
+        f.line("f.db: live")
+        cluster.catch_up("new/app.db")
+        relay.delay = 0.3
+        with cluster.fail_over():
+            until(lambda: kept_of("f.db"), "it leaves the old log")
+            relay.is_silent = True
+            until(lambda: "trying again" in f.said() or f.process.poll() is not None, "it is told")
+            relay.is_silent, relay.delay = False, 0
+            relay.cut()
+            moved("f.db", f, cluster)
+
+
 TESTS = (a_planned_change_under_a_writer_loses_nothing, a_planned_change_by_path_loses_nothing,
          an_old_primary_that_is_served_again_is_closed_and_idle,
          a_writer_that_does_not_end_keeps_its_primary, who_may_not_write_cannot_take_over,
@@ -541,7 +557,8 @@ TESTS = (a_planned_change_under_a_writer_loses_nothing, a_planned_change_by_path
          a_server_that_does_not_say_how_the_log_is_is_no_leave,
          a_replica_of_a_log_that_is_gone_becomes_a_primary,
          a_replica_behind_another_one_is_refused_or_catches_up,
-         a_promotion_that_is_killed_is_gone_on_with, a_follower_far_away_goes_on_with_the_new_primary)
+         a_promotion_that_is_killed_is_gone_on_with, a_follower_far_away_goes_on_with_the_new_primary,
+         a_follower_whose_new_primary_is_cut_off_waits_for_it)
 
 if __name__ == "__main__":
     test_network.TESTS = TESTS

@@ -670,6 +670,7 @@ class SlowRelay:
     def __init__(self, url, delay):
         host, port = url.split("/")[2].rsplit(":", 1)
         self.target, self.delay = (host, int(port)), delay
+        self.is_silent, self.ends = False, []  # all that comes is lost meanwhile
         self.socket = socket.create_server(("127.0.0.1", 0))
         self.url = url.replace(f"{host}:{port}", "127.0.0.1:%d" % self.socket.getsockname()[1])
         threading.Thread(target=self.loop, daemon=True).start()
@@ -683,6 +684,7 @@ class SlowRelay:
                 except OSError:
                     near.close()
                     continue
+                self.ends += [near, far]
                 for one, other in ((near, far), (far, near)):
                     waiting = queue.Queue()
                     threading.Thread(target=self.take, args=(one, waiting), daemon=True).start()
@@ -704,9 +706,15 @@ class SlowRelay:
                 time.sleep(max(due - time.monotonic(), 0))  # this is what a long way is
                 if not data:
                     break
-                other.sendall(data)
+                if not self.is_silent:
+                    other.sendall(data)
         with contextlib.suppress(OSError):
             other.shutdown(socket.SHUT_RDWR)
+
+    def cut(self):
+        for end in self.ends:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
 
 
 def a_log_that_is_far_away_is_no_empty_one(dir):
