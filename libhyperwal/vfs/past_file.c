@@ -217,33 +217,60 @@ static const sqlite3_io_methods methods = {
     .xDeviceCharacteristics = past_device_characteristics,
 };
 
-/* The directory of the log of `path`; for a replica the one that it was last fed from. */
-static bool is_there(struct hw_env *env, const char *dir, const char *name)
+static enum hw_status is_there(struct hw_env *env, const char *dir, const char *name, bool *out,
+                               struct hw_error *err)
 {
-    struct hw_file_stat stat;
     char *path = hw_format("%s/%s", dir, name);
-    bool found = path != NULL && env->ops->stat(env, path, &stat, NULL) == HW_OK;
+    enum hw_status status = path == NULL ? hw_fail(err, HW_ENOMEM, "no memory for a path")
+                                         : hw_env_exists(env, path, out, err);
 
     hw_free(path);
-    return found;
+    return status;
 }
 
-/* A replica that was fed over a network has its log beside it, as far as it came. */
-static char *log_directory(struct hw_env *env, const char *path, const struct hw_uri *uri)
+/*
+ * A replica has the log that it was last fed from; one that was fed over a network has it beside
+ * it, as far as it came.
+ */
+static enum hw_status is_elsewhere(struct hw_shim *shim, const char *path, const char *beside,
+                                   struct hw_replica_info *info, bool *out, struct hw_error *err)
+{
+    bool has_source = false, has_mirror = false;
+    enum hw_status status = hw_replica_info(shim->env, path, info, err);
+
+    *out = false;
+    if (status == HW_ENOTFOUND || (status == HW_OK && info->source[0] == '\0'))
+        return HW_OK;
+    if (status == HW_OK && !hw_shim_is_remote(shim, info->source))
+        status = is_there(shim->env, info->source, "log", &has_source, err);
+    if (status == HW_OK)
+        status = is_there(shim->env, beside, "mirror", &has_mirror, err);
+    *out = has_source || !has_mirror;
+    return status;
+}
+
+/* The directory of the log of `path`, from hw_alloc(). */
+static enum hw_status log_directory(struct hw_shim *shim, const char *path,
+                                    const struct hw_uri *uri, char **out, struct hw_error *err)
 {
     struct hw_replica_info info;
-    char *beside;
+    bool elsewhere = false;
+    char *beside = hw_format("%s-hyper", path);
+    enum hw_status status = HW_OK;
 
-    if (uri->log_dir != NULL)
-        return hw_strdup(uri->log_dir);
-    beside = hw_format("%s-hyper", path);
-    if (beside == NULL || hw_replica_info(env, path, &info, NULL) != HW_OK ||
-        info.source[0] == '\0')
-        return beside;
-    if (!is_there(env, info.source, "log") && is_there(env, beside, "mirror"))
-        return beside;
+    if (beside == NULL)
+        return hw_fail(err, HW_ENOMEM, "no memory to open the log");
+    if (uri->log_dir == NULL)
+        status = is_elsewhere(shim, path, beside, &info, &elsewhere, err);
+    if (status == HW_OK && uri->log_dir == NULL && !elsewhere) {
+        *out = beside;
+        return HW_OK;
+    }
     hw_free(beside);
-    return hw_strdup(info.source);
+    if (status != HW_OK)
+        return status;
+    *out = hw_strdup(uri->log_dir != NULL ? uri->log_dir : info.source);
+    return *out != NULL ? HW_OK : hw_fail(err, HW_ENOMEM, "no memory to open the log");
 }
 
 /* The log of a database in memory is there while somebody has that open; so do we, from now on. */
@@ -272,18 +299,17 @@ static enum hw_status read_limit(struct hw_env *env, const char *dir, uint64_t *
     return HW_OK;
 }
 
-static enum hw_status open_core(struct hw_env *env, const char *path, const struct hw_uri *uri,
+static enum hw_status open_core(struct hw_shim *shim, const char *path, const struct hw_uri *uri,
                                 struct hw_core **out, struct hw_error *err)
 {
-    char *dir = log_directory(env, path, uri);
-    uint64_t limit;
-    enum hw_status status;
+    char *dir = NULL;
+    uint64_t limit = 0;
+    enum hw_status status = log_directory(shim, path, uri, &dir, err);
 
-    if (dir == NULL)
-        return hw_fail(err, HW_ENOMEM, "no memory to open the log");
-    status = read_limit(env, dir, &limit, err);
     if (status == HW_OK)
-        status = hw_core_open(env, dir, HW_CORE_READ, limit, out, err);
+        status = read_limit(shim->env, dir, &limit, err);
+    if (status == HW_OK)
+        status = hw_core_open(shim->env, dir, HW_CORE_READ, limit, out, err);
     hw_free(dir);
     return status;
 }
@@ -302,9 +328,8 @@ int hw_past_file_open(struct hw_shim *shim, const char *path, const struct hw_ur
     } else {
         status = uri->memory ? join_memory(file, &error) : HW_OK;
         if (status == HW_OK)
-            status =
-                open_core(shim->env, file->place == NULL ? path : hw_memory_filename(file->place),
-                          uri, &file->core, &error);
+            status = open_core(shim, file->place == NULL ? path : hw_memory_filename(file->place),
+                               uri, &file->core, &error);
     }
     if (status == HW_OK)
         status = hw_past_open(shim->env, file->core, &uri->target, &file->past, &error);
