@@ -51,7 +51,7 @@ enum hw_status hw_follow_kept_heir(struct hyperwal_log *log, const uint8_t own[H
             break; /* it is not kept */
     }
     hyperwal_log_close(kept);
-    return status == HW_ENOMEM ? status : HW_END;
+    return status == HW_ENOMEM || status == HW_EIO ? status : HW_END; /* it may be kept */
 }
 
 /* Apply what is there of a kept log; what is not, the next one makes up for by a snapshot. */
