@@ -437,11 +437,11 @@ def a_follower_whose_replica_cannot_be_read_as_it_moves_tells_how_far_it_is(dir)
         os.mkdir(str(first))
         os.chdir(str(first))
         cluster = test_failover.Cluster("f.db")
-        faults = Faults("f.db-hyper/replica")
+        faults = Faults()
         with follower(cluster.url, "f.db", environment=faults.environment) as live:
             live.line("f.db: live")
             cluster.catch_up("new/app.db")
-            faults.begin(ANY, first, 1)
+            faults.begin_at("", "f.db-hyper/replica", first, 1)
             with cluster.fail_over():
                 test_failover.moved("f.db", live, cluster)
                 check(faults.end(), first, "no call failed: is the library loaded?")
