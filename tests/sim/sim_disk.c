@@ -6,7 +6,10 @@
 
 #include "sim/sim_private.h"
 
-enum { SECTOR = 512 }; /* the unit in which a write tears */
+enum {
+    SECTOR = 512,    /* the unit in which a write tears */
+    MAP_PAGE = 4096, /* and a mapping */
+};
 
 static void pending_release(struct sim_inode *inode)
 {
@@ -67,15 +70,27 @@ static void pending_tear(struct sim *sim, struct sim_bytes *to, const struct sim
     }
 }
 
+/* The kernel may have written any page of a mapping at any time. */
+static void map_crash(struct sim *sim, struct sim_inode *inode, enum sim_crash_mode mode)
+{
+    size_t at = 0;
+
+    if (inode->map_fd >= 0)
+        sim_map_pull(inode);
+    do {
+        bool keeps = mode == SIM_KEEP || (mode != SIM_DROP && sim_chance(sim, 2) == 0);
+        size_t left = inode->map_fd < 0 ? 0 : inode->map_size - at;
+
+        if (keeps)
+            put(&inode->durable, at, inode->now.bytes + at, left < MAP_PAGE ? left : MAP_PAGE);
+        at += MAP_PAGE;
+    } while (inode->map_fd >= 0 && at < inode->map_size);
+}
+
 /* What a file comes to after a power loss. */
 static void inode_crash(struct sim *sim, struct sim_inode *inode, enum sim_crash_mode mode)
 {
-    bool keeps_map = mode == SIM_KEEP || (mode != SIM_DROP && sim_chance(sim, 2) == 0);
-
-    if (inode->map_fd >= 0 && keeps_map) {
-        sim_map_pull(inode); /* the kernel may have written the page at any time */
-        put(&inode->durable, 0, inode->now.bytes, inode->map_size);
-    }
+    map_crash(sim, inode, mode);
     for (size_t i = 0; i < inode->pending_count; i++) {
         const struct sim_pending *pending = &inode->pending[i];
 

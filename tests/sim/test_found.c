@@ -169,6 +169,35 @@ static void an_adopted_state_is_not_undone_by_a_journal_that_comes_back(void **s
     assert_int_equal(gaps(), 0);
 }
 
+static sqlite3 *stranger_open(void);
+static void stranger_close(sqlite3 *stranger);
+
+/* That of a stranger's commit, of which a gap tells; the log was there before. */
+static void a_state_after_a_gap_is_not_undone_by_a_journal_that_comes_back(void **state)
+{
+    struct sim_fault lost = {.kind = SIM_CRASH, .at = 1};
+    sqlite3 *db = open_with("hwsim"), *stranger;
+
+    (void)state;
+    run_sql(db, "CREATE TABLE t(a INTEGER PRIMARY KEY, b); INSERT INTO t VALUES(1, 'x')");
+    (void)logged(db);
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+    stranger = stranger_open();
+    run_sql(stranger, "PRAGMA journal_mode=DELETE; INSERT INTO t VALUES(2, 'y')");
+    stranger_close(stranger);
+    db = open_with("hwsim");
+    (void)logged(db);
+    assert_int_equal(gaps(), 1);
+    sim_set_fault(sim, &lost);
+    (void)sqlite3_close(db); /* the dead close before the machine is up again */
+    sim_set_fault(sim, NULL);
+    sim_crash(sim, SIM_DROP);
+    db = open_with("hwsim");
+    (void)logged(db);
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+    assert_int_equal(gaps(), 1);
+}
+
 static sqlite3 *stranger_open(void)
 {
     sim_set_process(sim, 1);
@@ -256,6 +285,51 @@ static void a_last_close_after_a_round_was_emptied_tells_of_the_gap(void **state
     seq = logged(db);
     assert_int_equal(sqlite3_close(db), SQLITE_OK);
     assert_int_equal(gaps(), 1);
+    expect_restored(seq, wanted);
+}
+
+/* The pages of the commits in between are others, so no sum of an old image tells of them. */
+static void a_round_that_a_stranger_emptied_and_another_that_it_began_are_a_gap(void **state)
+{
+    sqlite3 *db = open_with("hwsim"), *stranger;
+    uint64_t seq, wanted;
+
+    (void)state;
+    run_sql(db, "PRAGMA journal_mode=WAL; CREATE TABLE t(a INTEGER PRIMARY KEY, b);"
+                "CREATE TABLE u(a INTEGER PRIMARY KEY, b);"
+                "INSERT INTO t VALUES(1, 1); INSERT INTO u VALUES(1, 1)");
+    (void)logged(db);
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+    db = open_with("hwsim");
+    (void)logged(db);
+    run_sql(db, "UPDATE t SET b = 2"); /* a round that follows the one before, and is not logged */
+    stranger = stranger_open();
+    run_sql(stranger, "PRAGMA wal_checkpoint(TRUNCATE); UPDATE u SET b = 2");
+    stranger_close(stranger);
+    seq = logged(db);
+    assert_int_equal(gaps(), 1);
+    wanted = fingerprint_of(db);
+    assert_int_equal(sqlite3_close(db), SQLITE_OK); /* it finishes the snapshot */
+    expect_restored(seq, wanted);
+}
+
+/* A stranger copied frames that are not in the log: ours must not overwrite them. */
+static void frames_that_a_stranger_copied_are_logged_before_the_wal_begins_anew(void **state)
+{
+    sqlite3 *db = open_at_empty_wal(), *stranger;
+    uint64_t seq, wanted;
+
+    (void)state;
+    run_sql(db, "INSERT INTO t VALUES(2, randomblob(9000))");
+    stranger = stranger_open();
+    run_sql(stranger, "PRAGMA wal_checkpoint(PASSIVE)");
+    stranger_close(stranger);
+    run_sql(db, "INSERT INTO t VALUES(3, randomblob(100))");
+    seq = logged(db);
+    assert_int_equal(gaps(), 0);
+    wanted = fingerprint_of(db);
+    run_sql(db, "PRAGMA hyperwal_snapshot");
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
     expect_restored(seq, wanted);
 }
 
@@ -683,6 +757,9 @@ int main(int argc, char **argv)
         TEST(the_oldest_state_that_is_kept_is_restored),
         TEST(an_adopted_state_is_not_undone_by_a_journal_that_comes_back),
         TEST(a_round_that_a_stranger_emptied_is_a_gap),
+        TEST(a_state_after_a_gap_is_not_undone_by_a_journal_that_comes_back),
+        TEST(a_round_that_a_stranger_emptied_and_another_that_it_began_are_a_gap),
+        TEST(frames_that_a_stranger_copied_are_logged_before_the_wal_begins_anew),
         TEST(a_last_close_after_a_round_was_emptied_tells_of_the_gap),
         TEST(rounds_of_our_own_need_no_check),
         TEST(a_wait_for_a_commit_that_went_into_a_gap_fails),

@@ -114,6 +114,52 @@ static void a_map_is_trusted_in_its_boot_or_after_a_good_end(void **state)
     assert_int_equal(map_opened(&other), HW_ENOTFOUND);
 }
 
+static void prepare_map(struct sim *sim, void *ctx)
+{
+    struct hw_lazy_map **map = ctx;
+
+    *map = map_made();
+    assert_int_equal(hw_lazy_map_begin(*map, NULL), HW_OK);
+    assert_int_equal(sim_env(sim)->ops->sync_dir(sim_env(sim), ".", NULL), HW_OK);
+    hw_lazy_mark(*map, 7);
+}
+
+static void end_map(struct sim *sim, void *ctx)
+{
+    struct hw_lazy_map **map = ctx;
+
+    (void)sim;
+    (void)!hw_lazy_map_end(*map, NULL);
+}
+
+/* A page whose bit is lost would be filled with what it was before. */
+static void check_map(struct sim *sim, void *ctx)
+{
+    struct hw_lazy_map **map = ctx, *other = NULL;
+
+    (void)sim;
+    hw_lazy_map_close(*map);
+    if (map_opened(&other) == HW_OK)
+        assert_true(hw_lazy_has(other, 7));
+    hw_lazy_map_close(other);
+}
+
+static void a_map_with_a_good_end_has_its_bits_wherever_power_is_lost(void **state)
+{
+    struct hw_lazy_map *map = NULL;
+    struct sim_scenario scenario = {
+        .faults = SIM_CRASH,
+        .prepare = prepare_map,
+        .run = end_map,
+        .check = check_map,
+        .ctx = &map,
+    };
+
+    (void)state;
+    for (scenario.seed = 1; scenario.seed <= 20; scenario.seed++)
+        assert_true(sim_for_each_fault(machine, &scenario) > 5);
+}
+
 static void a_map_that_is_broken_or_damaged_is_not_opened(void **state)
 {
     static const uint64_t offsets[] = {0, 8, 12, 16, 20, 24, 32, 40, 87, 90};
@@ -392,6 +438,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_group_is_wanted_until_it_is_there_or_cannot_be_had,
                                         machine_up, machine_down),
         cmocka_unit_test_setup_teardown(a_map_is_trusted_in_its_boot_or_after_a_good_end,
+                                        machine_up, machine_down),
+        cmocka_unit_test_setup_teardown(a_map_with_a_good_end_has_its_bits_wherever_power_is_lost,
                                         machine_up, machine_down),
         cmocka_unit_test_setup_teardown(a_map_that_is_broken_or_damaged_is_not_opened, machine_up,
                                         machine_down),

@@ -447,6 +447,28 @@ static void the_wal_that_a_client_deleted_is_known_by_its_closing_record(void **
     end(&w);
 }
 
+/* A reader keeps the checkpoint of the close from copying, and so from syncing, any frame. */
+static void a_closing_record_is_true_of_what_a_loss_of_power_leaves(void **state)
+{
+    struct world w;
+    sqlite3 *reader;
+
+    (void)state;
+    begin(&w, 1024);
+    open_replica(&w);
+    follow(&w);
+    reader = reader_open(w.sim);
+    run_sql(reader, "BEGIN; SELECT * FROM t");
+    maker_commit(&w.m, "INSERT INTO t(b) VALUES(randomblob(2000))");
+    follow(&w);
+    close_replica(&w);
+    sim_crash(w.sim, SIM_DROP);
+    sqlite3_close(reader);
+    open_replica(&w);
+    follow(&w);
+    end(&w);
+}
+
 /* The follower is killed; the test closes what it left behind. */
 static void kill_follower(struct world *w)
 {
@@ -716,6 +738,7 @@ int main(void)
         cmocka_unit_test(a_reopened_replica_goes_on_where_it_was),
         cmocka_unit_test(a_replica_that_cannot_be_seen_keeps_the_wal_of_its_readers),
         cmocka_unit_test(the_wal_that_a_client_deleted_is_known_by_its_closing_record),
+        cmocka_unit_test(a_closing_record_is_true_of_what_a_loss_of_power_leaves),
         cmocka_unit_test(after_a_kill_the_end_of_the_wal_is_known),
         cmocka_unit_test(after_a_kill_and_a_client_that_deleted_the_wal_the_sum_tells_the_state),
         cmocka_unit_test(an_end_without_a_record_is_cut_back_to_one_that_has_it),

@@ -262,6 +262,7 @@ static void database_with_a_log_becomes_a_replica_and_one_again(void **state)
     assert_int_equal(switch_.seq, w.old.seq);
 
     assert_status(hw_replica_release(sim_env(w.sim), REPLICA, &w.err), HW_OK, &w.err);
+    sim_crash(w.sim, SIM_DROP); /* it stays so */
     assert_int_equal(hw_replica_info(sim_env(w.sim), REPLICA, &info, &w.err), HW_ENOTFOUND);
     /* As a primary closes it. */
     sim_file_remove(w.sim, REPLICA "-wal");
@@ -269,6 +270,7 @@ static void database_with_a_log_becomes_a_replica_and_one_again(void **state)
     assert_status(hw_replica_adopt(sim_env(w.sim), REPLICA, hw_core_identity(w.next.core)->key,
                                    &switch_, true, &w.err),
                   HW_OK, &w.err);
+    sim_crash(w.sim, SIM_DROP);
     maker_commit(&w.next, "INSERT INTO t(b) VALUES(randomblob(3000))");
     follow(&w, &w.next);
     assert_false(was_repaired(&w));

@@ -216,6 +216,25 @@ static void forced_restore_replaces_a_database_that_nobody_has_open(void **state
     log_builder_free(log);
 }
 
+static void what_was_restored_is_there_when_power_is_lost(void **state)
+{
+    struct log_builder *log = log_builder_new(sim_env(machine), 512, 0, 5);
+    uint64_t seq = log_transaction(log, 1, 5);
+    struct hw_state reached;
+    struct hw_error err;
+
+    (void)state;
+    for (int force = 0; force < 2; force++) {
+        if (force == 1)
+            assert_int_equal(sqlite3_close(old_database()), SQLITE_OK);
+        assert_int_equal(restore(log, seq, force == 1, &reached, &err), HW_OK);
+        sim_crash(machine, SIM_DROP);
+        check_file(log, log_state_at(log, seq));
+        sim_file_remove(machine, "out.db");
+    }
+    log_builder_free(log);
+}
+
 static void forced_restore_does_not_replace_what_it_cannot_see(void **state)
 {
     struct log_builder *log = log_builder_new(sim_env(machine), 512, 0, 5);
@@ -310,6 +329,15 @@ static void wrong_sum_is_corrupt_and_no_file_is_made(void **state)
 
 static struct log_builder *faulty_log;
 static enum hw_status faulty_status;
+static bool faulty_force;
+
+/* What is left of a database whose file somebody removed; its WAL would be taken for the new one's. */
+static void faulty_prepare(struct sim *sim, void *ctx)
+{
+    (void)ctx;
+    sim_file_put(sim, "out.db-wal", "old", 3);
+    sim_file_put(sim, "out.db-journal", "old", 3);
+}
 
 static void faulty_run(struct sim *sim, void *ctx)
 {
@@ -319,7 +347,7 @@ static void faulty_run(struct sim *sim, void *ctx)
     (void)sim;
     (void)ctx;
     faulty_status =
-        restore(faulty_log, hw_core_length(faulty_log->core) - 1, false, &reached, &err);
+        restore(faulty_log, hw_core_length(faulty_log->core) - 1, faulty_force, &reached, &err);
 }
 
 /* The whole file or none; and none is the answer only to a failure. */
@@ -333,6 +361,8 @@ static void faulty_check(struct sim *sim, void *ctx)
 
         assert_int_equal(size, (size_t)state->page_count * faulty_log->page_size);
         assert_memory_equal(bytes, state->pages, size);
+        assert_false(sim_file_exists(sim, "out.db-wal"));
+        assert_false(sim_file_exists(sim, "out.db-journal"));
         sim_file_remove(sim, "out.db");
     } else {
         assert_int_not_equal(faulty_status, HW_OK);
@@ -343,7 +373,8 @@ static void faulty_check(struct sim *sim, void *ctx)
 
 static void restore_that_fails_or_crashes_anywhere_leaves_a_whole_file_or_none(void **state)
 {
-    struct sim_scenario scenario = {.faults = SIM_EIO | SIM_ENOSPC | SIM_CRASH | SIM_ENOMEM,
+    struct sim_scenario scenario = {.faults =
+                                        SIM_EIO | SIM_ENOSPC | SIM_CRASH | SIM_KILL | SIM_ENOMEM,
                                     .run = faulty_run,
                                     .check = faulty_check};
 
@@ -353,6 +384,10 @@ static void restore_that_fails_or_crashes_anywhere_leaves_a_whole_file_or_none(v
     (void)log_transaction(faulty_log, 2, 160);
     (void)log_transaction(faulty_log, 2, 140);
     assert_in_range(sim_for_each_fault(machine, &scenario), 50, 5000);
+    scenario.prepare = faulty_prepare;
+    faulty_force = true;
+    assert_in_range(sim_for_each_fault(machine, &scenario), 50, 5000);
+    faulty_force = false;
     log_builder_free(faulty_log);
 }
 
@@ -380,6 +415,7 @@ int main(void)
         cmocka_unit_test(states_between_the_bases_of_a_fuzzy_snapshot_need_an_older_one),
         cmocka_unit_test(file_that_exists_or_has_leftovers_is_not_touched),
         cmocka_unit_test(forced_restore_replaces_a_database_that_nobody_has_open),
+        cmocka_unit_test(what_was_restored_is_there_when_power_is_lost),
         cmocka_unit_test(forced_restore_does_not_replace_what_it_cannot_see),
         cmocka_unit_test(forced_restore_refuses_to_replace_what_is_no_database),
         cmocka_unit_test(stopped_restore_leaves_nothing),

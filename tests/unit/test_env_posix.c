@@ -1,4 +1,5 @@
 /* Tests env/env_posix.c on real files and real processes. */
+#include <errno.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -47,6 +48,39 @@ static int teardown(void **state)
 
     (void)place->ops->remove(place->env, place->path, NULL); /* some tests leave it */
     return place->ops->remove_dir(place->env, place->dir, NULL) == HW_OK ? 0 : -1;
+}
+
+/* The linker gives us the calls of env_posix.c: whether they are made, nothing else can show. */
+int __wrap_fdatasync(int fd);
+int __real_fdatasync(int fd);
+int __wrap_fsync(int fd);
+int __real_fsync(int fd);
+
+static struct {
+    unsigned files, dirs; /* calls */
+    int file_fails;       /* errno of the next call; 0: none */
+    int dir_fails;
+} syncs;
+
+static int taken(int *fails)
+{
+    int code = *fails;
+
+    *fails = 0;
+    errno = code;
+    return code == 0 ? 0 : -1;
+}
+
+int __wrap_fdatasync(int fd)
+{
+    syncs.files++;
+    return taken(&syncs.file_fails) == 0 ? __real_fdatasync(fd) : -1;
+}
+
+int __wrap_fsync(int fd)
+{
+    syncs.dirs++;
+    return taken(&syncs.dir_fails) == 0 ? __real_fsync(fd) : -1;
 }
 
 static struct hw_file *make(struct place *place)
@@ -454,6 +488,29 @@ static void log_goes_where_it_was_sent_and_nowhere_before(void **state)
     assert_string_equal(line, "2 event=x");
 }
 
+static void sync_reaches_the_kernel_and_its_failure_the_caller(void **state)
+{
+    struct place *place = *state;
+    struct hw_file *file = make(place);
+
+    memset(&syncs, 0, sizeof(syncs));
+    assert_int_equal(place->ops->sync(file, NULL), HW_OK);
+    assert_int_equal(syncs.files, 1);
+    syncs.file_fails = EIO; /* once: a second call would be told that all is well */
+    assert_int_equal(place->ops->sync(file, NULL), HW_EIO);
+    assert_int_equal(syncs.files, 2);
+    syncs.file_fails = EINTR;
+    assert_int_equal(place->ops->sync(file, NULL), HW_OK);
+    assert_int_equal(syncs.files, 4);
+    place->ops->close(file);
+
+    assert_int_equal(place->ops->sync_dir(place->env, place->dir, NULL), HW_OK);
+    assert_int_equal(syncs.dirs, 1);
+    syncs.dir_fails = EIO;
+    assert_int_equal(place->ops->sync_dir(place->env, place->dir, NULL), HW_EIO);
+    assert_int_equal(syncs.dirs, 2);
+}
+
 static void replaced_file_leaves_no_temporary(void **state)
 {
     struct place *place = *state;
@@ -490,6 +547,7 @@ int main(void)
         TEST(clock_identity_and_chance_answer),
         TEST(an_id_that_cannot_be_read_is_a_failure),
         TEST(log_goes_where_it_was_sent_and_nowhere_before),
+        TEST(sync_reaches_the_kernel_and_its_failure_the_caller),
         TEST(replaced_file_leaves_no_temporary),
     };
 

@@ -195,9 +195,163 @@ static void what_was_acknowledged_survives_a_kill_anywhere(void **state)
     each(state, SIM_KILL, 0, 1);
 }
 
+/* The next writer, who tells others what it found, or goes on behind it; then power is lost. */
+static void check_inherited(struct sim *sim, void *ctx)
+{
+    const bool *appends = ctx;
+    struct hw_core *core = open_log(sim);
+    struct hw_error err = {0};
+    uint64_t length;
+
+    assert_non_null(core);
+    if (*appends)
+        assert_status(core_log_append(core, 3, "after", &err), HW_OK, &err);
+    length = hw_core_length(core);
+    sim_crash(sim, SIM_DROP);
+    hw_core_close(core);
+    assert_status(hw_core_open(sim_env(sim), "/log", HW_CORE_READ, UINT64_MAX, &core, &err), HW_OK,
+                  &err);
+    assert_true(hw_core_length(core) >= length);
+    check_blocks(core, length);
+    hw_core_close(core);
+}
+
+static void what_a_killed_writer_left_is_durable_once_it_is_opened(void **state)
+{
+    bool appends = false;
+    struct sim_scenario scenario = {
+        .faults = SIM_KILL,
+        .prepare = prepare,
+        .run = run,
+        .check = check_inherited,
+        .ctx = &appends,
+    };
+
+    assert_true(sim_for_each_fault(*state, &scenario) > 100);
+    appends = true;
+    assert_true(sim_for_each_fault(*state, &scenario) > 100);
+}
+
+static uint64_t killed_at; /* a sync of the writer before */
+
+static void prepare_killed(struct sim *sim, void *ctx)
+{
+    struct sim_fault fault = {.kind = SIM_KILL, .operations = SIM_SYNC | SIM_SYNC_DIR};
+
+    fault.at = killed_at;
+    prepare(sim, ctx);
+    sim_set_fault(sim, &fault);
+    run(sim, ctx);
+    sim_set_fault(sim, NULL);
+    sim_kill(sim, SIM_ALL_PROCESSES);
+}
+
+static void run_open(struct sim *sim, void *ctx)
+{
+    (void)ctx;
+    hw_core_close(open_log(sim));
+}
+
+/* What it left is in the page cache, and gets to the disk in any order. */
+static void opening_after_a_kill_may_end_anywhere(void **state)
+{
+    struct sim_scenario scenario = {
+        .faults = SIM_CRASH,
+        .crash_modes = 1U << SIM_RANDOM | 1U << SIM_TORN,
+        .prepare = prepare_killed,
+        .run = run_open,
+        .check = check,
+    };
+
+    for (killed_at = 1; killed_at <= 25; killed_at += 2)
+        for (scenario.seed = 1; scenario.seed <= 2; scenario.seed++)
+            assert_true(sim_for_each_fault(*state, &scenario) > 10);
+}
+
 static void any_failing_operation_leaves_a_whole_log(void **state)
 {
     each(state, SIM_EIO | SIM_ENOSPC | SIM_EMFILE | SIM_SHORT_READ, 0, 1);
+}
+
+/* What a failed sync left in the page cache, no later one brings to the disk. */
+static void check_after_power_loss(struct sim *sim, void *ctx)
+{
+    sim_crash(sim, SIM_DROP);
+    check(sim, ctx);
+}
+
+static void what_was_acknowledged_after_a_failed_sync_is_on_the_disk(void **state)
+{
+    struct sim_scenario scenario = {
+        .faults = SIM_EIO,
+        .operations = SIM_SYNC | SIM_SYNC_DIR,
+        .prepare = prepare,
+        .run = run,
+        .check = check_after_power_loss,
+    };
+
+    assert_true(sim_for_each_fault(*state, &scenario) > 20);
+}
+
+static void nothing_is_appended_after_a_failed_sync_before_the_log_is_opened_again(void **state)
+{
+    struct sim_fault fault = {.kind = SIM_EIO, .operations = SIM_SYNC, .path = ".seg", .at = 1};
+    struct hw_core *core;
+    struct hw_error err = {0};
+
+    prepare(*state, NULL);
+    assert_non_null(core = open_log(*state));
+    assert_status(core_log_append(core, 1, "note", &err), HW_OK, &err);
+    sim_set_fault(*state, &fault);
+    assert_int_equal(core_log_append(core, 1, "note", &err), HW_EIO);
+    sim_set_fault(*state, NULL);
+    assert_int_equal(core_log_append(core, 1, "note", &err), HW_EBROKEN);
+    hw_core_close(core);
+}
+
+/* As `run`, but the log is used for as long as it lets itself be used. */
+static void run_on(struct sim *sim, void *ctx)
+{
+    struct hw_core *core = NULL;
+
+    (void)ctx;
+    for (unsigned i = 0; i < 14; i++) {
+        enum hw_status status;
+
+        if (core == NULL)
+            core = open_log(sim);
+        if (core == NULL)
+            continue;
+        status = core_log_append(core, 1 + i % 4, "note", NULL);
+        if (status == HW_OK)
+            world.acknowledged = hw_core_length(core);
+        if (status == HW_OK && world.prunes && i % 4 == 3) {
+            uint64_t freed;
+
+            world.pruned_below = hw_core_length(core) - 1;
+            status = hw_core_prune(core, keep_from, &world.pruned_below, false, &freed, NULL);
+        }
+        if (status == HW_EBROKEN) {
+            hw_core_close(core);
+            core = NULL;
+        }
+    }
+    hw_core_close(core);
+}
+
+static void a_log_that_goes_on_after_a_failing_operation_is_whole(void **state)
+{
+    struct sim_scenario scenario = {
+        .faults = SIM_EIO | SIM_ENOSPC | SIM_EMFILE | SIM_ENOMEM,
+        .prepare = prepare,
+        .run = run_on,
+        .check = check,
+    };
+
+    assert_true(sim_for_each_fault(*state, &scenario) > 100);
+    world.prunes = true;
+    scenario.stride = 2;
+    assert_true(sim_for_each_fault(*state, &scenario) > 100);
 }
 
 static void any_failing_allocation_leaves_a_whole_log(void **state)
@@ -344,7 +498,12 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(what_was_acknowledged_survives_power_loss_anywhere),
         TEST(what_was_acknowledged_survives_a_kill_anywhere),
+        TEST(what_a_killed_writer_left_is_durable_once_it_is_opened),
+        TEST(opening_after_a_kill_may_end_anywhere),
         TEST(any_failing_operation_leaves_a_whole_log),
+        TEST(what_was_acknowledged_after_a_failed_sync_is_on_the_disk),
+        TEST(nothing_is_appended_after_a_failed_sync_before_the_log_is_opened_again),
+        TEST(a_log_that_goes_on_after_a_failing_operation_is_whole),
         TEST(any_failing_allocation_leaves_a_whole_log),
         TEST(pruning_survives_whatever_fails),
         TEST(a_batch_in_parts_survives_power_loss),

@@ -107,6 +107,23 @@ static void mirror_is_kept_whole_whatever_fails(void **state)
     each_fault(HW_KEEP_MIRROR);
 }
 
+static void what_was_kept_stays_so_when_power_is_lost(void **state)
+{
+    struct sim *sim = sim_new(5);
+    struct world w = {.what = HW_KEEP_LOG};
+    struct hw_error err = {0};
+    uint8_t key[HW_KEY_SIZE];
+
+    (void)state;
+    make(sim, &w);
+    assert_status(hw_keep(sim_env(sim), "/log", w.what, &err), HW_OK, &err);
+    sim_crash(sim, SIM_DROP); /* who was told so makes another log in its place */
+    assert_int_equal(hw_keep_key(sim_env(sim), "/log", w.what, key, &err), HW_ENOTFOUND);
+    check(sim, &w);
+    hw_free(w.to);
+    sim_free(sim);
+}
+
 static void log_that_was_kept_and_moved_back_can_be_written(void **state)
 {
     struct sim *sim = sim_new(5);
@@ -161,6 +178,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(log_is_kept_whole_whatever_fails),
         cmocka_unit_test(mirror_is_kept_whole_whatever_fails),
+        cmocka_unit_test(what_was_kept_stays_so_when_power_is_lost),
         cmocka_unit_test(log_that_was_kept_and_moved_back_can_be_written),
         cmocka_unit_test(file_in_the_way_is_named_and_left_alone),
     };

@@ -299,6 +299,23 @@ static void check(struct sim *sim, void *ctx)
     assert_int_equal(sim_open_handles(sim), 0);
 }
 
+/* The next writer syncs at once what it found and did not write; then power is lost. */
+static void check_inherited(struct sim *sim, void *ctx)
+{
+    struct hw_core *core = open_mirror(sim);
+
+    (void)ctx;
+    assert_non_null(core);
+    check_held(core);
+    world.sync_failed = false; /* it was only killed */
+    assert_int_equal(sync_mirror(core), HW_OK);
+    sim_crash(sim, SIM_DROP);
+    hw_core_close(core);
+    assert_non_null(core = open_mirror(sim));
+    check_held(core);
+    hw_core_close(core);
+}
+
 static void prepare(struct sim *sim, void *ctx)
 {
     struct hw_error err = {0};
@@ -366,9 +383,52 @@ static void what_was_synced_survives_a_kill_anywhere(void **state)
     each(state, SIM_KILL, 1, false);
 }
 
+static void what_a_killed_writer_left_is_durable_after_a_sync(void **state)
+{
+    struct sim_scenario scenario = {
+        .faults = SIM_KILL,
+        .path = "/mirror",
+        .prepare = prepare,
+        .run = run,
+        .check = check_inherited,
+    };
+
+    assert_true(sim_for_each_fault(*state, &scenario) > 100);
+    world.every = 3;
+    world.small_tails = true;
+    assert_true(sim_for_each_fault(*state, &scenario) > 100);
+}
+
 static void any_failing_operation_leaves_a_mirror_that_goes_on(void **state)
 {
     each(state, SIM_EIO | SIM_ENOSPC | SIM_EMFILE | SIM_SHORT_READ, 1, false);
+}
+
+static void nothing_is_stored_after_a_failed_sync_before_it_is_opened_again(void **state)
+{
+    struct sim_fault fault = {.kind = SIM_EIO, .operations = SIM_SYNC, .path = "/mirror", .at = 1};
+    struct hw_accepted accepted;
+    struct hw_core *core;
+    struct hw_error err = {0};
+    uint64_t length;
+
+    for (unsigned i = 0; i < 2; i++) {
+        sim_reset(*state, 0);
+        prepare(*state, NULL);
+        world.no_tails = i == 0;
+        assert_non_null(core = open_mirror(*state));
+        for (unsigned blocks = 0; blocks < 3; blocks++) {
+            assert_status(core_log_append(world.log, 1, "n", &err), HW_OK, &err);
+            assert_status(mirror_log_push(world.log, core, &accepted, &err), HW_OK, &err);
+            if (blocks < 2) /* the second one has a tail */
+                assert_status(hw_core_sync(core, &length, &err), HW_OK, &err);
+        }
+        sim_set_fault(*state, &fault);
+        assert_int_equal(hw_core_sync(core, &length, &err), HW_EIO);
+        sim_set_fault(*state, NULL);
+        assert_int_equal(hw_core_sync(core, &length, &err), HW_EBROKEN);
+        hw_core_close(core);
+    }
 }
 
 static void a_full_disk_stops_a_mirror_and_harms_nothing(void **state)
@@ -474,7 +534,9 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         TEST(what_was_synced_survives_power_loss_anywhere),
         TEST(what_was_synced_survives_a_kill_anywhere),
+        TEST(what_a_killed_writer_left_is_durable_after_a_sync),
         TEST(any_failing_operation_leaves_a_mirror_that_goes_on),
+        TEST(nothing_is_stored_after_a_failed_sync_before_it_is_opened_again),
         TEST(a_full_disk_stops_a_mirror_and_harms_nothing),
         TEST(no_memory_stops_a_mirror_and_harms_nothing),
         TEST(a_bit_read_wrong_is_never_given_out),

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include "node_fixture.h"
+#include "sim/sim.h"
 
 static void file_path(const struct place *f, char out[128])
 {
@@ -35,6 +36,23 @@ static void identity_that_others_can_read_is_refused(void **state)
     assert_int_equal(chmod(path, 0644), 0);
     assert_status(hw_identity_load(f->env, path, &identity, &f->err), HW_EREADONLY, &f->err);
     assert_non_null(strstr(f->err.message, "chmod 600"));
+}
+
+/* Whoever learned to trust it knows it again, although power is lost the moment after. */
+static void identity_that_was_given_survives_a_power_loss(void **state)
+{
+    struct sim *sim = sim_new(0);
+    struct hw_env *env = sim_env(sim);
+    struct hw_identity first, second;
+    struct place *f = *state;
+
+    assert_ok(env->ops->make_dir(env, "/home", &f->err));
+    assert_ok(env->ops->sync_dir(env, "/", &f->err));
+    assert_ok(hw_identity_load(env, "/home/identity", &first, &f->err));
+    sim_crash(sim, SIM_DROP);
+    assert_ok(hw_identity_load(env, "/home/identity", &second, &f->err));
+    assert_memory_equal(&first, &second, sizeof(first));
+    sim_free(sim);
 }
 
 static void file_that_a_crash_left_short_is_made_anew(void **state)
@@ -98,6 +116,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         TEST(identity_is_made_once_and_found_again),
         TEST(identity_that_others_can_read_is_refused),
+        TEST(identity_that_was_given_survives_a_power_loss),
         TEST(file_that_a_crash_left_short_is_made_anew),
         TEST(file_that_is_something_else_is_refused_and_left_alone),
         TEST(environment_says_where_it_is),
