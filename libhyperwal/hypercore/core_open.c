@@ -6,6 +6,8 @@
 #include "hypercore/overtaken.h"
 #include "hypercore/storage_memory.h"
 
+enum { REWRITE_PART = 64 << 10 };
+
 /* --------------------------------------------------------------------------- small things */
 
 const struct hw_core_identity *hw_core_identity(const struct hw_core *core)
@@ -322,6 +324,35 @@ static bool remove_aside(void *ctx, const char *name)
     return true;
 }
 
+/*
+ * The newest batch, written anew: after a sync that failed it may be in the page cache alone, and
+ * what is not written, the next sync does not write.  All before it was synced with success.
+ */
+static enum hw_status rewrite_newest(struct hw_core *core, struct hw_error *err)
+{
+    const struct hw_env_ops *ops = core->env->ops;
+    bool is_here = core->before.segment == core->end.segment;
+    uint64_t at = is_here ? core->before.offset : HW_SEGMENT_HEADER_SIZE;
+    uint8_t *bytes = hw_alloc(REWRITE_PART);
+    enum hw_status status = HW_OK;
+
+    if (bytes == NULL)
+        return hw_fail(err, HW_ENOMEM, "%s: no memory to open it", core->dir);
+    while (status == HW_OK && at < core->end.offset) {
+        uint64_t left = core->end.offset - at;
+        size_t part = left < REWRITE_PART ? (size_t)left : REWRITE_PART;
+
+        status = ops->read_at(core->segment, at, bytes, part, err);
+        if (status == HW_END)
+            status = hw_fail(err, HW_EIO, "%s: a segment shrank while it was read", core->dir);
+        if (status == HW_OK)
+            status = ops->write_at(core->segment, at, bytes, part, err);
+        at += part;
+    }
+    hw_free(bytes);
+    return status;
+}
+
 /* Make the log on disk what the walk found: nothing torn behind it, all of it durable. */
 static enum hw_status settle(struct hw_core *core, struct hw_error *err)
 {
@@ -339,6 +370,8 @@ static enum hw_status settle(struct hw_core *core, struct hw_error *err)
     if (stat.size > core->end.offset)
         status = ops->truncate(core->segment, core->end.offset, err);
     core->allocated = core->end.offset;
+    if (status == HW_OK)
+        status = rewrite_newest(core, err);
     if (status == HW_OK)
         status = ops->sync(core->segment, err);
     if (status == HW_OK)
