@@ -72,7 +72,7 @@ static enum hw_status temporary_make(struct hw_env *env, char **out, struct hw_e
         dir = hw_format("%s/hyperwal-%016llx", places[i], (unsigned long long)number);
         if (dir == NULL)
             return hw_fail(err, HW_ENOMEM, "no memory for a path");
-        status = env->ops->make_private_dir(env, dir, err);
+        status = env->ops->make_dir_as(env, dir, 0700, err);
         if (status == HW_OK) {
             *out = dir;
             return HW_OK;

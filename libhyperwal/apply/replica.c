@@ -102,7 +102,7 @@ static enum hw_status bind(struct hw_replica *replica, struct hw_error *err)
 
 static enum hw_status make_dir(struct hw_env *env, const char *dir, struct hw_error *err)
 {
-    enum hw_status status = env->ops->make_dir(env, dir, err);
+    enum hw_status status = hw_env_make_dir_of(env, dir, NULL, err);
 
     if (status == HW_ENOTFOUND) /* no target that somebody asked for */
         return hw_fail(err, HW_EIO, "%s: its directory is not there: make it first", dir);

@@ -127,7 +127,7 @@ static enum hw_status capture_start(struct hw_capture *capture, struct hw_error 
     struct hw_env *env = capture->env;
     enum hw_status status;
 
-    status = env->ops->make_dir(env, capture->log_dir, err);
+    status = hw_env_make_dir_of(env, capture->log_dir, capture->path, err);
     if (status != HW_OK && status != HW_EEXIST)
         return hw_prefix(err, status, "cannot make the log's directory");
     status = check_belongs(capture, err);

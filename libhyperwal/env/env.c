@@ -20,6 +20,33 @@ void hw_env_log(struct hw_env *env, enum hw_log_level level, const char *format,
     env->ops->log(env, level, line);
 }
 
+enum hw_status hw_env_make_dir_of(struct hw_env *env, const char *dir, const char *path,
+                                  struct hw_error *err)
+{
+    static const char end[] = "-hyper";
+    size_t size = strlen(dir), end_size = sizeof(end) - 1;
+    struct hw_file_stat stat;
+    char *beside = NULL;
+    enum hw_status status = HW_ENOTFOUND;
+    unsigned mode;
+
+    if (path == NULL && size > end_size && strcmp(dir + size - end_size, end) == 0) {
+        beside = hw_format("%.*s", (int)(size - end_size), dir);
+        if (beside == NULL)
+            return hw_fail(err, HW_ENOMEM, "%s: no memory to make it", dir);
+        path = beside;
+    }
+    if (path != NULL)
+        status = env->ops->stat(env, path, &stat, err);
+    hw_free(beside);
+    if (status == HW_ENOTFOUND)
+        return env->ops->make_dir(env, dir, err);
+    if (status != HW_OK)
+        return status;
+    mode = 0700 | (stat.mode & 066) | (stat.mode & 044) >> 2; /* who may read may enter */
+    return env->ops->make_dir_as(env, dir, mode, err);
+}
+
 enum hw_status hw_env_exists(struct hw_env *env, const char *path, bool *out, struct hw_error *err)
 {
     struct hw_file_stat stat;

@@ -94,8 +94,9 @@ struct hw_env_ops {
                              struct hw_error *err);
     enum hw_status (*remove)(struct hw_env *env, const char *path, struct hw_error *err);
     enum hw_status (*make_dir)(struct hw_env *env, const char *path, struct hw_error *err);
-    /* The same with mode 0700. */
-    enum hw_status (*make_private_dir)(struct hw_env *env, const char *path, struct hw_error *err);
+    /* The same with that mode, less the umask, instead of 0755. */
+    enum hw_status (*make_dir_as)(struct hw_env *env, const char *path, unsigned mode,
+                                  struct hw_error *err);
     enum hw_status (*remove_dir)(struct hw_env *env, const char *path, struct hw_error *err);
     /* Calls `each` with every name in the directory but "." and ".."; stops if it returns false. */
     enum hw_status (*list)(struct hw_env *env, const char *path,
@@ -138,6 +139,13 @@ void hw_env_posix_set_log(void (*sink)(void *ctx, enum hw_log_level level, const
 /* One event, one line: "event=worker_started db=app.db".  Formats only if somebody listens. */
 void hw_env_log(struct hw_env *env, enum hw_log_level level, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+
+/*
+ * Make `dir`, which has the content of the database `path` (NULL: `dir` without its "-hyper"): who
+ * may not read the one may not enter the other.  As make_dir if the database is not there yet.
+ */
+enum hw_status hw_env_make_dir_of(struct hw_env *env, const char *dir, const char *path,
+                                  struct hw_error *err) HW_MUST_CHECK;
 
 /* Is something at `path`?  Only HW_ENOTFOUND is a no: what cannot be seen may be there. */
 enum hw_status hw_env_exists(struct hw_env *env, const char *path, bool *out,

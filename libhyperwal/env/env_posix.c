@@ -359,17 +359,17 @@ static enum hw_status posix_remove(struct hw_env *env, const char *path, struct 
     return unlink(path) == 0 ? HW_OK : hw_fail_errno(err, errno, "%s: cannot remove", path);
 }
 
-static enum hw_status posix_make_dir(struct hw_env *env, const char *path, struct hw_error *err)
+static enum hw_status posix_make_dir_as(struct hw_env *env, const char *path, unsigned mode,
+                                        struct hw_error *err)
 {
     (void)env;
-    return mkdir(path, 0755) == 0 ? HW_OK : hw_fail_errno(err, errno, "%s: cannot make", path);
+    return mkdir(path, (mode_t)mode) == 0 ? HW_OK
+                                          : hw_fail_errno(err, errno, "%s: cannot make", path);
 }
 
-static enum hw_status posix_make_private_dir(struct hw_env *env, const char *path,
-                                             struct hw_error *err)
+static enum hw_status posix_make_dir(struct hw_env *env, const char *path, struct hw_error *err)
 {
-    (void)env;
-    return mkdir(path, 0700) == 0 ? HW_OK : hw_fail_errno(err, errno, "%s: cannot make", path);
+    return posix_make_dir_as(env, path, 0755, err);
 }
 
 static enum hw_status posix_remove_dir(struct hw_env *env, const char *path, struct hw_error *err)
@@ -576,7 +576,7 @@ static const struct hw_env_ops posix_ops = {
     .rename = posix_rename,
     .remove = posix_remove,
     .make_dir = posix_make_dir,
-    .make_private_dir = posix_make_private_dir,
+    .make_dir_as = posix_make_dir_as,
     .remove_dir = posix_remove_dir,
     .list = posix_list,
     .sync_dir = posix_sync_dir,

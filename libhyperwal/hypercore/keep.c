@@ -116,8 +116,9 @@ static enum hw_status move_file(struct hw_env *env, const char *from, const char
     return status;
 }
 
-/* The directory and its name in the one above. */
-static enum hw_status make_dir(struct hw_env *env, const char *dir, struct hw_error *err)
+/* The directory, for those who may enter `from`, and its name in the one above. */
+static enum hw_status make_dir(struct hw_env *env, const char *dir, const char *from,
+                               struct hw_error *err)
 {
     const char *slash = strrchr(dir, '/');
     char *above = slash == NULL ? hw_strdup(".")
@@ -126,7 +127,7 @@ static enum hw_status make_dir(struct hw_env *env, const char *dir, struct hw_er
 
     if (above == NULL)
         return hw_fail(err, HW_ENOMEM, "%s: no memory to make it", dir);
-    status = env->ops->make_dir(env, dir, err);
+    status = hw_env_make_dir_of(env, dir, from, err);
     if (status == HW_OK || status == HW_EEXIST)
         status = env->ops->sync_dir(env, above, err);
     hw_free(above);
@@ -150,7 +151,7 @@ enum hw_status hw_keep_move(struct hw_env *env, const char *from, const char *to
     if (status == HW_OK && names.list.failed)
         status = hw_fail(err, HW_ENOMEM, "%s: no memory to move it", from);
     if (status == HW_OK)
-        status = make_dir(env, to, err);
+        status = make_dir(env, to, from, err);
     for (size_t at = 0; status == HW_OK && at < names.list.size;) {
         const char *name = (const char *)names.list.bytes + at;
 

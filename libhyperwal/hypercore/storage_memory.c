@@ -324,6 +324,13 @@ static enum hw_status memory_dir(struct hw_env *env, const char *path, struct hw
     return HW_OK;
 }
 
+static enum hw_status memory_dir_as(struct hw_env *env, const char *path, unsigned mode,
+                                    struct hw_error *err)
+{
+    (void)mode;
+    return memory_dir(env, path, err);
+}
+
 static enum hw_status memory_list(struct hw_env *env, const char *path,
                                   bool (*each)(void *ctx, const char *name), void *ctx,
                                   struct hw_error *err)
@@ -443,7 +450,7 @@ static const struct hw_env_ops memory_ops = {
     .rename = memory_rename,
     .remove = memory_remove,
     .make_dir = memory_dir,
-    .make_private_dir = memory_dir,
+    .make_dir_as = memory_dir_as,
     .remove_dir = memory_dir,
     .list = memory_list,
     .sync_dir = memory_dir,

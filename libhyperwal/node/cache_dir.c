@@ -53,10 +53,10 @@ static enum hw_status make_dirs(struct hw_env *env, char *path, struct hw_error 
 
     for (char *slash = strchr(path + 1, '/'); slash != NULL; slash = strchr(slash + 1, '/')) {
         *slash = '\0';
-        (void)env->ops->make_private_dir(env, path, NULL); /* the last one will tell */
+        (void)env->ops->make_dir_as(env, path, 0700, NULL); /* the last one will tell */
         *slash = '/';
     }
-    status = env->ops->make_private_dir(env, path, err);
+    status = env->ops->make_dir_as(env, path, 0700, err);
     return status == HW_EEXIST ? HW_OK : status;
 }
 

@@ -410,7 +410,7 @@ static enum hw_status mirror_open(struct hw_hub *hub, const struct hw_mirror_opt
 
     if (mirror == NULL)
         return HW_ENOMEM;
-    status = hub->env->ops->make_dir(hub->env, options->dir, err);
+    status = hw_env_make_dir_of(hub->env, options->dir, NULL, err);
     if (status == HW_OK || status == HW_EEXIST)
         status = lock_take(mirror, options->dir, err);
     if (status == HW_OK)

@@ -376,7 +376,7 @@ static enum hw_status serve(struct hw_hub *hub, const char *name, const char *di
     if (hub->served_count >= HW_HUB_SERVED_MAX)
         return hw_fail(err, HW_ELIMIT, "%d databases are served already", HW_HUB_SERVED_MAX);
     if (is_new) {
-        status = hub->env->ops->make_dir(hub->env, dir, err); /* capture finds it made */
+        status = hw_env_make_dir_of(hub->env, dir, NULL, err); /* capture finds it made */
         if (status == HW_OK || status == HW_EEXIST)
             status = log_new(hub, dir, &log, err);
     }

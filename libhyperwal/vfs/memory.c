@@ -98,7 +98,7 @@ static enum hw_status find_directory(struct hw_env *env, sqlite3_vfs *base, char
     hw_free(root);
     if (path == NULL)
         return no_memory(err);
-    status = env->ops->make_private_dir(env, path, err);
+    status = env->ops->make_dir_as(env, path, 0700, err);
     if (status == HW_OK || status == HW_EEXIST)
         status = env->ops->stat_link(env, path, &stat, err);
     if (status == HW_OK && (!stat.is_directory || stat.owner != user || (stat.mode & 077) != 0))
@@ -341,7 +341,7 @@ static enum hw_status fill_names(struct hw_memory_place *place, const char *name
 static enum hw_status make_dir(struct hw_env *env, char *path, struct hw_error *err)
 {
     enum hw_status status =
-        path == NULL ? no_memory(err) : env->ops->make_private_dir(env, path, err);
+        path == NULL ? no_memory(err) : env->ops->make_dir_as(env, path, 0700, err);
 
     hw_free(path);
     return status == HW_EEXIST ? HW_OK : status;

@@ -293,15 +293,15 @@ static enum hw_status env_make_dir(struct hw_env *env, const char *path, struct 
     return on_path(env, path, SIM_MAKE_DIR, true, err);
 }
 
-static enum hw_status env_make_private_dir(struct hw_env *env, const char *path,
-                                           struct hw_error *err)
+static enum hw_status env_make_dir_as(struct hw_env *env, const char *path, unsigned mode,
+                                      struct hw_error *err)
 {
     enum hw_status status = env_make_dir(env, path, err);
     char full[SIM_PATH_SIZE];
 
     sim_path(full, path);
     if (status == HW_OK)
-        sim_find(sim_of(env), full)->mode = 0700;
+        sim_find(sim_of(env), full)->mode = mode;
     return status;
 }
 
@@ -456,7 +456,7 @@ static const struct hw_env_ops env_ops = {
     .rename = env_rename,
     .remove = env_remove,
     .make_dir = env_make_dir,
-    .make_private_dir = env_make_private_dir,
+    .make_dir_as = env_make_dir_as,
     .remove_dir = env_remove_dir,
     .list = env_list,
     .sync_dir = env_sync_dir,

@@ -197,13 +197,13 @@ static void directories_list_rename_and_remove(void **state)
     place->ops->close(make(place));
     assert_int_equal(place->ops->make_dir(place->env, two, NULL), HW_OK);
     assert_int_equal(place->ops->make_dir(place->env, two, NULL), HW_EEXIST);
-    assert_int_equal(place->ops->make_private_dir(place->env, two, NULL), HW_EEXIST);
+    assert_int_equal(place->ops->make_dir_as(place->env, two, 0700, NULL), HW_EEXIST);
     assert_int_equal(place->ops->stat(place->env, two, &stat, NULL), HW_OK);
     assert_true(stat.is_directory);
     assert_int_equal(place->ops->list(place->env, place->dir, count_name, &count, NULL), HW_OK);
     assert_int_equal(count, 2);
     assert_int_equal(place->ops->remove_dir(place->env, two, NULL), HW_OK);
-    assert_int_equal(place->ops->make_private_dir(place->env, two, NULL), HW_OK);
+    assert_int_equal(place->ops->make_dir_as(place->env, two, 0700, NULL), HW_OK);
     assert_int_equal(place->ops->stat(place->env, two, &stat, NULL), HW_OK);
     assert_int_equal(stat.mode & 0777, 0700);
     assert_int_equal(place->ops->remove_dir(place->env, two, NULL), HW_OK);
