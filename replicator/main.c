@@ -1,5 +1,6 @@
 /* The table of verbs, their options, and what all of them say in the same way. */
 #include <errno.h>
+#include <fcntl.h>
 #include <malloc.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -230,11 +231,27 @@ static void allow_descriptors(void)
     (void)setrlimit(RLIMIT_NOFILE, &limit); /* fewer must do */
 }
 
+/* Whoever closed one of the three for us would have us write messages into the next file. */
+static bool open_standard(void)
+{
+    int file;
+
+    do
+        file = open("/dev/null", O_RDWR);
+    while (file >= 0 && file <= STDERR_FILENO);
+    if (file < 0)
+        return false;
+    (void)close(file); /* nothing was written */
+    return true;
+}
+
 int main(int argc, char **argv)
 {
     const struct verb *verb;
     int result;
 
+    if (!open_standard())
+        return FAILED; /* there is nobody to tell */
     if (argc < 2) {
         help(stderr);
         return USAGE;
