@@ -626,6 +626,35 @@ static struct hw_target target_of(const hyperwal_target *target)
     return out;
 }
 
+/* An older state in the place of the database would be rolled forward by the log beside it. */
+static enum hw_status refuse_own(const struct hyperwal_log *log, const struct hw_target *target,
+                                 const char *out, struct hw_error *err)
+{
+    struct hw_file_stat own, beside;
+    char *dir;
+    enum hw_status status;
+
+    if (target->kind == HW_TARGET_HEAD || log->is_mirror)
+        return HW_OK;
+    dir = hw_format("%s-hyper", out);
+    if (dir == NULL)
+        return hw_fail(err, HW_ENOMEM, "no memory to restore a database");
+    status = log->env->ops->stat(log->env, dir, &beside, err);
+    hw_free(dir);
+    if (status == HW_ENOTFOUND)
+        return HW_OK;
+    if (status == HW_OK)
+        status = log->env->ops->stat(log->env, log->dir, &own, err);
+    if (status == HW_OK && own.inode == beside.inode && own.device == beside.device)
+        status = hw_fail(err, HW_EEXIST,
+                         "%s: its log would bring it to the newest state again when it is opened: "
+                         "restore to another file, and put that into the database as a new "
+                         "transaction, by `.restore FILE` of sqlite3 with the VFS or beside "
+                         "`hyperwal serve`",
+                         out);
+    return status;
+}
+
 int hyperwal_restore(hyperwal_log *log, const hyperwal_target *target, const char *out,
                      unsigned flags, hyperwal_progress progress, void *ctx, hyperwal_entry *reached)
 {
@@ -636,6 +665,8 @@ int hyperwal_restore(hyperwal_log *log, const hyperwal_target *target, const cha
     struct hw_error err = {0};
     enum hw_status status = hw_api_log_refresh(log, &err);
 
+    if (status == HW_OK)
+        status = refuse_own(log, &wanted, out, &err);
     if (status == HW_OK && log->remote != NULL)
         hw_api_remote_want(log->remote, log->core, &wanted);
     if (status == HW_OK)

@@ -118,6 +118,8 @@ static int run(int argc, char **argv)
     }
     if (argc - optind != 2)
         return usage_error(&verb_restore, "needs SRC and OUT");
+    if (argv[optind + 1][0] == '\0')
+        return usage_error(&verb_restore, "OUT is empty");
     stop_watch();
     return restore(argv[optind], argv[optind + 1], &wishes);
 }

@@ -402,6 +402,48 @@ def restore_does_not_touch_a_file_that_exists(dir):
     run("restore", "app.db", "out.db")
 
 
+def an_older_state_is_not_put_where_its_log_would_undo_it(dir):
+    logged("app.db")
+    seq = add("app.db", "an accident")[-1]
+    with contextlib.closing(stock("app.db")) as db:
+        count = db.execute("SELECT count(*) FROM t").fetchone()[0]
+    error = run("restore", "app.db", "app.db", "--force", "--seq", seq - 1, code=1).stderr
+    check(".restore" in error, error)
+    run("restore", "app.db", "old.db", "--seq", seq - 1)
+    with contextlib.closing(stock("old.db")) as old, contextlib.closing(through_vfs("app.db")) as db:
+        old.backup(db)  # what `.restore` does
+        check(int(db.execute("PRAGMA hyperwal_seq").fetchone()[0]) == seq + 1, "one transaction")
+        check(db.execute("SELECT count(*) FROM t").fetchone()[0] == count - 1, "the state before")
+    run("verify", "app.db", "--deep")
+    os.remove("app.db")  # the newest state is put back in place
+    run("restore", "app.db", "app.db")
+    check(dump("app.db") == dump("old.db"), "the newest state")
+    check("OUT is empty" in run("restore", "app.db", "", code=2).stderr, "no name")
+
+
+def who_may_not_read_a_database_may_not_enter_its_log(dir):
+    old = os.umask(0o022)
+    try:
+        for mode, wanted in ((0o600, 0o700), (0o640, 0o750), (0o644, 0o755)):
+            path = f"{mode:o}.db"
+            with contextlib.closing(sqlite3.connect(path)) as db:
+                db.execute("CREATE TABLE t(a)")
+            os.chmod(path, mode)
+            run("init", path)
+            check(os.stat(path + "-hyper").st_mode & 0o777 == wanted, path, oct(os.stat(path + "-hyper").st_mode))
+    finally:
+        os.umask(old)
+
+
+def closed_standard_files_are_not_those_of_the_log(dir):
+    logged("app.db")
+    before = run("log", "app.db").stdout
+    done = subprocess.run(f"{PROGRAM} label app.db here <&- >&- 2>&-", shell=True, check=False)
+    check(done.returncode == 0, done)
+    run("verify", "app.db", "--deep")
+    check(len(run("log", "app.db").stdout.splitlines()) == len(before.splitlines()) + 1, "labelled")
+
+
 def a_mirror_without_the_key_restores_everything(dir):
     logged("app.db")
     (seq,) = add("app.db", "x")
