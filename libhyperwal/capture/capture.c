@@ -9,6 +9,7 @@
 #include "capture/internal.h"
 
 enum { CLOSE_WAIT_MS = 5000, ROLE_WAIT_NS = 2000000000, SLICE_NS = 50000000 };
+#define STALLED_NS (10 * (uint64_t)1000000000) /* an alarm that lasts so long answers who asks */
 
 static struct hw_mutex registry_mutex = HW_MUTEX_INIT; /* guards registry and references */
 static struct hw_capture *registry;                    /* mu: captures of this process */
@@ -674,12 +675,26 @@ enum hw_status hw_capture_wait_logged(struct hw_capture *capture, uint64_t timeo
     return hw_capture_wait_target(capture, NULL, timeout_ms, seq, err);
 }
 
+/* Has the worker been in trouble for so long that who asked is told so instead?  *since is its. */
+static bool is_stalled(struct hw_capture *capture, uint64_t *since)
+{
+    uint64_t now = capture->env->ops->monotonic_ns(capture->env);
+
+    if (!hw_gate_is_alarmed(capture))
+        *since = 0;
+    else if (*since == 0)
+        *since = now;
+    return *since != 0 && now - *since >= STALLED_NS;
+}
+
 static enum hw_status ask(struct hw_capture *capture, const struct hw_request *request,
                           uint64_t timeout_ms, uint64_t *result, struct hw_error *err)
 {
     uint64_t deadline = deadline_in(capture, timeout_ms);
     struct hw_answer answer;
     uint64_t mail = 0; /* 0: all slots are taken, and one gets free */
+    uint64_t alarmed_since = 0;
+    char alarm[HW_SHARED_TEXT_SIZE];
 
     for (;;) {
         uint32_t seen = hw_shared_wake_count(capture->shared);
@@ -700,12 +715,16 @@ static enum hw_status ask(struct hw_capture *capture, const struct hw_request *r
                            "%s: this process was stopped for so long that the worker's answer is "
                            "gone: look whether it was done",
                            capture->path);
-        if (capture->env->ops->monotonic_ns(capture->env) >= deadline)
+        if (is_stalled(capture, &alarmed_since) ||
+            capture->env->ops->monotonic_ns(capture->env) >= deadline)
             break;
         wait_for_news(capture, seen, deadline);
     }
     if (mail != 0)
         hw_mailbox_cancel(capture->shared, mail);
+    hw_shared_alarm(capture->shared, alarm);
+    if (alarm[0] != '\0')
+        return hw_fail(err, HW_ETIMEOUT, "%s: %s", capture->path, alarm);
     return hw_fail(err, HW_ETIMEOUT, "%s: the worker (process %u) did not answer in %llu ms",
                    capture->path, hw_shared_worker(capture->shared),
                    (unsigned long long)timeout_ms);

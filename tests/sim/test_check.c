@@ -240,6 +240,36 @@ static void a_header_that_cannot_be_read_is_an_error(void **state)
     assert_int_equal(sqlite3_close(db), SQLITE_OK);
 }
 
+/* Not for as long as it may wait for an answer: the worker says that it cannot write. */
+static void who_asks_a_worker_that_cannot_write_is_told_soon(void **state)
+{
+    struct sim_fault full = {.kind = SIM_ENOSPC,
+                             .operations = SIM_WRITE,
+                             .path = "app.db-hyper",
+                             .at = 1,
+                             .for_ever = true};
+    struct hw_env *env = sim_env(sim);
+    struct hw_capture *capture = NULL;
+    struct hw_error err = {0};
+    sqlite3 *db = open_database();
+    uint64_t seq, begin;
+
+    (void)state;
+    assert_true(execute(db, "CREATE TABLE t(a)") && execute(db, "INSERT INTO t VALUES(1)") &&
+                wait_logged(db, &seq));
+    assert_int_equal(sqlite3_file_control(db, "main", HW_FCNTL_CAPTURE, &capture), SQLITE_OK);
+    begin = env->ops->monotonic_ns(env);
+    sim_set_fault(sim, &full);
+    assert_int_equal(hw_capture_snapshot(capture, 3600000, &seq, &err), HW_ETIMEOUT);
+    if (strstr(err.message, "cannot be written") == NULL)
+        fail_msg("%s", err.message);
+    assert_true(env->ops->monotonic_ns(env) - begin < 60000000000);
+    sim_set_fault(sim, NULL);
+    assert_int_equal(hw_capture_snapshot(capture, 3600000, &seq, &err), HW_OK);
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+    check_agreement();
+}
+
 int main(int argc, char **argv)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -249,6 +279,7 @@ int main(int argc, char **argv)
         TEST(a_reader_that_stayed_lets_a_new_round_begin),
         TEST(without_the_word_of_a_reader_all_is_checked),
         TEST(a_header_that_cannot_be_read_is_an_error),
+        TEST(who_asks_a_worker_that_cannot_write_is_told_soon),
     };
 
     if (argc > 1) /* one test, by name or pattern */
