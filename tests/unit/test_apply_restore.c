@@ -331,7 +331,7 @@ static struct log_builder *faulty_log;
 static enum hw_status faulty_status;
 static bool faulty_force;
 
-/* What is left of a database whose file somebody removed; its WAL would be taken for the new one's. */
+/* Left of a database whose file somebody removed; its WAL would be taken for the new one's. */
 static void faulty_prepare(struct sim *sim, void *ctx)
 {
     (void)ctx;
