@@ -71,6 +71,16 @@ static enum answer is_database(const char *path)
                : NO;
 }
 
+/* Is there, or may there be, a file of that name in the directory of `file`, the end of `path`? */
+static bool has_sibling(const char *path, const char *file, const char *name)
+{
+    char *sibling = sqlite3_mprintf("%.*s%s", (int)(file - path), path, name);
+    bool is_free = sibling != NULL && access(sibling, F_OK) != 0 && errno == ENOENT;
+
+    sqlite3_free(sibling);
+    return !is_free;
+}
+
 /* The file's name, one word, unlike any other. */
 static void name_make(const struct served_list *list, const char *path,
                       char out[SERVED_NAME_MAX + 8])
@@ -78,14 +88,22 @@ static void name_make(const struct served_list *list, const char *path,
     const char *slash = strrchr(path, '/');
     const char *file = slash != NULL ? slash + 1 : path;
     char base[SERVED_NAME_MAX + 1];
-    size_t size;
+    bool is_changed = false;
+    unsigned n = 2;
 
     snprintf(base, sizeof(base), "%s", file);
-    for (size = 0; base[size] != '\0'; size++)
-        if (base[size] == ' ' || (unsigned char)base[size] < 0x20)
-            base[size] = '_';
-    snprintf(out, sizeof(list->items->name), "%s", base);
-    for (unsigned n = 2, i = 0; i < list->count; i++) {
+    for (size_t at = 0; base[at] != '\0'; at++) {
+        if (base[at] != ' ' && (unsigned char)base[at] >= 0x20)
+            continue;
+        base[at] = '_';
+        is_changed = true;
+    }
+    /* Rights are given to names: whose file is called so has it, whichever is found first. */
+    if (is_changed && has_sibling(path, file, base))
+        snprintf(out, sizeof(list->items->name), "%s-%u", base, n++);
+    else
+        snprintf(out, sizeof(list->items->name), "%s", base);
+    for (unsigned i = 0; i < list->count; i++) {
         if (strcmp(list->items[i].name, out) != 0)
             continue;
         snprintf(out, sizeof(list->items->name), "%s-%u", base, n++);

@@ -612,6 +612,18 @@ def names_from_a_server_do_not_steer_the_terminal(dir):
         check(all(" " <= c <= "~" for c in error[:-1]), repr(error))
 
 
+def a_name_is_that_of_the_file_that_is_called_so(dir):
+    """Rights are given to names: no other database gets it, in whatever order they are found."""
+    for path in ("a_b.db", "a b.db"):
+        make(path)
+    keys = {path: fact("status", path)["key"] for path in ("a_b.db", "a b.db")}
+    for paths in (["a_b.db", "a b.db"], ["a b.db", "a_b.db"], ["."]):
+        with server(*paths) as primary:
+            url = primary.urls["a_b.db"].rsplit("/", 1)[0]
+            served = {name["name"]: name["key"] for name in facts("name", "list", url)}
+            check(served == {"a_b.db": keys["a_b.db"], "a_b.db-2": keys["a b.db"]}, paths, served)
+
+
 def status_names_the_followers(dir):
     make("app.db")
     with server("app.db") as primary:
@@ -781,7 +793,8 @@ TESTS = (a_follower_is_live_over_tcp, a_follower_is_live_over_ipc, a_follower_is
          a_follower_uses_the_source_that_is_left, a_follower_behind_the_pruned_part_starts_over,
          anybody_may_be_killed_at_any_time, a_damaged_mirror_is_mended_from_its_source,
          a_log_that_goes_on_from_a_backup_takes_its_followers_along, only_who_is_allowed_comes_in, errors_say_what_is_wrong,
-         names_from_a_server_do_not_steer_the_terminal, status_names_the_followers,
+         names_from_a_server_do_not_steer_the_terminal, a_name_is_that_of_the_file_that_is_called_so,
+         status_names_the_followers,
          a_log_is_read_by_its_url, a_log_that_is_far_away_is_no_empty_one, a_replica_from_afar_has_a_past, once_ends_at_the_head,
          a_large_database_comes_in_pieces)
 
