@@ -134,6 +134,31 @@ static enum hw_status replica_source(struct hw_env *env, const char *path, const
     return *dir != NULL ? HW_OK : hw_fail(err, HW_ENOMEM, "no memory to open a log");
 }
 
+enum hw_status hw_api_real_path(struct hw_env *env, const char *path, char **out,
+                                struct hw_error *err)
+{
+    sqlite3_vfs *vfs = hw_api_base_vfs();
+    struct hw_file_stat stat;
+    char *full = NULL;
+    enum hw_status status = env->ops->stat_link(env, path, &stat, err);
+
+    if (status != HW_OK && status != HW_ENOTFOUND)
+        return status;
+    if (status == HW_ENOTFOUND || !stat.is_special) {
+        *out = hw_strdup(path);
+        return *out != NULL ? HW_OK : hw_fail(err, HW_ENOMEM, "no memory to open a log");
+    }
+    full = hw_zalloc((size_t)vfs->mxPathname + 1);
+    if (full == NULL)
+        return hw_fail(err, HW_ENOMEM, "no memory to open a log");
+    if ((vfs->xFullPathname(vfs, path, vfs->mxPathname + 1, full) & 0xff) != SQLITE_OK) {
+        hw_free(full);
+        return hw_fail(err, HW_EIO, "%s: a symbolic link that cannot be followed", path);
+    }
+    *out = full;
+    return HW_OK;
+}
+
 /* A directory that was named itself. */
 static enum hw_status take_dir(const char *path, char **out, struct hw_error *err)
 {
@@ -154,6 +179,7 @@ static enum hw_status log_dir_of(struct hw_env *env, const char *path, const cha
                                  struct hw_error *err)
 {
     char *beside = NULL; /* the log's directory beside a database, owned */
+    char *real = NULL;   /* the database, owned */
     bool is_dir = false, has_own = false, is_replica = false, has_any = false;
     enum hw_status status = has_log(env, path, &is_dir, err);
 
@@ -161,19 +187,23 @@ static enum hw_status log_dir_of(struct hw_env *env, const char *path, const cha
         return status;
     if (is_dir)
         return take_dir(path, out, err);
-    beside = hw_format("%s-hyper", path);
+    status = hw_api_real_path(env, path, &real, err);
+    if (status != HW_OK)
+        return status;
+    beside = hw_format("%s-hyper", real);
     if (beside == NULL)
-        return hw_fail(err, HW_ENOMEM, "no memory to open a log");
-    status = hw_api_has_file(env, beside, "log", &has_own, err);
+        status = hw_fail(err, HW_ENOMEM, "no memory to open a log");
+    if (status == HW_OK)
+        status = hw_api_has_file(env, beside, "log", &has_own, err);
     if (status == HW_OK)
         status = hw_api_has_file(env, beside, "replica", &is_replica, err);
     if (status == HW_OK)
         status = has_log(env, beside, &has_any, err);
     if (status == HW_OK && !has_own && is_replica) {
-        status = replica_source(env, path, beside, out, err);
+        status = replica_source(env, real, beside, out, err);
     } else if (status == HW_OK && has_any) {
         *out = beside;
-        return HW_OK;
+        beside = NULL;
     } else if (status == HW_OK) {
         status = hw_fail(err, HW_EIO,
                          "%s: no log here: neither this nor %s is a log directory; `hyperwal init` "
@@ -181,6 +211,7 @@ static enum hw_status log_dir_of(struct hw_env *env, const char *path, const cha
                          path, beside, hint);
     }
     hw_free(beside);
+    hw_free(real);
     return status;
 }
 

@@ -42,6 +42,10 @@ int hw_api_log_result(struct hyperwal_log *log, enum hw_status status, const str
 /* A copy of the message of `err` for the caller of an open function; `error` may be NULL. */
 void hw_api_tell(char **error, const struct hw_error *err);
 
+/* `path`, from hw_format(), or what it is a symbolic link to: a log is beside the file itself. */
+enum hw_status hw_api_real_path(struct hw_env *env, const char *path, char **out,
+                                struct hw_error *err) HW_MUST_CHECK;
+
 /* The directory with the log that a local SRC names, from hw_format(). */
 enum hw_status hw_api_log_dir(struct hw_env *env, const char *src, char **out,
                               struct hw_error *err) HW_MUST_CHECK;

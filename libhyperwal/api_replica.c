@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "api_log.h"
+#include "base/alloc.h"
 
 /* Is `sum` the state after one of the entries that a live follower may just be at? */
 static enum hw_status log_has_sum(const char *path, uint64_t from, uint64_t to, uint64_t sum,
@@ -70,13 +71,17 @@ int hyperwal_replica_info(const char *path, int verify, unsigned char key[32],
     struct hw_env *env = hw_env_posix();
     struct hw_replica_info info;
     struct hw_error err = {0};
+    char *real = NULL; /* owned */
     enum hw_status status;
 
     if (error != NULL)
         *error = NULL;
-    status = hw_replica_info(env, path, &info, &err);
+    status = hw_api_real_path(env, path, &real, &err);
+    if (status == HW_OK)
+        status = hw_replica_info(env, real, &info, &err);
     if (status == HW_OK && verify != 0)
-        status = replica_verify(env, path, &info, &err);
+        status = replica_verify(env, real, &info, &err);
+    hw_free(real);
     if (status != HW_OK) {
         hw_api_tell(error, &err);
         return status == HW_ENOTFOUND ? SQLITE_NOTFOUND : hw_api_code(status);

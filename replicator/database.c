@@ -58,7 +58,11 @@ static bool is_beside(const char *path, const char *suffix)
 
 bool database_has_log(const char *path)
 {
-    return is_beside(path, "-hyper/log");
+    char *full = path_full(path); /* it is beside the file that a symbolic link leads to */
+    bool found = is_beside(full != NULL ? full : path, "-hyper/log");
+
+    free(full);
+    return found;
 }
 
 bool source_is_remote(const char *src)

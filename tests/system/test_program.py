@@ -435,6 +435,25 @@ def who_may_not_read_a_database_may_not_enter_its_log(dir):
         os.umask(old)
 
 
+def a_link_to_a_database_is_the_database(dir):
+    os.mkdir("real")
+    make("real/app.db")
+    os.symlink("real/app.db", "link.db")
+    run("init", "link.db")
+    check(os.path.exists("real/app.db-hyper/log") and not os.path.exists("link.db-hyper"), os.listdir("."))
+    seq = add("link.db", "through the link")[-1]
+    check(fact("status", "link.db")["seq"] == seq, seq)
+    run("label", "link.db", "here")
+    run("verify", "link.db", "--deep")
+    run("restore", "link.db", "out.db", "--label", "here")
+    check(dump("out.db") == dump("real/app.db"), "another state")
+    run("follow", "link.db", "real/r.db", "--once")
+    os.symlink("real/r.db", "r.db")
+    check(fact("status", "r.db")["role"] == "replica", "role")
+    run("verify", "r.db")
+    check("has a log already" in run("init", "link.db", code=1).stderr, "a second one")
+
+
 def closed_standard_files_are_not_those_of_the_log(dir):
     logged("app.db")
     before = run("log", "app.db").stdout
