@@ -138,6 +138,14 @@ static enum hw_status fail_nng(struct hw_error *err, int code, const char *url, 
                    remedy_of(code));
 }
 
+/* A name may resolve later, so it is no misuse to have it. */
+static enum hw_status fail_connect(struct hw_error *err, int code, const char *url)
+{
+    if (code != NNG_EADDRINVAL && code != NNG_EAGAIN)
+        return fail_nng(err, code, url, "connect");
+    return hw_fail(err, HW_EIO, "%s: cannot connect: the host's name does not resolve", url);
+}
+
 /* ------------------------------------------------------------------------------------ jobs */
 
 /* Runs in a thread of nng. */
@@ -599,7 +607,7 @@ static enum hw_status dial_ended(struct dial *dial, struct hw_transport_event *o
     transport->count--;
     out->user = dial->user;
     if (code != 0)
-        status = fail_nng(&out->error, code, dial->url, "connect");
+        status = fail_connect(&out->error, code, dial->url);
     else
         status = connection_new(transport, nng_aio_get_output(dial->job.aio, 0), dial->url,
                                 &out->connection, &out->error);
