@@ -234,14 +234,9 @@ static void allow_descriptors(void)
 /* Whoever closed one of the three for us would have us write messages into the next file. */
 static bool open_standard(void)
 {
-    int file;
-
-    do
-        file = open("/dev/null", O_RDWR);
-    while (file >= 0 && file <= STDERR_FILENO);
-    if (file < 0)
-        return false;
-    (void)close(file); /* nothing was written */
+    for (int file = STDIN_FILENO; file <= STDERR_FILENO; file++)
+        if (fcntl(file, F_GETFD) < 0 && errno == EBADF && open("/dev/null", O_RDWR) != file)
+            return false;
     return true;
 }
 
@@ -251,7 +246,7 @@ int main(int argc, char **argv)
     int result;
 
     if (!open_standard())
-        return FAILED; /* there is nobody to tell */
+        return failure("/dev/null: %s", strerror(errno));
     if (argc < 2) {
         help(stderr);
         return USAGE;
