@@ -252,7 +252,7 @@ int database_open(const char *path, sqlite3 **db)
     return result;
 }
 
-int database_wait_adopted(const char *path, hyperwal_head *head)
+int database_wait_adopted(const char *path, sqlite3 *db, hyperwal_head *head)
 {
     struct progress progress;
     unsigned alarmed = 0; /* looks */
@@ -286,6 +286,8 @@ int database_wait_adopted(const char *path, hyperwal_head *head)
             break;
         if (code == SQLITE_OK)
             alarmed = 0; /* it goes on */
+        else /* capture begins when somebody reads: again, if a call failed at the first time */
+            (void)sqlite3_exec(db, "SELECT count(*) FROM sqlite_schema", NULL, NULL, NULL);
     }
     progress_end(&progress);
     if (result == DONE && code != SQLITE_OK)

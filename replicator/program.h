@@ -84,7 +84,7 @@ int database_open(const char *path, sqlite3 **db);
  * Wait until the first snapshot of a database that is open is in its log, for only then can
  * anything be restored.  Says why not; returns an exit code.
  */
-int database_wait_adopted(const char *path, hyperwal_head *head);
+int database_wait_adopted(const char *path, sqlite3 *db, hyperwal_head *head);
 /* The full path of `path`, from malloc(); NULL: no memory or no such directory. */
 char *path_full(const char *path);
 

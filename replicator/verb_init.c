@@ -49,7 +49,7 @@ static int adopt(const char *path, sqlite3 *db, bool is_json)
         (void)failure("%s: %s", path, sqlite3_errmsg(db));
         return code == SQLITE_CORRUPT || code == SQLITE_NOTADB ? CORRUPT : FAILED;
     }
-    result = database_wait_adopted(path, &head);
+    result = database_wait_adopted(path, db, &head);
     if (result != DONE)
         return result;
     code = hyperwal_seq(db, NULL, &seq);

@@ -59,7 +59,7 @@ static int first_snapshot(const char *path)
     int result = database_open(path, &db);
 
     if (result == DONE)
-        result = database_wait_adopted(path, &head);
+        result = database_wait_adopted(path, db, &head);
     sqlite3_close_v2(db);
     return result;
 }

@@ -306,6 +306,15 @@ static bool worker_is_needed(void *ctx)
               hw_shared_handover(capture->shared) != HW_HANDOVER_DONE)));
 }
 
+/* At a WAL that could not be looked at when somebody began to read; not while it is deleted. */
+static void look_again(struct hw_capture *capture)
+{
+    hw_mutex_lock(&capture->step_mutex);
+    if (atomic_load(&capture->unready))
+        (void)hw_capture_ready(capture); /* said once */
+    hw_mutex_unlock(&capture->step_mutex);
+}
+
 /* As long as nobody here reads the role is for other processes. */
 static void wait_until_useful(struct hw_capture *capture)
 {
@@ -318,7 +327,9 @@ static void wait_until_useful(struct hw_capture *capture)
         hw_mutex_unlock(&capture->step_mutex);
         if (has_role || hw_capture_can_work(capture) || atomic_load(&capture->closing))
             return;
-        capture->env->ops->wait_word(capture->env, useful_word(capture), seen, UINT64_MAX);
+        capture->env->ops->wait_word(capture->env, useful_word(capture), seen,
+                                     atomic_load(&capture->unready) ? RETRY_NS : UINT64_MAX);
+        look_again(capture);
     }
 }
 
@@ -356,10 +367,14 @@ static void *worker_main(void *ctx)
         now = env->ops->monotonic_ns(env);
         if (status == HW_OK || deadline <= now)
             continue;
-        if (deadline == UINT64_MAX)
+        if (atomic_load(&capture->unready)) {
+            hw_shared_worker_sleep(capture->shared, seen, NULL, NULL, RETRY_NS);
+            look_again(capture);
+        } else if (deadline == UINT64_MAX) {
             hw_shared_worker_sleep(capture->shared, seen, worker_is_needed, capture, UINT64_MAX);
-        else
+        } else {
             hw_shared_worker_sleep(capture->shared, seen, NULL, NULL, deadline - now);
+        }
     }
     return NULL;
 }
@@ -385,11 +400,18 @@ bool hw_capture_ready(struct hw_capture *capture)
         return true;
     if (hw_gate_open(capture, true, &err) != HW_OK) {
         atomic_store(&capture->blind, true);
-        hw_env_log(capture->env, HW_LOG_ERROR, "event=wal_index_unreadable db=%s error=\"%s\"",
-                   capture->path, err.message);
+        if (hw_shared_worker(capture->shared) == 0)
+            hw_shared_set_alarm(capture->shared, err.message); /* until somebody has the role */
+        if (!atomic_exchange(&capture->unready, true)) {
+            hw_env_log(capture->env, HW_LOG_ERROR, "event=wal_index_unreadable db=%s error=\"%s\"",
+                       capture->path, err.message);
+            hw_shared_ring(capture->shared); /* whoever read may not come again */
+            wake_useful(capture);
+        }
         return false;
     }
     atomic_store(&capture->blind, false);
+    atomic_store(&capture->unready, false);
     atomic_store(&capture->ready, true);
     hw_shared_ring(capture->shared);
     wake_useful(capture);
@@ -514,6 +536,7 @@ void hw_capture_wal_deleted(struct hw_capture *capture)
     atomic_store(&capture->ready, false); /* or the worker would begin again before we are done */
     atomic_store(&capture->settled, false);
     atomic_store(&capture->blind, false);
+    atomic_store(&capture->unready, false);
     hw_worker_let_go(capture);
     hw_gate_close(capture);
     hw_mutex_unlock(&capture->step_mutex);

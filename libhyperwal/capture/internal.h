@@ -224,6 +224,7 @@ struct hw_capture {
     struct hw_wal_index *gate_index; /* gate */
     atomic_bool ready;               /* the wal-index is valid: a connection reads */
     atomic_bool blind;               /* it looks at the WAL, and we could not yet */
+    atomic_bool unready;             /* for a call failed: the thread tries again */
     atomic_bool settled;             /* the first writer need not wait (any more) */
     atomic_bool exclusive;           /* exclusive locking mode in this process */
     atomic_bool exclusive_has_shm;
