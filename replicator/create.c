@@ -72,7 +72,7 @@ static const char *file_make(const char *path, struct stat *made)
         return errno == EEXIST ? "a file of this name is there" : strerror(errno);
     if (fstat(file, made) != 0) {
         why = strerror(errno);
-        (void)unlink(path); /* it cannot be more than left */
+        (void)unlink(path); /* the failure is told anyhow; what is left is named the next time */
     }
     close(file);
     return why;
@@ -100,7 +100,7 @@ static int remove_one(const char *path, const struct stat *stat_, int type, stru
     (void)stat_;
     (void)type;
     (void)at;
-    (void)remove(path); /* what is left is named when somebody wishes for it again */
+    (void)remove(path); /* as the caller says */
     return 0;
 }
 
@@ -122,6 +122,7 @@ static void content_remove(const char *path, const struct stat *made, unsigned p
 
         if (asprintf(&full, "%s%s", path, suffixes[i]) < 0)
             continue;
+        /* Most are not there; what is left is named when somebody wishes for it again. */
         (void)nftw(full, remove_one, 8, FTW_DEPTH | FTW_PHYS);
         free(full);
     }

@@ -311,7 +311,7 @@ static void look_again(struct hw_capture *capture)
 {
     hw_mutex_lock(&capture->step_mutex);
     if (atomic_load(&capture->unready))
-        (void)hw_capture_ready(capture); /* said once */
+        (void)hw_capture_ready(capture); /* a failure was said, and is tried again */
     hw_mutex_unlock(&capture->step_mutex);
 }
 

@@ -95,7 +95,7 @@ void handover_asked(struct hub_conn *conn, const struct hw_hyperwal_handover *as
         handed.status = HW_HANDED_REFUSED;
         answer(conn, &handed);
     } else if (log_may_be_hidden(conn->hub, asked->name)) {
-        (void)hw_fail(&err, HW_EIO, "its log cannot be read now");
+        (void)hw_fail(&err, HW_EIO, "its log cannot be read now"); /* it only fills err */
         answer_failed(conn, asked->request, &err);
     } else if (log == NULL || log->core == NULL) {
         answer(conn, &handed);

@@ -46,11 +46,11 @@ static void identity_that_was_given_survives_a_power_loss(void **state)
     struct hw_identity first, second;
     struct place *f = *state;
 
-    assert_ok(env->ops->make_dir(env, "/home", &f->err));
+    assert_ok(env->ops->make_dir(env, "/user", &f->err));
     assert_ok(env->ops->sync_dir(env, "/", &f->err));
-    assert_ok(hw_identity_load(env, "/home/identity", &first, &f->err));
+    assert_ok(hw_identity_load(env, "/user/identity", &first, &f->err));
     sim_crash(sim, SIM_DROP);
-    assert_ok(hw_identity_load(env, "/home/identity", &second, &f->err));
+    assert_ok(hw_identity_load(env, "/user/identity", &second, &f->err));
     assert_memory_equal(&first, &second, sizeof(first));
     sim_free(sim);
 }
