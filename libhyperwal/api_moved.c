@@ -198,6 +198,13 @@ bool hw_follow_has_heir(struct hyperwal_follower *follower, bool is_hopeless)
     return true;
 }
 
+int hyperwal_follow_stranger(hyperwal_follower *follower, unsigned char key[32])
+{
+    if (follower->has_stranger)
+        memcpy(key, follower->stranger_key, HW_KEY_SIZE);
+    return follower->has_stranger;
+}
+
 void hw_follow_rename(struct hyperwal_follower *follower)
 {
     struct hw_env *env = hw_env_posix();

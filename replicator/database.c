@@ -18,6 +18,8 @@ enum {
     ALARM_LOOKS = 10, /* so many without a block: it is no old alarm, and will not pass soon */
 };
 
+static const char read_sql[] = "SELECT count(*) FROM sqlite_schema";
+
 /* ---------------------------------------------------------------------------------- paths */
 
 char *path_full(const char *path)
@@ -240,7 +242,7 @@ int database_open(const char *path, sqlite3 **db)
         result = failure_code(code, error);
     } else {
         /* Capture begins when somebody reads. */
-        code = sqlite3_exec(*db, "SELECT count(*) FROM sqlite_schema", NULL, NULL, NULL);
+        code = sqlite3_exec(*db, read_sql, NULL, NULL, NULL);
         if (code != SQLITE_OK) {
             (void)failure("%s: %s", path, sqlite3_errmsg(*db));
             result = code == SQLITE_CORRUPT || code == SQLITE_NOTADB ? CORRUPT : FAILED;
@@ -255,7 +257,7 @@ int database_open(const char *path, sqlite3 **db)
 int database_wait_adopted(const char *path, sqlite3 *db, hyperwal_head *head)
 {
     struct progress progress;
-    unsigned alarmed = 0; /* looks */
+    unsigned alarmed = 0, unread = 0; /* looks */
     hyperwal_log *log = NULL;
     char *error = NULL;
     int code, result = DONE;
@@ -267,7 +269,8 @@ int database_wait_adopted(const char *path, sqlite3 *db, hyperwal_head *head)
         return result;
     }
     progress_begin(&progress, "taking the first snapshot", false);
-    for (;;) {
+    /* Capture begins when somebody reads: again in the loop, if a call failed at the first time. */
+    while (result == DONE) {
         code = hyperwal_log_head(log, head);
         if (code != SQLITE_OK || head->snapshot_seq != HYPERWAL_SEQ_NONE)
             break;
@@ -286,8 +289,10 @@ int database_wait_adopted(const char *path, sqlite3 *db, hyperwal_head *head)
             break;
         if (code == SQLITE_OK)
             alarmed = 0; /* it goes on */
-        else /* capture begins when somebody reads: again, if a call failed at the first time */
-            (void)sqlite3_exec(db, "SELECT count(*) FROM sqlite_schema", NULL, NULL, NULL);
+        else if (sqlite3_exec(db, read_sql, NULL, NULL, NULL) == SQLITE_OK)
+            unread = 0;
+        else if (++unread >= ALARM_LOOKS)
+            result = failure("%s: %s", path, sqlite3_errmsg(db));
     }
     progress_end(&progress);
     if (result == DONE && code != SQLITE_OK)

@@ -148,6 +148,15 @@ static bool is_of(hyperwal_follower *follower, const hyperwal_head *target)
     return memcmp(key, target->key, sizeof(key)) == 0;
 }
 
+/* The log whose head is aimed at is not ours, and ours does not lead to it. */
+static bool is_in_vain(hyperwal_follower *follower, const hyperwal_head *target)
+{
+    unsigned char key[32];
+
+    return hyperwal_follow_stranger(follower, key) != 0 &&
+           memcmp(key, target->key, sizeof(key)) == 0 && !is_of(follower, target);
+}
+
 /*
  * Up to the head as of the start.  Its fork matters: a replica may be further on one that was left.
  */
@@ -171,6 +180,10 @@ static int follow_once(hyperwal_follower *follower, const struct follow_wishes *
             print_event("done", wishes->path, seq, wishes->is_json);
             return DONE;
         }
+        if (is_in_vain(follower, target)) /* which one, and why, was said */
+            return failure("%s: the source has another log now; if it is the right one, remove %s "
+                           "and %s-hyper, and follow again",
+                           wishes->path, wishes->path, wishes->path);
         if (stop_asked())
             return failure("%s: stopped before the head", wishes->path);
         code = hyperwal_follow_step(follower, CATCH_UP_MS); /* readers may be in the way */

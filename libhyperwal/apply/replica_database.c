@@ -102,8 +102,8 @@ static enum hw_status file_open(struct hw_replica_database *db, const char *path
         status = hw_fail(err, HW_ENOMEM, "%s: no memory to open it", path);
         goto done;
     }
-    code = db->base->xOpen(db->base, db->name, db->file,
-                           SQLITE_OPEN_MAIN_DB | SQLITE_OPEN_READWRITE, NULL);
+    code = hw_sqlite_open(db->base, db->name, db->file, SQLITE_OPEN_MAIN_DB | SQLITE_OPEN_READWRITE,
+                          NULL);
     if (code == SQLITE_OK)
         code = db->file->pMethods->xLock(db->file, SQLITE_LOCK_SHARED);
     if (code != SQLITE_OK) {

@@ -64,4 +64,53 @@ static inline int hw_sqlite_failure(sqlite3 *db, int code)
     return code;
 }
 
+/*
+ * xOpen of `base` for a file that is to be written.  If that fails SQLite's own VFS opens it for
+ * reading alone: right for a file that may not be written.  Where a call only failed this time it
+ * is SQLITE_CANTOPEN here, for the connection would never write, and whoever logs what others write
+ * would never do that.
+ */
+static inline int hw_sqlite_open(sqlite3_vfs *base, const char *name, sqlite3_file *file, int flags,
+                                 int *out_flags)
+{
+    int got_flags = flags, may_write = 0;
+    int code = base->xOpen(base, name, file, flags, &got_flags);
+
+    if (out_flags != NULL)
+        *out_flags = got_flags;
+    if (code != SQLITE_OK || !(flags & SQLITE_OPEN_READWRITE) ||
+        !(got_flags & SQLITE_OPEN_READONLY) || name == NULL ||
+        base->xAccess(base, name, SQLITE_ACCESS_READWRITE, &may_write) != SQLITE_OK || !may_write)
+        return code;
+    if (file->pMethods != NULL)
+        (void)file->pMethods->xClose(file); /* nothing was read */
+    file->pMethods = NULL;
+    return SQLITE_CANTOPEN;
+}
+
+/*
+ * xShmMap of `file`, the database `path` of `base`, a name with its parameters.  The same holds
+ * for its -shm: opened for reading alone it would stay so for all connections of the process, as
+ * long as one of them has it.  Unmapped again it is opened anew by the next one that maps it.
+ */
+static inline int hw_sqlite_shm_map(sqlite3_vfs *base, const char *path, sqlite3_file *file,
+                                    int region, int size, int extend, void volatile **memory)
+{
+    int code = file->pMethods->xShmMap(file, region, size, extend, memory), may_write = 0;
+    char *shm;
+
+    if ((code & 0xff) != SQLITE_READONLY || sqlite3_uri_boolean(path, "readonly_shm", 0))
+        return code;
+    shm = sqlite3_mprintf("%s-shm", path);
+    if (shm == NULL)
+        return SQLITE_IOERR_NOMEM;
+    if (base->xAccess(base, shm, SQLITE_ACCESS_READWRITE, &may_write) == SQLITE_OK && may_write) {
+        (void)file->pMethods->xShmUnmap(file, 0); /* as if it had not been */
+        *memory = NULL;
+        code = SQLITE_CANTOPEN;
+    }
+    sqlite3_free(shm);
+    return code;
+}
+
 #endif

@@ -18,7 +18,7 @@ enum hw_status hw_base_open(struct hw_capture *capture, sqlite3_file **out, stru
 
     if (file == NULL)
         return hw_fail(err, HW_ENOMEM, "%s: no memory to open it", capture->path);
-    rc = capture->base->xOpen(capture->base, capture->filename, file, flags, &flags);
+    rc = hw_sqlite_open(capture->base, capture->filename, file, flags, NULL);
     if (rc != SQLITE_OK) {
         if (file->pMethods != NULL)
             file->pMethods->xClose(file); /* the contract of xOpen */

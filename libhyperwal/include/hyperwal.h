@@ -256,6 +256,11 @@ HYPERWAL_API uint64_t hyperwal_follow_seq(hyperwal_follower *follower);
 HYPERWAL_API uint64_t hyperwal_follow_fork(hyperwal_follower *follower);
 HYPERWAL_API uint64_t hyperwal_follow_lag(hyperwal_follower *follower); /* blocks not yet applied */
 HYPERWAL_API const char *hyperwal_follow_errmsg(hyperwal_follower *follower);
+/*
+ * 1: a source has another log under the name, `key`, that does not go on from the one followed here
+ * or cannot be told to; steps wait for better times.  0: nothing like that is known.
+ */
+HYPERWAL_API int hyperwal_follow_stranger(hyperwal_follower *follower, unsigned char key[32]);
 HYPERWAL_API void hyperwal_follow_close(hyperwal_follower *follower);
 
 /*

@@ -63,8 +63,8 @@ static enum hw_status guard_open(struct hw_cache *cache, struct hw_error *err)
     if (cache->guard_name == NULL || cache->guard == NULL)
         status = hw_fail(err, HW_ENOMEM, "%s: no memory to open it", cache->path);
     if (status == HW_OK) {
-        code = cache->base->xOpen(cache->base, cache->guard_name, cache->guard,
-                                  SQLITE_OPEN_MAIN_DB | SQLITE_OPEN_READWRITE, NULL);
+        code = hw_sqlite_open(cache->base, cache->guard_name, cache->guard,
+                              SQLITE_OPEN_MAIN_DB | SQLITE_OPEN_READWRITE, NULL);
         if (code == SQLITE_OK)
             code = cache->guard->pMethods->xLock(cache->guard, SQLITE_LOCK_SHARED);
         if ((code & 0xff) == SQLITE_BUSY)

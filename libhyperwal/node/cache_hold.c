@@ -179,8 +179,8 @@ static enum hw_status remove_old(struct hw_cache *cache, struct hw_error *err)
     }
     status = cache->env->ops->stat(cache->env, cache->path, &stat, err);
     if (status == HW_OK)
-        code = cache->base->xOpen(cache->base, name, file,
-                                  SQLITE_OPEN_MAIN_DB | SQLITE_OPEN_READWRITE, NULL);
+        code = hw_sqlite_open(cache->base, name, file, SQLITE_OPEN_MAIN_DB | SQLITE_OPEN_READWRITE,
+                              NULL);
     else if (status != HW_ENOTFOUND)
         goto done; /* it may be there, and open */
     if (code == SQLITE_OK && file->pMethods != NULL)

@@ -147,7 +147,7 @@ void hw_layer_init(struct hw_layer *layer, size_t size)
 int hw_layer_open(struct hw_layer *layer, sqlite3_vfs *base, const char *name, int flags,
                   int *out_flags)
 {
-    int code = base->xOpen(base, name, layer->below, flags, out_flags);
+    int code = hw_sqlite_open(base, name, layer->below, flags, out_flags);
 
     if (code != SQLITE_OK && layer->below->pMethods != NULL) {
         (void)layer->below->pMethods->xClose(layer->below); /* `code` is what went wrong */

@@ -180,7 +180,9 @@ int hw_shim_file_shm_map(sqlite3_file *sqlite_file, int region, int size, int ex
     file->wal_deleted = false;
     if (file->role == HW_SHIM_PRIMARY)
         hw_capture_blind(file->capture); /* until it has a read mark */
-    code = file->layer.below->pMethods->xShmMap(file->layer.below, region, size, extend, memory);
+    code = hw_sqlite_shm_map(file->shim->base,
+                             file->cache_name != NULL ? file->cache_name : file->path,
+                             file->layer.below, region, size, extend, memory);
     return file->role == HW_SHIM_REMOTE ? hw_shim_remote_passed(file, code) : code;
 }
 

@@ -1,5 +1,6 @@
 """An application that test_verb_faults.py starts: for each line of input it opens app.db with the VFS, commits
 the line, asks for its seq, and closes.  Prints "committed SEQ", SEQ None if it cannot be told, or "failed WHY".
+A line that begins with "kept" is committed by a connection that stays open from the first such line on.
 
     faults_application.py EXTENSION
 """
@@ -9,9 +10,22 @@ import sqlite3
 import sys
 
 
+kept = []
+
+
+def connect():
+    return sqlite3.connect("file:app.db?vfs=hyperwal&timeout=2000", uri=True, isolation_level=None, timeout=5)
+
+
+@contextlib.contextmanager
+def keep():
+    if not kept:
+        kept.append(connect())
+    yield kept[0]
+
+
 def commit(text):
-    with contextlib.closing(sqlite3.connect("file:app.db?vfs=hyperwal&timeout=2000", uri=True,
-                                            isolation_level=None, timeout=5)) as db:
+    with keep() if text.startswith("kept") else contextlib.closing(connect()) as db:
         db.execute("INSERT INTO t(b) VALUES(?)", (text,))
         try:
             return int(db.execute("PRAGMA hyperwal_seq").fetchone()[0])

@@ -205,6 +205,10 @@ def a_stranger_with_a_switch_of_its_own_is_none_of_them(dir):
         with server("theirs/app.db", listen=line.listen), follower(line.url, "f.db") as f:
             until(lambda: "source_has_another_log" in f.said(), "it says so")
             check(fact("status", "f.db")["key"] == line.keys[0], "it is what it was")
+        with server("theirs/app.db", listen=line.listen):
+            error = run("follow", line.url, "f.db", "--once", code=1).stderr
+            check("source_has_another_log" in error and "another log now" in error, error)
+            check(fact("status", "f.db")["key"] == line.keys[0], "it is what it was")
 
 
 def the_old_primary_comes_back_after_two_changes(dir):

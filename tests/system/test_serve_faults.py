@@ -334,9 +334,13 @@ def a_database_that_was_wished_for_in_vain_may_be_wished_for_again(dir):
 # ---------------------------------------------------------------------------------- verbs
 
 
-def run_with_fault(faults, args, first, failures):
-    """What became of the verb, and whether a call failed.  Who waits for the fault to be over, sees that."""
-    faults.begin(ANY, first, failures)
+def run_with_fault(faults, args, first, failures, at=None):
+    """What became of the verb, and whether a call, or one `at` a place, failed.  Who waits for the fault to be
+    over, sees that."""
+    if at:
+        faults.begin_at(*at, first, failures)
+    else:
+        faults.begin(ANY, first, failures)
     process = subprocess.Popen([PROGRAM, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                                stdin=subprocess.DEVNULL, env={**os.environ, **faults.environment})
     was_reached = None

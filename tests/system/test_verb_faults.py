@@ -24,16 +24,17 @@ from test_program import BUILD, check, dump, run, run_test, stock
 from test_serve_faults import ALL, ANY, Faults, run_with_fault
 
 
-def in_turn(*args, prepare, look, stride=None):
-    """`prepare`() before each run of the verb; `look`(what, code) says what must hold after it."""
+def in_turn(*args, prepare, look, stride=None, at=None):
+    """`prepare`() before each run of the verb; `look`(what, code) says what must hold after it.  `at`: not all
+    calls, but those at a place (Faults.begin_at)."""
     faults = Faults()
     stride = stride or test_serve_faults.stride
     for failures, step in ((1, stride), (ALL, 4 * stride)):
         reached = 0
         for first in itertools.count(1, step):
             prepare()
-            code, stderr, was_reached = run_with_fault(faults, args, first, failures)
-            what = f"hyperwal {args}, call {first}, {failures} failures"
+            code, stderr, was_reached = run_with_fault(faults, args, first, failures, at)
+            what = f"hyperwal {args}, call {first} {at or ''}, {failures} failures"
             check(code in (0, 1), what, f"exit {code}", stderr[-500:])
             check(code == 0 or stderr.strip(), what, "no message")
             check(code == 0 or was_reached, what, stderr[-500:])
@@ -116,6 +117,8 @@ def a_promotion_is_gone_on_with_when_the_fault_is_over(dir):
         run("verify", done["kept"])
 
     in_turn("promote", "r.db", prepare=prepare, look=look)
+    for place in ("/r.db", "/r.db-wal", "/r.db-shm"):  # each, for SQLite makes do with a file that it only reads
+        in_turn("promote", "r.db", prepare=prepare, look=look, stride=1, at=("open", place))
 
 
 def a_file_is_replaced_whole_or_not_at_all(dir):
@@ -295,6 +298,27 @@ def an_application_alone_loses_nothing_and_goes_on(dir):
     make("app.db")
     run("follow", "app.db", "r.db", "--once")
     applications_agree(lambda: contextlib.closing(through_vfs("app.db")))
+
+
+def a_file_that_could_not_be_opened_once_is_written_later(dir):
+    make("app.db")
+    for place in ("/app.db", "/app.db-wal", "/app.db-shm"):
+        for first in itertools.count(1):
+            what = f"{place}, open {first}"
+            faults = Faults()
+            with application(faults) as commit:
+                faults.begin_at("open", place, first, 1)
+                said = commit(f"kept {what}")
+                was_reached = faults.end()
+                check(said[0] == "committed" or "readonly" not in said, what, said)
+                for text in ("another one", "kept"):
+                    said = commit(f"{text} {what}")
+                    check(said[0] == "committed" and said[1] != "None", what, text, said)
+            if not was_reached:
+                break
+        check(first > 1, place, "was never opened")
+    check("gap" not in types("app.db"), "a gap")
+    run("verify", "app.db", "--deep")
 
 
 TESTS = [value for name, value in list(globals().items())
