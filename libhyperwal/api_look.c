@@ -1,6 +1,6 @@
 /*
- * Implements hyperwal_look(), hyperwal_wal_look() and hyperwal_hold() of include/hyperwal.h: about
- * programs that do not use the VFS.
+ * Implements hyperwal_look(), hyperwal_wal_look(), hyperwal_hold() and hyperwal_touch() of
+ * include/hyperwal.h: about programs that do not use the VFS.
  */
 #include "capture/capture.h"
 #include "hyperwal.h"
@@ -56,4 +56,14 @@ int hyperwal_wal_look(sqlite3 *db, const char *schema, hyperwal_wal *wal)
         .logged_frames = place.logged_frames,
     };
     return SQLITE_OK;
+}
+
+int hyperwal_touch(sqlite3 *db)
+{
+    struct hw_error err = {0};
+    enum hw_status status = hw_vfs_touch(db, &err);
+
+    if (status != HW_OK)
+        sqlite3_log(hw_vfs_code(status), "hyperwal: %s", err.message);
+    return hw_vfs_code(status);
 }

@@ -417,21 +417,6 @@ static int hold_move(struct sidecar *sidecar, sqlite3 *db, const hyperwal_wal *w
 
 /* --------------------------------------------------------- another process is the worker */
 
-static int number_of(sqlite3 *db, const char *sql, int64_t *number)
-{
-    sqlite3_stmt *statement = NULL;
-    int code = sqlite3_prepare_v2(db, sql, -1, &statement, NULL);
-    bool has_row = false;
-
-    if (code == SQLITE_OK && sqlite3_step(statement) == SQLITE_ROW) {
-        *number = sqlite3_column_int64(statement, 0);
-        has_row = true;
-    }
-    if (code == SQLITE_OK)
-        code = sqlite3_finalize(statement);
-    return code == SQLITE_OK && !has_row ? SQLITE_ERROR : code;
-}
-
 /*
  * A commit that changes nothing, by `writer`, which holds WRITE.  If all of the WAL was in the
  * database when its transaction began, and no other reader is in the way, it begins a new round.
@@ -440,18 +425,12 @@ static int number_of(sqlite3 *db, const char *sql, int64_t *number)
  */
 static int frame_write(sqlite3 *writer, sqlite3 *reader)
 {
-    char sql[64];
-    int64_t version = 0;
     int code;
 
     mark_leave(reader); /* it has none yet at the first time */
     code = mark_take(reader);
     if (code == SQLITE_OK)
-        code = number_of(writer, "PRAGMA user_version", &version);
-    if (code != SQLITE_OK)
-        return code;
-    sqlite3_snprintf(sizeof(sql), sql, "PRAGMA user_version=%lld", (long long)version);
-    code = exec(writer, sql);
+        code = hyperwal_touch(writer);
     return code == SQLITE_OK ? exec(writer, "COMMIT") : code;
 }
 

@@ -23,8 +23,9 @@
  *
  * A worker in another process asks its gate alone.  Then READ(0) is avoided: the first mark is
  * planted at a frame of our own, which nobody could copy yet, a mark moves only to a frame above
- * the one it is at, and a new round is begun by us: a commit that sets user_version to what it is;
- * that restart goes through the gate of the VFS.
+ * the one it is at, and a new round is begun by us: a commit that changes nothing
+ * (hyperwal_touch()), so that no writer from afar is late because of it; that restart goes through
+ * the gate of the VFS.
  *
  * Marks of two servers would keep each other from restarting the WAL: the lock of the file
  * `sidecar.lock` in the log's directory decides which one has them.  The other one tries again

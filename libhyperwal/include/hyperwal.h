@@ -130,6 +130,12 @@ typedef struct hyperwal_wal {
 } hyperwal_wal;
 /* Where WAL and log stand now; waits for nothing. */
 HYPERWAL_API int hyperwal_wal_look(sqlite3 *db, const char *schema, hyperwal_wal *wal);
+/*
+ * Within a transaction of BEGIN IMMEDIATE on the main database that wrote nothing, when the log has
+ * all that is committed: its COMMIT is one that changes nothing, so that the WAL has a frame of its
+ * own, the first of a new round if one can begin.  Writers from afar are not in the way of it.
+ */
+HYPERWAL_API int hyperwal_touch(sqlite3 *db);
 /* The state as one JSON object, as `hyperwal status --json`; free with sqlite3_free(). */
 HYPERWAL_API int hyperwal_status(sqlite3 *db, const char *schema, char **json);
 

@@ -44,6 +44,7 @@ struct hw_committer {
     uint64_t held_until_ns;
     struct hw_vfs_head head; /* if held */
     struct hw_core *core;    /* the log, for reading */
+    uint32_t page_size;      /* as its genesis says; 0: not read yet */
     struct hw_shared_page *page;
     struct hw_buffer block;
 };
@@ -237,6 +238,7 @@ static void log_close(struct hw_committer *c)
     hw_core_close(c->core);
     hw_shared_page_close(c->page);
     c->core = NULL;
+    c->page_size = 0;
     c->page = NULL;
 }
 
@@ -254,54 +256,123 @@ static enum hw_status log_refresh(struct hw_committer *c, struct hw_error *err)
     return hw_core_refresh(c->core, hw_shared_durable_length(c->page), err);
 }
 
-/* The header of block `seq`. */
-static enum hw_status read_header(struct hw_committer *c, uint64_t seq,
+struct block {
+    struct hw_entry_header header;
+    bool is_unchanging; /* no transaction, or one after which all is as before */
+};
+
+/* The header of block `seq`; its body is at the cursor. */
+static enum hw_status read_header(struct hw_committer *c, uint64_t seq, struct hw_cursor *cursor,
                                   struct hw_entry_header *header, struct hw_error *err)
 {
-    struct hw_cursor cursor;
     enum hw_status status = hw_core_read(c->core, seq, &c->block, err);
 
     if (status != HW_OK)
         return status;
-    cursor = hw_cursor(c->block.bytes, c->block.size);
-    status = hw_entry_header_decode(&cursor, seq, header);
+    *cursor = hw_cursor(c->block.bytes, c->block.size);
+    status = hw_entry_header_decode(cursor, seq, header);
     return status == HW_OK ? HW_OK : hw_fail(err, status, "block %llu", (unsigned long long)seq);
+}
+
+static enum hw_status read_page_size(struct hw_committer *c, struct hw_error *err)
+{
+    struct hw_entry_header header;
+    struct hw_genesis genesis;
+    struct hw_cursor cursor;
+    enum hw_status status;
+
+    if (c->page_size != 0)
+        return HW_OK;
+    status = read_header(c, 0, &cursor, &header, err);
+    if (status == HW_OK)
+        status =
+            header.type == HW_ENTRY_GENESIS ? hw_genesis_decode(&cursor, &genesis) : HW_ECORRUPT;
+    if (status == HW_OK)
+        c->page_size = genesis.page_size;
+    return status == HW_OK ? HW_OK : hw_fail(err, status, "block 0");
+}
+
+static enum hw_status read_block(struct hw_committer *c, uint64_t seq, struct block *out,
+                                 struct hw_error *err)
+{
+    struct hw_transaction transaction;
+    struct hw_cursor cursor;
+    enum hw_status status = read_page_size(c, err);
+
+    if (status == HW_OK)
+        status = read_header(c, seq, &cursor, &out->header, err);
+    if (status != HW_OK)
+        return status;
+    out->is_unchanging = out->header.type == HW_ENTRY_GROUP ||
+                         out->header.type == HW_ENTRY_SNAPSHOT ||
+                         out->header.type == HW_ENTRY_LABEL;
+    if (out->header.type != HW_ENTRY_TRANSACTION || !out->header.starts || !out->header.ends)
+        return HW_OK;
+    status = hw_transaction_peek(&cursor, c->page_size, &transaction);
+    if (status != HW_OK)
+        return hw_fail(err, status, "block %llu", (unsigned long long)seq);
+    out->is_unchanging = transaction.sum_before == transaction.sum_after;
+    return HW_OK;
+}
+
+/* The log as it is now; another one may have come in the place of the one that is open. */
+static enum hw_status log_look(struct hw_committer *c, struct hw_error *err)
+{
+    enum hw_status status = log_refresh(c, err);
+
+    if (status == HW_OK)
+        return HW_OK;
+    log_close(c);
+    return log_refresh(c, err);
 }
 
 /*
  * What does the log say of this transaction?  HW_OK: *seq is its last block.  HW_END: it is not
- * there, and cannot come any more once something else is.  Else: the log does not say it.
+ * there, and cannot come any more once something else changed the database.  Else: the log does not
+ * say it.
  */
 static enum hw_status look_up(struct hw_committer *c, const struct hw_origin *id, uint64_t *seq,
                               struct hw_error *err)
 {
-    struct hw_entry_header header;
+    struct block block;
     uint64_t length;
-    enum hw_status status = log_refresh(c, err);
+    enum hw_status status = log_look(c, err);
 
-    if (status != HW_OK) { /* another one may have come in its place: once more from the start */
-        log_close(c);
-        status = log_refresh(c, err);
-    }
     if (status != HW_OK)
         return status;
     length = hw_core_length(c->core);
     for (uint64_t at = hw_origin_base(id); at < length; at++) {
-        status = read_header(c, at, &header, err);
+        status = read_block(c, at, &block, err);
         if (status != HW_OK)
             return status;
-        if (header.type == HW_ENTRY_GAP || header.type == HW_ENTRY_SWITCH)
+        if (block.header.type == HW_ENTRY_GAP || block.header.type == HW_ENTRY_SWITCH)
             return hw_fail(err, HW_ENOTFOUND, "the log has a gap there");
-        if (header.type != HW_ENTRY_TRANSACTION)
-            continue;
-        if (!header.has_origin || memcmp(header.origin.bytes, id->bytes, sizeof(id->bytes)) != 0)
+        if (block.header.has_origin &&
+            memcmp(block.header.origin.bytes, id->bytes, sizeof(id->bytes)) == 0) {
+            while (status == HW_OK && !block.header.ends)
+                status = read_block(c, ++at, &block, err);
+            *seq = at;
+            return status;
+        }
+        if (!block.is_unchanging)
             return HW_END;
-        while (status == HW_OK && !header.ends)
-            status = read_header(c, ++at, &header, err);
-        *seq = at;
-        return status;
     }
     return HW_END;
+}
+
+/* The first block from `seq` on that changed the database; the log's length: none did. */
+static enum hw_status unchanged_end(struct hw_committer *c, uint64_t seq, uint64_t *end,
+                                    struct hw_error *err)
+{
+    struct block block = {.is_unchanging = true};
+    enum hw_status status = log_look(c, err);
+
+    for (*end = seq; status == HW_OK && *end < hw_core_length(c->core); (*end)++) {
+        status = read_block(c, *end, &block, err);
+        if (status == HW_OK && !block.is_unchanging)
+            break;
+    }
+    return status;
 }
 
 /* ----------------------------------------------------------------------------------- jobs */
@@ -340,9 +411,14 @@ static void run_commit(struct hw_committer *c, struct hw_job *job)
         .next = next_part,
         .ctx = &parts,
     };
+    uint64_t base = hw_origin_base(&commit.origin);
     bool is_perhaps = false;
     enum hw_status status = hold(c, &job->error);
 
+    /* What cannot be looked at is as good as changed: it tries again. */
+    if (status == HW_OK && commit.sum_before == c->head.sum && c->head.seq != UINT64_MAX &&
+        c->head.seq >= base && unchanged_end(c, base, &commit.unchanged_to, NULL) != HW_OK)
+        commit.unchanged_to = 0;
     if (status == HW_OK)
         status = hw_vfs_commit(c->db, &c->head, &commit, &is_perhaps, &job->error);
     let_go(c);

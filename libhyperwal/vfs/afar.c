@@ -86,16 +86,22 @@ static bool is_first_page(const uint8_t *image, uint32_t page_size)
            image[18] == 2 && image[19] == 2;
 }
 
+/* Before the first frame: it may be that of a new round. */
+static void tell_round(struct appender *a)
+{
+    struct hw_wal_position start = hw_wal_writer_position(a->writer);
+
+    if (start.frame == 0)
+        hw_capture_new_round(a->file->capture, start.salts);
+}
+
 static enum hw_status add_frame(struct appender *a, uint32_t page, const void *content,
                                 struct hw_error *err)
 {
     enum hw_status status = HW_OK;
 
     if (!a->is_marked) {
-        struct hw_wal_position start = hw_wal_writer_position(a->writer);
-
-        if (start.frame == 0)
-            hw_capture_new_round(a->file->capture, start.salts);
+        tell_round(a);
         hw_wal_mark_encode(&a->commit->origin, a->page, a->head->page_size);
         status = hw_wal_writer_add(a->writer, page, a->page, err);
         a->is_marked = status == HW_OK;
@@ -195,14 +201,15 @@ static enum hw_status take_all(struct appender *a, struct hw_error *err)
     return status;
 }
 
-static enum hw_status append(struct appender *a, bool *is_perhaps, struct hw_error *err)
+/* Make the frames a commit, if `status` is HW_OK; else they are forgotten. */
+static enum hw_status publish(struct appender *a, enum hw_status status, uint32_t page_count,
+                              bool *is_perhaps, struct hw_error *err)
 {
     struct hw_wal_position end;
     struct hw_error ignored;
-    enum hw_status status = take_all(a, err);
 
     if (status == HW_OK)
-        status = hw_wal_writer_finish(a->writer, a->commit->page_count, &end, err);
+        status = hw_wal_writer_finish(a->writer, page_count, &end, err);
     if (status == HW_OK) {
         status = hw_wal_writer_publish(a->writer, err);
         *is_perhaps = status != HW_OK;
@@ -216,11 +223,11 @@ static enum hw_status append(struct appender *a, bool *is_perhaps, struct hw_err
 }
 
 /* The WAL begins anew where that is possible: nobody else may ever write to this database. */
-static void restart(struct appender *a)
+static void restart(struct appender *a, uint32_t least_frames)
 {
     struct hw_error ignored;
 
-    if (hw_wal_writer_position(a->writer).frame < RESTART_FRAMES)
+    if (hw_wal_writer_position(a->writer).frame < least_frames)
         return;
     if (hw_wal_writer_restart(a->writer, &ignored) == HW_OK)
         a->visible = 0; /* all of it is in the file */
@@ -369,12 +376,44 @@ enum hw_status hw_vfs_commit(sqlite3 *db, const struct hw_vfs_head *head,
     if (status != HW_OK)
         return status;
     if (commit->sum_before != head->sum || base > head->length ||
-        (head->seq != UINT64_MAX && head->seq >= base))
+        (head->seq != UINT64_MAX && head->seq >= base && head->seq >= commit->unchanged_to))
         return hw_fail(err, HW_AGAIN, "somebody else committed before it");
     status = appender_open(&a, err);
     if (status == HW_OK) {
-        restart(&a);
-        status = append(&a, is_perhaps, err);
+        restart(&a, RESTART_FRAMES);
+        status = publish(&a, take_all(&a, err), commit->page_count, is_perhaps, err);
+    }
+    appender_close(&a);
+    return status;
+}
+
+/* The first page once more, as it is. */
+static enum hw_status take_first(struct appender *a, struct hw_error *err)
+{
+    enum hw_status status = read_page(a, 1, a->page, err);
+
+    if (status == HW_OK) {
+        tell_round(a);
+        status = hw_wal_writer_add(a->writer, 1, a->page, err);
+    }
+    return status;
+}
+
+enum hw_status hw_vfs_touch(sqlite3 *db, struct hw_error *err)
+{
+    struct hw_vfs_head head;
+    struct appender a = {.head = &head};
+    bool is_perhaps = false; /* nobody asks for it */
+    enum hw_status status = shim_file(db, &a.file, err);
+
+    if (status == HW_OK)
+        status = head_now(db, a.file, &head, err);
+    if (status != HW_OK)
+        return status;
+    status = appender_open(&a, err);
+    if (status == HW_OK) {
+        restart(&a, 1);
+        status = publish(&a, take_first(&a, err), head.page_count, &is_perhaps, err);
     }
     appender_close(&a);
     return status;

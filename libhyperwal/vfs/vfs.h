@@ -278,6 +278,8 @@ struct hw_vfs_commit {
     struct hw_origin origin;
     uint64_t sum_before, sum_after;
     uint32_t page_count; /* of the database after it */
+    /* Blocks below this one changed nothing, from the base of `origin` on; 0: nobody looked. */
+    uint64_t unchanged_to;
     /* The next body of a transaction block, borrowed until the next call.  HW_END: no more. */
     enum hw_status (*next)(void *ctx, struct hw_slice *body, struct hw_error *err);
     void *ctx;
@@ -290,6 +292,11 @@ struct hw_vfs_commit {
 enum hw_status hw_vfs_commit(sqlite3 *db, const struct hw_vfs_head *head,
                              const struct hw_vfs_commit *commit, bool *is_perhaps,
                              struct hw_error *err) HW_MUST_CHECK;
+/*
+ * While `db` has the write lock, wrote nothing, and all that is committed is in the log: append a
+ * commit that changes nothing, in a new round if one can begin.  Then COMMIT, not ROLLBACK.
+ */
+enum hw_status hw_vfs_touch(sqlite3 *db, struct hw_error *err) HW_MUST_CHECK;
 /* All that was committed when this is called is durable in the log.  HW_ETIMEOUT. */
 enum hw_status hw_vfs_logged(sqlite3 *db, uint64_t timeout_ms, struct hw_error *err) HW_MUST_CHECK;
 

@@ -24,7 +24,7 @@
 #include "support/other_side.h"
 #include "vfs/vfs.h"
 
-enum { WAIT_MS = 1000 };
+enum { WAIT_MS = 1000, PAGE_SIZE = 4096 /* SQLite's default */ };
 
 static struct world {
     struct sim *sim;
@@ -109,6 +109,14 @@ static enum hw_status commit(sqlite3 *db, struct transaction *t)
     return hw_vfs_logged(db, WAIT_MS, &world.err) == HW_OK ? HW_OK : HW_END;
 }
 
+static bool changes_nothing(struct hw_cursor body)
+{
+    struct hw_transaction transaction;
+
+    assert_int_equal(hw_transaction_peek(&body, PAGE_SIZE, &transaction), HW_OK);
+    return transaction.sum_before == transaction.sum_after;
+}
+
 /* The next change of the database in the log at or above the base: is it this transaction? */
 static bool is_in_log(const struct hw_origin *origin)
 {
@@ -126,7 +134,7 @@ static bool is_in_log(const struct hw_origin *origin)
         assert_int_equal(hw_core_read(core, seq, &block, NULL), HW_OK);
         cursor = hw_cursor(block.bytes, block.size);
         assert_int_equal(hw_entry_header_decode(&cursor, seq, &header), HW_OK);
-        if (header.type != HW_ENTRY_TRANSACTION)
+        if (header.type != HW_ENTRY_TRANSACTION || changes_nothing(cursor))
             continue;
         is_it = header.has_origin &&
                 memcmp(header.origin.bytes, origin->bytes, sizeof(origin->bytes)) == 0;
@@ -215,6 +223,63 @@ static void who_is_late_is_refused_and_nothing_is_seen_of_it(void **state)
     assert_int_equal(sqlite3_exec(world.db, "UPDATE n SET k = 1", NULL, NULL, NULL), SQLITE_OK);
     assert_int_equal(sqlite3_exec(world.db, "UPDATE n SET k = 0", NULL, NULL, NULL), SQLITE_OK);
     assert_int_equal(commit(world.db, &t), HW_AGAIN);
+    transaction_free(&t);
+}
+
+static enum hw_status touch(sqlite3 *db)
+{
+    enum hw_status status;
+
+    if (sqlite3_exec(db, "BEGIN IMMEDIATE", NULL, NULL, NULL) != SQLITE_OK)
+        return HW_EBUSY;
+    status = hw_vfs_logged(db, WAIT_MS, &world.err);
+    if (status == HW_OK)
+        status = hw_vfs_touch(db, &world.err);
+    hw_vfs_let_go(db);
+    return status == HW_OK ? hw_vfs_logged(db, WAIT_MS, &world.err) : status;
+}
+
+static void salts_of_wal(uint8_t out[8])
+{
+    size_t size = 0;
+    const uint8_t *bytes = sim_file_bytes(world.sim, "/app.db-wal", &size);
+
+    assert_true(size > 24);
+    memcpy(out, bytes + 16, 8);
+}
+
+static void a_commit_that_changes_nothing_is_in_nobodys_way(void **state)
+{
+    struct transaction t;
+    uint8_t before[8], after[8];
+    uint64_t length;
+
+    (void)state;
+    make_database();
+    length = length_now(world.db);
+    transaction_make(&t, world.db, "UPDATE n SET k = 7", length);
+    salts_of_wal(before);
+    assert_int_equal(touch(world.db), HW_OK);
+    salts_of_wal(after);
+    assert_memory_equal(before, after, 8); /* frames that are not copied stay */
+    assert_true(is_image(world.db, &t.before));
+    assert_true(length_now(world.db) > length);
+    length = length_now(world.db);
+    assert_int_equal(
+        sqlite3_wal_checkpoint_v2(world.db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL),
+        SQLITE_OK);
+    assert_int_equal(touch(world.db), HW_OK);
+    salts_of_wal(after);
+    assert_memory_not_equal(before, after, 8);
+    assert_true(is_image(world.db, &t.before));
+    assert_true(length_now(world.db) > length);
+    assert_int_equal(commit(world.db, &t), HW_AGAIN); /* nobody says that nothing was changed */
+    t.commit.unchanged_to = length_now(world.db);
+    assert_int_equal(commit(world.db, &t), HW_OK);
+    assert_true(is_image(world.db, &t.after));
+    assert_true(is_in_log(&t.commit.origin));
+    assert_int_equal(sqlite3_exec(world.db, "UPDATE n SET k = k + 1", NULL, NULL, NULL), SQLITE_OK);
+    check_log();
     transaction_free(&t);
 }
 
@@ -376,6 +441,30 @@ static void check(struct sim *sim, void *ctx)
         fail_msg("%s", sim_violation(world.sim));
 }
 
+static void run_touch(struct sim *sim, void *ctx)
+{
+    sqlite3 *db = open_database();
+
+    (void)sim, (void)ctx;
+    if (db != NULL && sqlite3_exec(db, "SELECT count(*) FROM t", NULL, NULL, NULL) == SQLITE_OK)
+        (void)touch(db); /* fails or not: nothing is to be seen of it */
+    world.told = HW_EIO;
+    sqlite3_close(db);
+}
+
+static void no_fault_in_a_commit_that_changes_nothing_changes_something(void **state)
+{
+    struct sim_scenario scenario = {.faults =
+                                        SIM_CRASH | SIM_KILL | SIM_EIO | SIM_ENOSPC | SIM_ENOMEM,
+                                    .prepare = prepare,
+                                    .run = run_touch,
+                                    .check = check};
+
+    (void)state;
+    world.sql = "UPDATE n SET k = k + 1"; /* which nobody does */
+    assert_true(sim_for_each_fault(world.sim, &scenario) > 20);
+}
+
 static void what_was_told_is_true(unsigned faults)
 {
     static const char *const work[] = {
@@ -417,6 +506,10 @@ int main(int argc, char **argv)
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(who_is_late_is_refused_and_nothing_is_seen_of_it, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(a_commit_that_changes_nothing_is_in_nobodys_way, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(no_fault_in_a_commit_that_changes_nothing_changes_something,
+                                        setup, teardown),
         cmocka_unit_test_setup_teardown(what_is_no_transaction_of_this_database_is_refused, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(the_wal_begins_anew_though_nobody_else_writes, setup,
