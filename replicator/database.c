@@ -246,6 +246,10 @@ int database_open(const char *path, sqlite3 **db)
         if (code != SQLITE_OK) {
             (void)failure("%s: %s", path, sqlite3_errmsg(*db));
             result = code == SQLITE_CORRUPT || code == SQLITE_NOTADB ? CORRUPT : FAILED;
+        } else if (sqlite3_db_readonly(*db, "main") == 1) { /* and may be written, as was checked */
+            result = failure("%s: cannot be opened for writing", path);
+        }
+        if (result != DONE) {
             sqlite3_close_v2(*db);
             *db = NULL;
         }

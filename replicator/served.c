@@ -268,6 +268,10 @@ static int served_connect(struct served *served, char **error)
 
     if (code != SQLITE_OK)
         return code;
+    if (sqlite3_db_readonly(served->db, "main") == 1) { /* nothing would be logged */
+        *error = sqlite3_mprintf("%s: cannot be opened for writing", served->path);
+        return SQLITE_CANTOPEN;
+    }
     if (served->rest.db != NULL && is_same_file(served))
         code = hyperwal_hold(served->db, NULL, HYPERWAL_HELD_SINCE);
     if (code == SQLITE_OK)

@@ -66,9 +66,9 @@ static inline int hw_sqlite_failure(sqlite3 *db, int code)
 
 /*
  * xOpen of `base` for a file that is to be written.  If that fails SQLite's own VFS opens it for
- * reading alone: right for a file that may not be written.  Where a call only failed this time it
- * is SQLITE_CANTOPEN here, for the connection would never write, and whoever logs what others write
- * would never do that.
+ * reading alone: right for a file that may not be written.  Where a call only failed this time the
+ * connection would never write, and whoever logs what others write would never do that: so it is
+ * tried again, once, if it seems that the file may be written.
  */
 static inline int hw_sqlite_open(sqlite3_vfs *base, const char *name, sqlite3_file *file, int flags,
                                  int *out_flags)
@@ -76,22 +76,23 @@ static inline int hw_sqlite_open(sqlite3_vfs *base, const char *name, sqlite3_fi
     int got_flags = flags, may_write = 0;
     int code = base->xOpen(base, name, file, flags, &got_flags);
 
+    if (code == SQLITE_OK && name != NULL && flags & SQLITE_OPEN_READWRITE &&
+        got_flags & SQLITE_OPEN_READONLY &&
+        base->xAccess(base, name, SQLITE_ACCESS_READWRITE, &may_write) == SQLITE_OK && may_write) {
+        (void)file->pMethods->xClose(file); /* nothing was read */
+        file->pMethods = NULL;
+        got_flags = flags;
+        code = base->xOpen(base, name, file, flags, &got_flags);
+    }
     if (out_flags != NULL)
         *out_flags = got_flags;
-    if (code != SQLITE_OK || !(flags & SQLITE_OPEN_READWRITE) ||
-        !(got_flags & SQLITE_OPEN_READONLY) || name == NULL ||
-        base->xAccess(base, name, SQLITE_ACCESS_READWRITE, &may_write) != SQLITE_OK || !may_write)
-        return code;
-    if (file->pMethods != NULL)
-        (void)file->pMethods->xClose(file); /* nothing was read */
-    file->pMethods = NULL;
-    return SQLITE_CANTOPEN;
+    return code;
 }
 
 /*
  * xShmMap of `file`, the database `path` of `base`, a name with its parameters.  The same holds
  * for its -shm: opened for reading alone it would stay so for all connections of the process, as
- * long as one of them has it.  Unmapped again it is opened anew by the next one that maps it.
+ * long as one of them has it.  Unmapped it is opened anew.
  */
 static inline int hw_sqlite_shm_map(sqlite3_vfs *base, const char *path, sqlite3_file *file,
                                     int region, int size, int extend, void volatile **memory)
@@ -107,7 +108,7 @@ static inline int hw_sqlite_shm_map(sqlite3_vfs *base, const char *path, sqlite3
     if (base->xAccess(base, shm, SQLITE_ACCESS_READWRITE, &may_write) == SQLITE_OK && may_write) {
         (void)file->pMethods->xShmUnmap(file, 0); /* as if it had not been */
         *memory = NULL;
-        code = SQLITE_CANTOPEN;
+        code = file->pMethods->xShmMap(file, region, size, extend, memory);
     }
     sqlite3_free(shm);
     return code;
