@@ -95,7 +95,8 @@ typedef bool hw_progress(void *ctx, uint64_t done, uint64_t total); /* bytes; fa
  * Write the state of `target` to the new file `out_path` through `out_path`.tmp: synced, its sum
  * checked, then renamed.  out_path, -wal, -journal and -shm must not exist (HW_EEXIST); with
  * `force` the old database is folded under EXCLUSIVE first, and refused (HW_EBUSY) if it is open
- * anywhere. *reached says what was restored.  `base` is the VFS for the old database.
+ * anywhere; the new file has its rights.  *reached says what was restored.  `base` is the VFS for
+ * the old database.
  */
 enum hw_status hw_restore(struct hw_env *env, sqlite3_vfs *base, struct hw_core *core,
                           const struct hw_target *target, const char *out_path, bool force,

@@ -282,6 +282,16 @@ static enum hw_status open_output(struct output *output, const char *tmp, struct
     return status;
 }
 
+/* It is for those alone who may read the file that it is to replace, if there is one. */
+static enum hw_status take_rights(struct output *output, const char *out_path, struct hw_error *err)
+{
+    bool is_there = false;
+    enum hw_status status = hw_env_exists(output->env, out_path, &is_there, err);
+
+    return status == HW_OK && is_there ? output->env->ops->copy_rights(output->file, out_path, err)
+                                       : status;
+}
+
 enum hw_status hw_restore(struct hw_env *env, sqlite3_vfs *base, struct hw_core *core,
                           const struct hw_target *target, const char *out_path, bool force,
                           hw_progress *progress, void *ctx, struct hw_state *reached,
@@ -303,7 +313,9 @@ enum hw_status hw_restore(struct hw_env *env, sqlite3_vfs *base, struct hw_core 
     if (status != HW_OK)
         goto done;
 
-    status = write_state(&output, core, &plan, err);
+    status = take_rights(&output, out_path, err);
+    if (status == HW_OK)
+        status = write_state(&output, core, &plan, err);
     if (status == HW_OK)
         status = put_in_place(env, base, tmp, out_path, force, err);
     if (status != HW_OK)

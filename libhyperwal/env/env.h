@@ -75,6 +75,8 @@ struct hw_env_ops {
                             struct hw_error *err);
     enum hw_status (*stat_file)(struct hw_file *file, struct hw_file_stat *out,
                                 struct hw_error *err);
+    /* Give it the mode of the file `path`, and as far as we may its owner and group. */
+    enum hw_status (*copy_rights)(struct hw_file *file, const char *path, struct hw_error *err);
     /* Exclusive lock of the open file (OFD): HW_EBUSY if taken and !wait.  Gone with the handle. */
     enum hw_status (*lock)(struct hw_file *file, bool wait, struct hw_error *err);
     void (*unlock)(struct hw_file *file);

@@ -353,6 +353,24 @@ static enum hw_status posix_rename(struct hw_env *env, const char *from, const c
                                  : hw_fail_errno(err, errno, "%s: cannot rename to %s", from, to);
 }
 
+/* Without the right to give files away the group may go, and then its rights are another's. */
+static enum hw_status posix_copy_rights(struct hw_file *file, const char *path,
+                                        struct hw_error *err)
+{
+    int fd = posix(file)->fd;
+    struct stat st;
+    mode_t mode;
+
+    if (stat(path, &st) != 0)
+        return hw_fail_errno(err, errno, "%s: cannot stat", path);
+    mode = st.st_mode & 0777;
+    if (fchown(fd, st.st_uid, st.st_gid) != 0 && fchown(fd, (uid_t)-1, st.st_gid) != 0)
+        mode &= 0707;
+    return fchmod(fd, mode) == 0 ? HW_OK
+                                 : hw_fail_errno(err, errno, "%s: cannot give it the rights of %s",
+                                                 posix(file)->path, path);
+}
+
 static enum hw_status posix_remove(struct hw_env *env, const char *path, struct hw_error *err)
 {
     (void)env;
@@ -565,6 +583,7 @@ static const struct hw_env_ops posix_ops = {
     .allocate = posix_allocate,
     .punch = posix_punch,
     .stat_file = posix_stat_file,
+    .copy_rights = posix_copy_rights,
     .lock = posix_lock,
     .unlock = posix_unlock,
     .map = posix_map,

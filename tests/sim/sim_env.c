@@ -288,6 +288,16 @@ static enum hw_status env_remove_dir(struct hw_env *env, const char *path, struc
     return on_path(env, path, SIM_REMOVE, true, err);
 }
 
+static enum hw_status env_copy_rights(struct hw_file *file, const char *path, struct hw_error *err)
+{
+    struct hw_file_stat stat;
+    enum hw_status status = file->env->ops->stat(file->env, path, &stat, err);
+
+    if (status == HW_OK)
+        handle_of(file)->inode->mode = stat.mode;
+    return status;
+}
+
 static enum hw_status env_make_dir(struct hw_env *env, const char *path, struct hw_error *err)
 {
     return on_path(env, path, SIM_MAKE_DIR, true, err);
@@ -445,6 +455,7 @@ static const struct hw_env_ops env_ops = {
     .allocate = env_allocate,
     .punch = env_punch,
     .stat_file = env_stat_file,
+    .copy_rights = env_copy_rights,
     .lock = env_lock,
     .unlock = env_unlock,
     .map = env_map,

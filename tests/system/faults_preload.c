@@ -121,6 +121,7 @@ BETWEEN(ssize_t, pread64, (int fd, void *to, size_t size, off64_t at), (fd, to, 
         false)
 BETWEEN(ssize_t, pwrite64, (int fd, const void *from, size_t size, off64_t at),
         (fd, from, size, at), -1, EIO, true)
+BETWEEN(int, fchmod, (int fd, mode_t mode), (fd, mode), -1, EIO, false)
 BETWEEN(int, ftruncate64, (int fd, off64_t size), (fd, size), -1, EIO, false)
 BETWEEN(int, stat64, (const char *path, struct stat64 *out), (path, out), -1, EIO, false)
 BETWEEN(int, lstat64, (const char *path, struct stat64 *out), (path, out), -1, EIO, false)

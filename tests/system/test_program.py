@@ -391,8 +391,15 @@ def restore_does_not_touch_a_file_that_exists(dir):
         db.execute("BEGIN")
         db.execute("SELECT * FROM t").fetchone()
         run("restore", "app.db", "out.db", "--force", code=1)  # somebody has it open
+    os.chmod("out.db", 0o640)
+    if os.geteuid() == 0:
+        os.chown("out.db", 12345, 54321)
+    old = os.stat("out.db")
     run("restore", "app.db", "out.db", "--force")
     check(dump("out.db") == dump("app.db"), "not replaced")
+    new = os.stat("out.db")
+    check(new.st_ino != old.st_ino, "not replaced")
+    check((new.st_mode, new.st_uid, new.st_gid) == (old.st_mode, old.st_uid, old.st_gid), old, new)
     os.remove("out.db")
     for suffix in ("-wal", "-journal"):
         with open("out.db" + suffix, "w") as file:

@@ -192,6 +192,7 @@ static void directories_list_rename_and_remove(void **state)
     char two[300];
     int count = 0;
     struct hw_file_stat stat;
+    struct hw_file *file;
 
     (void)snprintf(two, sizeof(two), "%s/two", place->dir);
     place->ops->close(make(place));
@@ -206,6 +207,12 @@ static void directories_list_rename_and_remove(void **state)
     assert_int_equal(place->ops->make_dir_as(place->env, two, 0700, NULL), HW_OK);
     assert_int_equal(place->ops->stat(place->env, two, &stat, NULL), HW_OK);
     assert_int_equal(stat.mode & 0777, 0700);
+    file = make(place);
+    assert_int_equal(place->ops->copy_rights(file, two, NULL), HW_OK);
+    assert_int_equal(place->ops->stat(place->env, place->path, &stat, NULL), HW_OK);
+    assert_int_equal(stat.mode & 0777, 0700);
+    assert_int_equal(place->ops->copy_rights(file, "nowhere", NULL), HW_ENOTFOUND);
+    place->ops->close(file);
     assert_int_equal(place->ops->remove_dir(place->env, two, NULL), HW_OK);
     assert_int_equal(place->ops->rename(place->env, place->path, two, NULL), HW_OK);
     assert_int_equal(place->ops->stat(place->env, place->path, &stat, NULL), HW_ENOTFOUND);
