@@ -5,7 +5,8 @@
  *
  * It stays loaded when the connection that loaded it closes, since the VFS does.  With
  * HYPERWAL_DEFAULT=1 in the environment the VFS becomes the default one, for clients that can
- * choose none.
+ * choose none.  With HYPERWAL_LOG=stderr events, and the words behind error codes, are written to
+ * standard error, for programs that cannot ask SQLite for its log.
  */
 #include "base/sqlite.h"
 
@@ -13,6 +14,7 @@
 #define SQLITE_EXTENSION_INIT3
 SQLITE_EXTENSION_INIT1
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -29,6 +31,32 @@ ENTRY_POINT int sqlite3_hyperwal_init(sqlite3 *db, char **message, const sqlite3
 ENTRY_POINT int sqlite3_extension_init(sqlite3 *db, char **message,
                                        const sqlite3_api_routines *api);
 
+static void event_line(void *ctx, enum hw_log_level level, const char *line)
+{
+    (void)ctx;
+    if (level >= HW_LOG_INFO)
+        fprintf(stderr, "hyperwal: %s\n", line);
+}
+
+static void words_line(const char *path, const char *words)
+{
+    fprintf(stderr, "hyperwal: %s: %s\n", path, words);
+}
+
+/* NULL: fine. */
+static const char *set_log(void)
+{
+    const char *wanted = getenv("HYPERWAL_LOG");
+
+    if (wanted == NULL || wanted[0] == '\0')
+        return NULL;
+    if (strcmp(wanted, "stderr") != 0)
+        return "HYPERWAL_LOG can only be stderr";
+    hw_env_posix_set_log(event_line, NULL);
+    hw_vfs_set_words(words_line);
+    return NULL;
+}
+
 static int init(char **message)
 {
     const char *wanted = getenv("HYPERWAL_DEFAULT");
@@ -40,7 +68,12 @@ static int init(char **message)
         .remotes = hw_cache_remotes(),
     };
     struct hw_error error = {0};
+    const char *wrong = set_log();
 
+    if (wrong != NULL) {
+        *message = sqlite3_mprintf("hyperwal: %s", wrong);
+        return SQLITE_ERROR;
+    }
     if (sqlite3_libversion_number() < OLDEST_SQLITE) {
         *message = sqlite3_mprintf("hyperwal needs SQLite 3.32 or later, this is %s",
                                    sqlite3_libversion());

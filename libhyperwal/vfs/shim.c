@@ -1,6 +1,7 @@
 /* Implements vfs/vfs.h: the VFS object, and what happens when a file is opened. */
 #include "vfs/shim.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -30,10 +31,21 @@ bool hw_vfs_last_was_corrupt(void)
     return last_was_corrupt;
 }
 
+static void (*_Atomic words_sink)(const char *path, const char *words);
+
+void hw_vfs_set_words(void (*sink)(const char *path, const char *words))
+{
+    atomic_store(&words_sink, sink);
+}
+
 void hw_shim_tell(const char *path, int code, const struct hw_error *error)
 {
+    void (*sink)(const char *path, const char *words) = atomic_load(&words_sink);
+
     (void)snprintf(last_error, sizeof(last_error), "%s", error->message); /* the same size */
     sqlite3_log(code, "hyperwal: %s: %s", path, error->message);
+    if (sink != NULL)
+        sink(path, error->message);
 }
 
 int hw_vfs_code(enum hw_status status)

@@ -212,6 +212,11 @@ void hw_vfs_unregister(const char *name);
 /* SQLite's result code for a status: vague nowhere. */
 int hw_vfs_code(enum hw_status status);
 
+/*
+ * Where, beside SQLite's own log, the words of each failure go that a connection is told a mere
+ * code of; NULL: nowhere.  From any thread, at the time of the failure.
+ */
+void hw_vfs_set_words(void (*sink)(const char *path, const char *words));
 /* The words of the last failed open of this thread, "" if there was none. */
 const char *hw_vfs_last_error(void);
 /* Did that open fail because the log is damaged?  xOpen may only say SQLITE_CANTOPEN. */

@@ -46,12 +46,12 @@ def connect(path, parameters=""):
     return sqlite3.connect(uri, uri=True, isolation_level=None)
 
 
-def run_python(code, **environment):
-    """Run `code` in a process of its own; -> its standard output."""
+def run_python(code, stderr=False, **environment):
+    """Run `code` in a process of its own; -> its standard output, or error."""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
                           env=dict(os.environ, EXTENSION=EXTENSION, **environment), timeout=120)
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    return done.stderr if stderr else done.stdout
 
 
 def expect_error(db, sql, words):
@@ -123,6 +123,30 @@ plain.commit()
 plain.close()
 print(os.path.isdir(path + "-hyper"))
 """
+
+
+WORDS = """
+import os, sqlite3
+db = sqlite3.connect(":memory:")
+db.enable_load_extension(True)
+try:
+    db.load_extension(os.environ["EXTENSION"])
+    os.chdir(os.environ["DIRECTORY"])
+    good = sqlite3.connect("file:app.db?vfs=hyperwal", uri=True)
+    good.execute("CREATE TABLE t(a)")
+    good.execute("PRAGMA hyperwal_seq").fetchall()
+    sqlite3.connect("file:app.db?vfs=hyperwal&durability=nonsense", uri=True)
+except sqlite3.Error as error:
+    print(error)
+"""
+
+
+def the_words_of_errors_go_to_standard_error_if_asked(directory):
+    said = run_python(WORDS, stderr=True, DIRECTORY=directory, HYPERWAL_LOG="stderr")
+    assert "event=worker_started" in said, said
+    assert "nonsense" in said, said
+    assert run_python(WORDS, stderr=True, DIRECTORY=directory, HYPERWAL_LOG="") == ""
+    assert "can only be stderr" in run_python(WORDS, DIRECTORY=directory, HYPERWAL_LOG="syslog")
 
 
 def vfs_is_the_default_one_if_the_environment_says_so(directory):
@@ -317,6 +341,7 @@ TESTS = [
     extension_reaches_sqlite_only_through_its_host,
     extension_shows_nothing_but_its_entry_points,
     library_shows_just_the_public_functions,
+    the_words_of_errors_go_to_standard_error_if_asked,
     vfs_outlives_the_connection_that_loaded_it,
     loading_twice_does_not_stack_the_vfs_on_itself,
     vfs_is_the_default_one_if_the_environment_says_so,
