@@ -23,7 +23,7 @@ LIBRARY_BANS = (
      "struct hw_env"),
     (("time", "clock_gettime", "gettimeofday", "usleep", "nanosleep", "sleep", "sched_yield"),
      ("env/env_posix.c",), "the clock and wait_word of struct hw_env"),
-    (("printf", "fprintf", "puts", "fputs", "perror"), (), "hw_env_log() or hw_fail()"),
+    (("printf", "fprintf", "puts", "fputs", "perror"), ("extension.c",), "hw_env_log() or hw_fail()"),
     (("exit", "_exit"), (), "a status: the process is the application's"),
     (("fork", "system", "popen"), (), "nothing: the library starts no process"),
 )
