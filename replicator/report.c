@@ -154,6 +154,12 @@ const char *time_text(int64_t time_ms, char out[TIME_TEXT])
     return out;
 }
 
+void words_print(const char *text)
+{
+    for (; *text != '\0'; text++)
+        putchar((unsigned char)*text < ' ' || *text == 0x7f ? '?' : *text);
+}
+
 const char *size_text(uint64_t bytes, char out[SIZE_TEXT])
 {
     static const char *const units[] = {"bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};

@@ -33,6 +33,8 @@ const char *time_text(int64_t time_ms, char out[TIME_TEXT]);
 /* "1.4 MiB" */
 const char *size_text(uint64_t bytes, char out[SIZE_TEXT]);
 const char *key_text(const unsigned char key[32], char out[KEY_TEXT]);
+/* Somebody else's words, on standard output: what steers a terminal or ends a line is a "?". */
+void words_print(const char *text);
 
 /*
  * Progress of something that may take long: nothing for the first second, and nothing at all if

@@ -47,9 +47,11 @@ static void print_line(const hyperwal_entry *entry)
         printf("%10" PRIu64 " %-11s %" PRIu64 " blocks\n", entry->seq, entry->type, entry->blocks);
         return;
     }
-    printf("%10" PRIu64 " %-11s %s %6" PRIu32 " %10" PRIu64 " %9" PRIu64 " %016" PRIx64 "%s%s\n",
+    printf("%10" PRIu64 " %-11s %s %6" PRIu32 " %10" PRIu64 " %9" PRIu64 " %016" PRIx64 "%s",
            entry->seq, entry->type, time_text(entry->time_ms, when), entry->pages, entry->raw_bytes,
-           entry->bytes, entry->sum, entry->text[0] != '\0' ? " " : "", entry->text);
+           entry->bytes, entry->sum, entry->text[0] != '\0' ? " " : "");
+    words_print(entry->text);
+    putchar('\n');
 }
 
 static int walk(hyperwal_log *log, uint64_t from, uint64_t to, bool is_json)

@@ -24,13 +24,6 @@ struct name_wishes {
 
 /* ------------------------------------------------------------------------------ printing */
 
-/* A server's words on a terminal: what steers one is not shown. */
-static void print_harmless(const char *text)
-{
-    for (; *text != '\0'; text++)
-        putchar((unsigned char)*text < ' ' || *text == 0x7f ? '?' : *text);
-}
-
 static void print_json(const hyperwal_name *name)
 {
     struct json json, urls = {0};
@@ -54,15 +47,15 @@ static void print_text(const hyperwal_name *name)
 {
     char key[KEY_TEXT];
 
-    print_harmless(name->name);
+    words_print(name->name);
     printf(" %s", name->has_key ? key_text(name->key, key) : "-");
     if (name->path != NULL) {
         putchar(' ');
-        print_harmless(name->path);
+        words_print(name->path);
     }
     for (unsigned i = 0; i < name->url_count; i++) {
         putchar(' ');
-        print_harmless(name->urls[i]);
+        words_print(name->urls[i]);
     }
     putchar('\n');
 }

@@ -360,6 +360,15 @@ def any_commit_can_be_restored(dir):
     check(times[reached["seq"]] == times[seqs[20]], reached)  # more may share its millisecond
 
 
+def a_label_steers_no_terminal(dir):
+    logged("app.db")
+    with contextlib.closing(through_vfs("app.db")) as db:
+        db.execute("PRAGMA hyperwal_label = 'two\nlines \x1b[31m'")
+    lines = [line for line in run("log", "app.db").stdout.splitlines() if " label " in line]
+    check(len(lines) == 1 and lines[0].endswith("two?lines ?[31m"), lines)
+    check([e["name"] for e in facts("log", "app.db") if e["type"] == "label"] == ["two\nlines \x1b[31m"], "json")
+
+
 def a_label_is_found_again(dir):
     logged("app.db")
     add("app.db", "before")
