@@ -115,6 +115,7 @@ static enum hw_status heir_look(struct hyperwal_follower *follower, const char *
 static void heir_take(struct hyperwal_follower *follower, const uint8_t key[HW_KEY_SIZE])
 {
     follower->has_heir = true;
+    follower->has_stranger = false;
     memcpy(follower->heir_key, key, HW_KEY_SIZE);
     follower->behind_ns = 0;
 }
@@ -200,9 +201,11 @@ bool hw_follow_has_heir(struct hyperwal_follower *follower, bool is_hopeless)
 
 int hyperwal_follow_stranger(hyperwal_follower *follower, unsigned char key[32])
 {
-    if (follower->has_stranger)
+    bool is_stranger = follower->has_stranger && follower->stranger_again_ns == UINT64_MAX;
+
+    if (is_stranger) /* and not one of whom it cannot be told yet */
         memcpy(key, follower->stranger_key, HW_KEY_SIZE);
-    return follower->has_stranger;
+    return is_stranger;
 }
 
 void hw_follow_rename(struct hyperwal_follower *follower)

@@ -292,7 +292,7 @@ int database_wait_adopted(const char *path, sqlite3 *db, hyperwal_head *head)
         if (code != SQLITE_OK && code != SQLITE_BUSY)
             break;
         if (code == SQLITE_OK)
-            alarmed = 0; /* it goes on */
+            alarmed = unread = 0; /* it goes on */
         else if (sqlite3_exec(db, read_sql, NULL, NULL, NULL) == SQLITE_OK)
             unread = 0;
         else if (++unread >= ALARM_LOOKS)

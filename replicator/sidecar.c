@@ -429,9 +429,7 @@ static int frame_write(sqlite3 *writer, sqlite3 *reader)
 
     mark_leave(reader); /* it has none yet at the first time */
     code = mark_take(reader);
-    if (code == SQLITE_OK)
-        code = hyperwal_touch(writer);
-    return code == SQLITE_OK ? exec(writer, "COMMIT") : code;
+    return code == SQLITE_OK ? hyperwal_touch(writer) : code;
 }
 
 /*

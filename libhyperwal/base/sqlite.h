@@ -90,25 +90,22 @@ static inline int hw_sqlite_open(sqlite3_vfs *base, const char *name, sqlite3_fi
 }
 
 /*
- * xShmMap of `file`, the database `path` of `base`, a name with its parameters.  The same holds
- * for its -shm: opened for reading alone it would stay so for all connections of the process, as
- * long as one of them has it.  Unmapped it is opened anew.
+ * The same for the -shm of `path`, a name with its parameters, when the first xShmMap of `file`
+ * gave `code`, a kind of SQLITE_READONLY: opened for reading alone it would stay so for all
+ * connections of the process, as long as one of them has it.  Unmapped it is opened anew.  Not for
+ * a file that has a region or a lock already: it would lose them.
  */
-static inline int hw_sqlite_shm_map(sqlite3_vfs *base, const char *path, sqlite3_file *file,
-                                    int region, int size, int extend, void volatile **memory)
+static inline int hw_sqlite_shm_again(sqlite3_vfs *base, const char *path, sqlite3_file *file,
+                                      int size, int extend, void volatile **memory, int code)
 {
-    int code = file->pMethods->xShmMap(file, region, size, extend, memory), may_write = 0;
-    char *shm;
+    char *shm = sqlite3_mprintf("%s-shm", path);
+    int may_write = 0;
 
-    if ((code & 0xff) != SQLITE_READONLY || sqlite3_uri_boolean(path, "readonly_shm", 0))
-        return code;
-    shm = sqlite3_mprintf("%s-shm", path);
-    if (shm == NULL)
-        return SQLITE_IOERR_NOMEM;
-    if (base->xAccess(base, shm, SQLITE_ACCESS_READWRITE, &may_write) == SQLITE_OK && may_write) {
+    if (shm != NULL && !sqlite3_uri_boolean(path, "readonly_shm", 0) &&
+        base->xAccess(base, shm, SQLITE_ACCESS_READWRITE, &may_write) == SQLITE_OK && may_write) {
         (void)file->pMethods->xShmUnmap(file, 0); /* as if it had not been */
         *memory = NULL;
-        code = file->pMethods->xShmMap(file, region, size, extend, memory);
+        code = file->pMethods->xShmMap(file, 0, size, extend, memory);
     }
     sqlite3_free(shm);
     return code;

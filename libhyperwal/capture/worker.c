@@ -361,8 +361,7 @@ void hw_worker_publish(struct hw_capture *capture)
     struct hw_shared_position position = {.frame = note->at.frame, .seq = note->seq};
 
     memcpy(position.salts, note->at.salts, sizeof(position.salts));
-    hw_shared_set_position(capture->shared, &position);
-    hw_shared_set_durable_length(capture->shared, hw_core_length(capture->worker.core));
+    hw_shared_publish(capture->shared, &position, hw_core_length(capture->worker.core));
 }
 
 enum hw_status hw_worker_commit(struct hw_capture *capture, const struct hw_note *note,

@@ -427,6 +427,15 @@ void hw_shared_set_position(struct hw_shared_page *page, const struct hw_shared_
     positions_set(&page->layout->position, position->salts, position->frame, position->seq);
 }
 
+void hw_shared_publish(struct hw_shared_page *page, const struct hw_shared_position *position,
+                       uint64_t durable_length)
+{
+    atomic_store_explicit(&page->layout->durable_length, durable_length, memory_order_release);
+    hw_shared_set_position(page, position);
+    hw_shared_wake(page);
+    bell_ring(page);
+}
+
 /* Other salts travel in the field of a seq. */
 struct hw_shared_door hw_shared_door(struct hw_shared_page *page)
 {

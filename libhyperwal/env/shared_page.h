@@ -106,6 +106,9 @@ struct hw_shared_position {
 };
 struct hw_shared_position hw_shared_position(struct hw_shared_page *page);
 void hw_shared_set_position(struct hw_shared_page *page, const struct hw_shared_position *position);
+/* Both, and wakes: who sees the position sees the length that goes with it. */
+void hw_shared_publish(struct hw_shared_page *page, const struct hw_shared_position *position,
+                       uint64_t durable_length);
 
 /*
  * The salts that the wal-index has while the WAL is empty name an emptying: each one makes new

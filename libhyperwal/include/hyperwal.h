@@ -131,9 +131,9 @@ typedef struct hyperwal_wal {
 /* Where WAL and log stand now; waits for nothing. */
 HYPERWAL_API int hyperwal_wal_look(sqlite3 *db, const char *schema, hyperwal_wal *wal);
 /*
- * Within a transaction of BEGIN IMMEDIATE on the main database that wrote nothing, when the log has
- * all that is committed: its COMMIT is one that changes nothing, so that the WAL has a frame of its
- * own, the first of a new round if one can begin.  Writers from afar are not in the way of it.
+ * Ends a transaction of BEGIN IMMEDIATE on the main database that wrote nothing, when the log has
+ * all that is committed, by a commit that changes nothing: so the WAL has a frame of its own, the
+ * first of a new round if one can begin.  No writer from afar is late because of it.
  */
 HYPERWAL_API int hyperwal_touch(sqlite3 *db);
 /* The state as one JSON object, as `hyperwal status --json`; free with sqlite3_free(). */
@@ -263,8 +263,8 @@ HYPERWAL_API uint64_t hyperwal_follow_fork(hyperwal_follower *follower);
 HYPERWAL_API uint64_t hyperwal_follow_lag(hyperwal_follower *follower); /* blocks not yet applied */
 HYPERWAL_API const char *hyperwal_follow_errmsg(hyperwal_follower *follower);
 /*
- * 1: a source has another log under the name, `key`, that does not go on from the one followed here
- * or cannot be told to; steps wait for better times.  0: nothing like that is known.
+ * 1: a source has another log under the name, `key`, that does not go on from the one followed
+ * here; steps wait for one that does.  0: nothing like that is known.
  */
 HYPERWAL_API int hyperwal_follow_stranger(hyperwal_follower *follower, unsigned char key[32]);
 HYPERWAL_API void hyperwal_follow_close(hyperwal_follower *follower);

@@ -22,6 +22,7 @@ enum {
     IDLE_MS = 10000,   /* without a job: the connection is closed */
     FENCES_AT_ONCE = 1000,
     CHECKPOINT_FRAMES = 1000,
+    UNCHANGED_MAX = 1000, /* blocks that are looked at for a commit that seems to be late */
 };
 
 struct hw_committer {
@@ -265,7 +266,7 @@ struct block {
 static enum hw_status read_header(struct hw_committer *c, uint64_t seq, struct hw_cursor *cursor,
                                   struct hw_entry_header *header, struct hw_error *err)
 {
-    enum hw_status status = hw_core_read(c->core, seq, &c->block, err);
+    enum hw_status status = hw_core_read_head(c->core, seq, HW_ENTRY_PEEK_SIZE, &c->block, err);
 
     if (status != HW_OK)
         return status;
@@ -303,9 +304,9 @@ static enum hw_status read_block(struct hw_committer *c, uint64_t seq, struct bl
         status = read_header(c, seq, &cursor, &out->header, err);
     if (status != HW_OK)
         return status;
-    out->is_unchanging = out->header.type == HW_ENTRY_GROUP ||
-                         out->header.type == HW_ENTRY_SNAPSHOT ||
-                         out->header.type == HW_ENTRY_LABEL;
+    out->is_unchanging =
+        out->header.type == HW_ENTRY_GENESIS || out->header.type == HW_ENTRY_GROUP ||
+        out->header.type == HW_ENTRY_SNAPSHOT || out->header.type == HW_ENTRY_LABEL;
     if (out->header.type != HW_ENTRY_TRANSACTION || !out->header.starts || !out->header.ends)
         return HW_OK;
     status = hw_transaction_peek(&cursor, c->page_size, &transaction);
@@ -360,19 +361,23 @@ static enum hw_status look_up(struct hw_committer *c, const struct hw_origin *id
     return HW_END;
 }
 
-/* The first block from `seq` on that changed the database; the log's length: none did. */
-static enum hw_status unchanged_end(struct hw_committer *c, uint64_t seq, uint64_t *end,
-                                    struct hw_error *err)
+/*
+ * So far blocks from `seq` on, up to the newest transaction of the held head, changed nothing.  The
+ * write lock is held meanwhile: who is far behind is late.
+ */
+static uint64_t unchanged_end(struct hw_committer *c, uint64_t seq)
 {
     struct block block = {.is_unchanging = true};
-    enum hw_status status = log_look(c, err);
+    uint64_t at = seq;
+    enum hw_status status = c->head.seq - seq < UNCHANGED_MAX ? log_look(c, NULL) : HW_ELIMIT;
 
-    for (*end = seq; status == HW_OK && *end < hw_core_length(c->core); (*end)++) {
-        status = read_block(c, *end, &block, err);
-        if (status == HW_OK && !block.is_unchanging)
+    while (status == HW_OK && at <= c->head.seq) {
+        status = read_block(c, at, &block, NULL);
+        if (status != HW_OK || !block.is_unchanging)
             break;
+        at++;
     }
-    return status;
+    return at; /* what cannot be looked at is as good as changed */
 }
 
 /* ----------------------------------------------------------------------------------- jobs */
@@ -415,10 +420,9 @@ static void run_commit(struct hw_committer *c, struct hw_job *job)
     bool is_perhaps = false;
     enum hw_status status = hold(c, &job->error);
 
-    /* What cannot be looked at is as good as changed: it tries again. */
     if (status == HW_OK && commit.sum_before == c->head.sum && c->head.seq != UINT64_MAX &&
-        c->head.seq >= base && unchanged_end(c, base, &commit.unchanged_to, NULL) != HW_OK)
-        commit.unchanged_to = 0;
+        c->head.seq >= base)
+        commit.unchanged_to = unchanged_end(c, base);
     if (status == HW_OK)
         status = hw_vfs_commit(c->db, &c->head, &commit, &is_perhaps, &job->error);
     let_go(c);

@@ -301,31 +301,34 @@ static enum hw_status run(sqlite3 *db, const char *sql, struct hw_error *err)
     }
 }
 
-/* An empty WAL has an index that does not say it. */
-static enum hw_status page_size_of(sqlite3 *db, uint32_t *out, struct hw_error *err)
+/* What SQLite says in the transaction: an empty WAL has an index that does not. */
+static enum hw_status number_of(sqlite3 *db, const char *sql, uint32_t *out, struct hw_error *err)
 {
     sqlite3_stmt *statement = NULL;
-    int code = sqlite3_prepare_v2(db, "PRAGMA page_size", -1, &statement, NULL);
+    int code = sqlite3_prepare_v2(db, sql, -1, &statement, NULL);
 
     if (code == SQLITE_OK)
         code = sqlite3_step(statement);
     *out = code == SQLITE_ROW ? (uint32_t)sqlite3_column_int64(statement, 0) : 0;
     (void)sqlite3_finalize(statement); /* `code` says what went wrong */
-    return code == SQLITE_ROW ? HW_OK
-                              : hw_fail(err, HW_EIO, "PRAGMA page_size: %s", sqlite3_errmsg(db));
+    return code == SQLITE_ROW ? HW_OK : hw_fail(err, HW_EIO, "%s: %s", sql, sqlite3_errmsg(db));
 }
 
 static enum hw_status head_now(sqlite3 *db, struct hw_shim_file *file, struct hw_vfs_head *out,
                                struct hw_error *err)
 {
     struct hw_capture_end end;
-    uint32_t page_size;
-    enum hw_status status = page_size_of(db, &page_size, err);
+    uint32_t page_size, page_count;
+    enum hw_status status = number_of(db, "PRAGMA page_size", &page_size, err);
 
+    if (status == HW_OK)
+        status = number_of(db, "PRAGMA page_count", &page_count, err);
     if (status == HW_OK)
         status = hw_capture_end(file->capture, &end, err);
     if (status == HW_ENOTFOUND || (status == HW_OK && end.page_count == 0))
         return hw_fail(err, HW_EBUSY, "there is no log yet");
+    if (status == HW_OK && end.page_count != page_count)
+        return hw_fail(err, HW_EBUSY, "the log is not at the newest commit yet");
     if (status != HW_OK)
         return status;
     *out = (struct hw_vfs_head){.length = end.length,
@@ -406,16 +409,19 @@ enum hw_status hw_vfs_touch(sqlite3 *db, struct hw_error *err)
     bool is_perhaps = false; /* nobody asks for it */
     enum hw_status status = shim_file(db, &a.file, err);
 
+    if (status == HW_OK && !(a.file->shm_exclusive & 1U << HW_SHM_WRITE))
+        return hw_fail(err, HW_EMISUSE, "not in a transaction of BEGIN IMMEDIATE");
     if (status == HW_OK)
         status = head_now(db, a.file, &head, err);
-    if (status != HW_OK)
-        return status;
-    status = appender_open(&a, err);
     if (status == HW_OK) {
-        restart(&a, 1);
-        status = publish(&a, take_first(&a, err), head.page_count, &is_perhaps, err);
+        status = appender_open(&a, err);
+        if (status == HW_OK) {
+            restart(&a, 1);
+            status = publish(&a, take_first(&a, err), head.page_count, &is_perhaps, err);
+        }
+        appender_close(&a);
     }
-    appender_close(&a);
+    hw_vfs_let_go(db);
     return status;
 }
 

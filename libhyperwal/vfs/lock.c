@@ -172,6 +172,7 @@ int hw_shim_file_shm_map(sqlite3_file *sqlite_file, int region, int size, int ex
                          void volatile **memory)
 {
     struct hw_shim_file *file = hw_shim_file(sqlite_file);
+    bool is_first = !file->shm_mapped && file->shm_shared == 0 && file->shm_exclusive == 0;
     int code;
 
     if (hw_shim_is_forked(file))
@@ -180,9 +181,11 @@ int hw_shim_file_shm_map(sqlite3_file *sqlite_file, int region, int size, int ex
     file->wal_deleted = false;
     if (file->role == HW_SHIM_PRIMARY)
         hw_capture_blind(file->capture); /* until it has a read mark */
-    code = hw_sqlite_shm_map(file->shim->base,
-                             file->cache_name != NULL ? file->cache_name : file->path,
-                             file->layer.below, region, size, extend, memory);
+    code = file->layer.below->pMethods->xShmMap(file->layer.below, region, size, extend, memory);
+    if ((code & 0xff) == SQLITE_READONLY && is_first)
+        code = hw_sqlite_shm_again(file->shim->base,
+                                   file->cache_name != NULL ? file->cache_name : file->path,
+                                   file->layer.below, size, extend, memory, code);
     return file->role == HW_SHIM_REMOTE ? hw_shim_remote_passed(file, code) : code;
 }
 

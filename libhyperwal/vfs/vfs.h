@@ -299,7 +299,8 @@ enum hw_status hw_vfs_commit(sqlite3 *db, const struct hw_vfs_head *head,
                              struct hw_error *err) HW_MUST_CHECK;
 /*
  * While `db` has the write lock, wrote nothing, and all that is committed is in the log: append a
- * commit that changes nothing, in a new round if one can begin.  Then COMMIT, not ROLLBACK.
+ * commit that changes nothing, in a new round if one can begin.  In any case but HW_EMISUSE, which
+ * is that it has not the lock, the transaction is over then.
  */
 enum hw_status hw_vfs_touch(sqlite3 *db, struct hw_error *err) HW_MUST_CHECK;
 /* All that was committed when this is called is durable in the log.  HW_ETIMEOUT. */

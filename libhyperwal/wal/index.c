@@ -76,8 +76,6 @@ enum hw_status hw_wal_index_shared(sqlite3_file *file, struct hw_wal_index **out
         return hw_fail(err, HW_EMISUSE, "wal-index: this file has no shared memory");
     code =
         file->pMethods->xShmMap(file, 0, HW_INDEX_REGION_SIZE, 0, &memory); /* xShmLock needs it */
-    if ((code & 0xff) == SQLITE_READONLY && file->pMethods->xShmUnmap != NULL)
-        (void)file->pMethods->xShmUnmap(file, 0); /* or it would stay so when it can be written */
     if (code != SQLITE_OK)
         return hw_wal_fail_sqlite(err, code, "wal-index: open shared memory");
     return index_new(file, out, err);

@@ -272,6 +272,65 @@ static void whoever_is_late_is_told_so_and_commits_with_the_next_try(void **stat
     server_stop(&s);
 }
 
+/* As serve does it beside an application. */
+static void touch(struct server *s)
+{
+    struct hw_error err;
+
+    assert_int_equal(sqlite3_exec(s->db, "BEGIN IMMEDIATE", NULL, NULL, NULL), SQLITE_OK);
+    assert_int_equal(hw_vfs_logged(s->db, TIMEOUT_MS, &err), HW_OK);
+    assert_int_equal(hw_vfs_touch(s->db, &err), HW_OK);
+    assert_int_not_equal(sqlite3_get_autocommit(s->db), 0);
+    assert_int_equal(hw_vfs_touch(s->db, &err), HW_EMISUSE); /* it has no lock */
+}
+
+static void commits_that_change_nothing_make_nobody_late(void **state)
+{
+    struct place *f = *state;
+    struct server s;
+    struct client c;
+    struct hw_write_message commit;
+    struct hw_write_answer answer, asked;
+    struct transaction t;
+    uint64_t base;
+
+    server_start(f, &s, "tcp://127.0.0.1:0");
+    client_start(f, &c, &s, "c");
+    client_begin(f, &c);
+    base = length_now(&s);
+    transaction_make(&t, s.db, increment, base);
+    commit = message_of(&c, &t);
+    touch(&s);
+    touch(&s);
+    hw_mirror_write_end(c.mirror);
+    answer = hw_mirror_outcome(c.mirror, &commit.id, TIMEOUT_MS); /* takes the lease back */
+    assert_int_equal(answer.status, HW_WRITE_NOT);
+    client_begin(f, &c);
+    commit.id = hw_origin_make(c.fence, base, (const uint8_t *)"chances!");
+    answer = hw_mirror_commit(c.mirror, &commit, next_part, &t, TIMEOUT_MS);
+    if (answer.status != HW_WRITE_OK)
+        fail_msg("%u: %s", (unsigned)answer.status, answer.text);
+    assert_true(answer.seq > base + 1);
+    hw_mirror_write_end(c.mirror);
+    asked = hw_mirror_outcome(c.mirror, &commit.id, TIMEOUT_MS);
+    assert_int_equal(asked.status, HW_WRITE_OK);
+    assert_int_equal(asked.seq, answer.seq);
+    transaction_free(&t);
+    assert_int_equal(value(s.db), 1);
+    /* But what was changed and changed back was changed. */
+    client_begin(f, &c);
+    transaction_make(&t, s.db, increment, length_now(&s));
+    commit = message_of(&c, &t);
+    assert_int_equal(sqlite3_exec(s.db, "UPDATE n SET k = 7", NULL, NULL, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(s.db, "UPDATE n SET k = 1", NULL, NULL, NULL), SQLITE_OK);
+    answer = hw_mirror_commit(c.mirror, &commit, next_part, &t, TIMEOUT_MS);
+    assert_int_equal(answer.status, HW_WRITE_STALE);
+    hw_mirror_write_end(c.mirror);
+    transaction_free(&t);
+    client_stop(&c);
+    server_stop(&s);
+}
+
 static void what_became_of_a_transaction_can_be_asked_after_the_server_came_back(void **state)
 {
     struct place *f = *state;
@@ -666,6 +725,8 @@ int main(int argc, char **argv)
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(whoever_is_late_is_told_so_and_commits_with_the_next_try,
                                         setup, teardown),
+        cmocka_unit_test_setup_teardown(commits_that_change_nothing_make_nobody_late, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(
             what_became_of_a_transaction_can_be_asked_after_the_server_came_back, setup, teardown),
         cmocka_unit_test_setup_teardown(a_server_that_is_gone_leaves_a_commit_unknown_or_undone,
