@@ -201,11 +201,11 @@ bool hw_follow_has_heir(struct hyperwal_follower *follower, bool is_hopeless)
 
 int hyperwal_follow_stranger(hyperwal_follower *follower, unsigned char key[32])
 {
-    bool is_stranger = follower->has_stranger && follower->stranger_again_ns == UINT64_MAX;
-
-    if (is_stranger) /* and not one of whom it cannot be told yet */
-        memcpy(key, follower->stranger_key, HW_KEY_SIZE);
-    return is_stranger;
+    if (!follower->has_stranger)
+        return HYPERWAL_STRANGER_NONE;
+    memcpy(key, follower->stranger_key, HW_KEY_SIZE);
+    return follower->stranger_again_ns == UINT64_MAX ? HYPERWAL_STRANGER
+                                                     : HYPERWAL_STRANGER_PERHAPS;
 }
 
 void hw_follow_rename(struct hyperwal_follower *follower)

@@ -148,13 +148,24 @@ static bool is_of(hyperwal_follower *follower, const hyperwal_head *target)
     return memcmp(key, target->key, sizeof(key)) == 0;
 }
 
-/* The log whose head is aimed at is not ours, and ours does not lead to it. */
-static bool is_in_vain(hyperwal_follower *follower, const hyperwal_head *target)
+/* Does ours lead to the log whose head is aimed at?  Which one that is, and why not, was said. */
+static int check_way(hyperwal_follower *follower, const struct follow_wishes *wishes,
+                     const hyperwal_head *target)
 {
+    const char *path = wishes->path;
     unsigned char key[32];
+    int stranger = hyperwal_follow_stranger(follower, key);
 
-    return hyperwal_follow_stranger(follower, key) != 0 &&
-           memcmp(key, target->key, sizeof(key)) == 0 && !is_of(follower, target);
+    if (stranger == HYPERWAL_STRANGER_NONE || memcmp(key, target->key, sizeof(key)) != 0 ||
+        is_of(follower, target))
+        return DONE;
+    if (stranger == HYPERWAL_STRANGER_PERHAPS)
+        return failure("%s: the source has another log now, and cannot tell whether it goes on "
+                       "from the one that is followed here",
+                       path);
+    return failure("%s: the source has another log now; if it is the right one, remove %s and "
+                   "%s-hyper, and follow again",
+                   path, path, path);
 }
 
 /*
@@ -180,10 +191,8 @@ static int follow_once(hyperwal_follower *follower, const struct follow_wishes *
             print_event("done", wishes->path, seq, wishes->is_json);
             return DONE;
         }
-        if (is_in_vain(follower, target)) /* which one, and why, was said */
-            return failure("%s: the source has another log now; if it is the right one, remove %s "
-                           "and %s-hyper, and follow again",
-                           wishes->path, wishes->path, wishes->path);
+        if (check_way(follower, wishes, target) != DONE)
+            return FAILED;
         if (stop_asked())
             return failure("%s: stopped before the head", wishes->path);
         code = hyperwal_follow_step(follower, CATCH_UP_MS); /* readers may be in the way */

@@ -263,9 +263,10 @@ HYPERWAL_API uint64_t hyperwal_follow_fork(hyperwal_follower *follower);
 HYPERWAL_API uint64_t hyperwal_follow_lag(hyperwal_follower *follower); /* blocks not yet applied */
 HYPERWAL_API const char *hyperwal_follow_errmsg(hyperwal_follower *follower);
 /*
- * 1: a source has another log under the name, `key`, that does not go on from the one followed
- * here; steps wait for one that does.  0: nothing like that is known.
+ * Does a source have another log under the name, `key`, that does not go on from the one followed
+ * here (steps wait for one that does), or of which that cannot be told (they look again)?
  */
+enum { HYPERWAL_STRANGER_NONE, HYPERWAL_STRANGER, HYPERWAL_STRANGER_PERHAPS };
 HYPERWAL_API int hyperwal_follow_stranger(hyperwal_follower *follower, unsigned char key[32]);
 HYPERWAL_API void hyperwal_follow_close(hyperwal_follower *follower);
 
