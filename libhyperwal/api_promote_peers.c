@@ -283,29 +283,46 @@ enum hw_status hw_promotion_catch_up(struct hw_promotion *p, struct hw_error *er
 
 /* ----------------------------------------------------------------------------- handing over */
 
-/* A database of this machine: whoever writes it does it; if nobody has it open, we do. */
+/* With a connection of ours that reads somebody has the role of its worker. */
+static enum hw_status open_writer(const struct hw_promotion *p, sqlite3 **db, struct hw_error *err)
+{
+    char *error = NULL;
+    enum hw_status status = HW_OK;
+    int code = hyperwal_open(p->from, SQLITE_OPEN_READWRITE, db, &error);
+
+    if (code == SQLITE_OK)
+        code = sqlite3_exec(*db, "SELECT count(*) FROM sqlite_schema", NULL, NULL, NULL);
+    if (code != SQLITE_OK)
+        status =
+            hw_fail(err, HW_EIO, "%s: %s", p->from, error != NULL ? error : sqlite3_errmsg(*db));
+    sqlite3_free(error);
+    return status;
+}
+
+/*
+ * A database of this machine: whoever writes it does it; if nobody has it open, we do.  So, too, if
+ * who had it open went away without an answer, as a server does whose database comes to rest.
+ */
 static enum hw_status hand_over_local(struct hw_promotion *p, const uint8_t key[HW_KEY_SIZE],
                                       uint64_t *seq, struct hw_error *err)
 {
-    char *dir = NULL, *error = NULL;
+    char *dir = NULL;
     sqlite3 *db = NULL;
     bool has_worker = false;
     enum hw_status status = hw_api_log_dir(p->env, p->from, &dir, err);
 
     if (status == HW_OK)
         status = is_written(p->env, dir, &has_worker, err);
-    if (status == HW_OK && !has_worker) {
-        int code = hyperwal_open(p->from, SQLITE_OPEN_READWRITE, &db, &error);
-
-        if (code == SQLITE_OK)
-            code = sqlite3_exec(db, "SELECT count(*) FROM sqlite_schema", NULL, NULL, NULL);
-        if (code != SQLITE_OK)
-            status =
-                hw_fail(err, HW_EIO, "%s: %s", p->from, error != NULL ? error : sqlite3_errmsg(db));
-        sqlite3_free(error);
-    }
+    if (status == HW_OK && !has_worker)
+        status = open_writer(p, &db, err);
     if (status == HW_OK)
         status = hw_capture_hand_over(p->env, dir, key, HAND_OVER_MS, seq, err);
+    if (status == HW_ETIMEOUT && has_worker &&
+        is_written(p->env, dir, &has_worker, NULL) == HW_OK && !has_worker) {
+        status = open_writer(p, &db, err);
+        if (status == HW_OK)
+            status = hw_capture_hand_over(p->env, dir, key, HAND_OVER_MS, seq, err);
+    }
     (void)sqlite3_close(db); /* nothing was prepared on it */
     hw_free(dir);
     return status;

@@ -53,10 +53,8 @@ enum hw_status hw_gate_open(struct hw_capture *capture, bool with_index, struct 
         struct hw_file_stat stat;
 
         status = hw_wal_index_shared(capture->database, &capture->gate_index, err);
-        if (status != HW_OK) { /* opened anew by the next: a -shm may be open for reading alone */
-            hw_base_close(capture->database);
-            capture->database = NULL;
-        }
+        if (status == HW_EREADONLY && capture->database->pMethods->xShmUnmap != NULL)
+            (void)capture->database->pMethods->xShmUnmap(capture->database, 0); /* opened anew */
         capture->shm_inode =
             capture->env->ops->stat(capture->env, capture->shm_path, &stat, NULL) == HW_OK
                 ? stat.inode

@@ -457,6 +457,22 @@ def a_planned_change_by_path_loses_nothing(dir):
     hand_over(lambda cluster: "app.db", False)
 
 
+def who_goes_away_while_it_is_asked_is_not_waited_for(dir):
+    """Whoever had the database open ends without an answer, as a server does when the database comes to rest."""
+    make("app.db")
+    run("follow", "app.db", "r.db", "--once")
+    with writer("app.db") as busy:
+        busy.stdout.readline()
+        busy.send_signal(signal.SIGSTOP)
+        with subprocess.Popen([PROGRAM, "promote", "r.db", "--from", "app.db", "--json"], stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, text=True) as promote:
+            time.sleep(1)
+            busy.kill()
+            stdout, stderr = promote.communicate(timeout=60)
+    check(promote.returncode == 0, stdout, stderr)
+    check(dump("r.db") == dump("app.db") and types("app.db")[-1] == "switch", stdout)
+
+
 def an_old_primary_that_is_served_again_is_closed_and_idle(dir):
     cluster = Cluster()
     fact("promote", "new/app.db", "--from", cluster.url)
@@ -542,6 +558,7 @@ def a_follower_whose_new_primary_is_cut_off_waits_for_it(dir):
 
 
 TESTS = (a_planned_change_under_a_writer_loses_nothing, a_planned_change_by_path_loses_nothing,
+         who_goes_away_while_it_is_asked_is_not_waited_for,
          an_old_primary_that_is_served_again_is_closed_and_idle,
          a_writer_that_does_not_end_keeps_its_primary, who_may_not_write_cannot_take_over,
          the_old_primary_comes_back_as_a_follower,
