@@ -461,14 +461,24 @@ def who_goes_away_while_it_is_asked_is_not_waited_for(dir):
     """Whoever had the database open ends without an answer, as a server does when the database comes to rest."""
     make("app.db")
     run("follow", "app.db", "r.db", "--once")
-    with writer("app.db") as busy:
-        busy.stdout.readline()
-        busy.send_signal(signal.SIGSTOP)
-        with subprocess.Popen([PROGRAM, "promote", "r.db", "--from", "app.db", "--json"], stdout=subprocess.PIPE,
-                              stderr=subprocess.PIPE, text=True) as promote:
-            time.sleep(1)
-            busy.kill()
-            stdout, stderr = promote.communicate(timeout=60)
+    script = ("import sqlite3, sys, time\n"
+              "c = sqlite3.connect(':memory:'); c.enable_load_extension(True)\n"
+              f"c.load_extension({test_network.EXTENSION!r})\n"
+              "db = sqlite3.connect('file:app.db?vfs=hyperwal', uri=True, isolation_level=None)\n"
+              "db.execute('INSERT INTO t(b) VALUES(1)')\n"
+              "print(db.execute('PRAGMA hyperwal_seq').fetchone()[0], flush=True)\n"
+              "time.sleep(100)\n")
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as idle:
+        try:
+            check(idle.stdout.readline().strip().isdigit(), "no seq")
+            idle.send_signal(signal.SIGSTOP)
+            with subprocess.Popen([PROGRAM, "promote", "r.db", "--from", "app.db", "--json"], stdout=subprocess.PIPE,
+                                  stderr=subprocess.PIPE, text=True) as promote:
+                time.sleep(1)
+                idle.kill()
+                stdout, stderr = promote.communicate(timeout=60)
+        finally:
+            idle.kill()
     check(promote.returncode == 0, stdout, stderr)
     check(dump("r.db") == dump("app.db") and types("app.db")[-1] == "switch", stdout)
 
