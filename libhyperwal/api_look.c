@@ -54,6 +54,7 @@ int hyperwal_wal_look(sqlite3 *db, const char *schema, hyperwal_wal *wal)
         .page_size = place.page_size,
         .frames = place.wal_frames,
         .logged_frames = place.logged_frames,
+        .commits = place.commits,
     };
     return SQLITE_OK;
 }

@@ -179,17 +179,17 @@ static struct facts facts_of(sqlite3 *db)
  * Somebody may have committed: through the VFS?  Its commits are counted, but a moment after they
  * can be seen: so one that is not counted is a suspicion at first.
  */
-static void commit_note(struct served *served, const struct facts *facts, bool has_committed)
+static void commit_note(struct served *served, uint64_t commits, bool has_committed)
 {
     double now = seconds_now();
 
-    if (facts->commits != served->commits)
+    if (commits != served->commits)
         served->suspect_since = 0;
     else if (served->suspect_since != 0 && now > served->suspect_since + SUSPECT_MS / 1000.0)
         served->is_foreign = true;
     else if (has_committed && served->suspect_since == 0)
         served->suspect_since = now;
-    served->commits = facts->commits;
+    served->commits = commits;
 }
 
 /* First look at the database: it becomes ready for capture, and this connection holds SHARED. */
@@ -417,17 +417,22 @@ static void look_later(struct served *served, int delay_ms)
     served->look_after = seconds_now() + delay_ms / 1000.0;
 }
 
-/* Who commits, and are marks needed?  Not asked for each commit. */
+/*
+ * Who commits, and are marks needed?  Not asked for each commit.  Nor is anything asked that waits
+ * for the worker, as hyperwal_status() does while a log that is far behind is written: writers that
+ * are faster than the log would be left alone meanwhile.
+ */
 static void judge(struct served *served, bool has_committed)
 {
     double now = seconds_now();
-    struct facts facts;
+    hyperwal_wal wal;
 
     served->is_unjudged |= has_committed;
     if ((served->is_foreign && served->has_sidecar) || now < served->judge_after)
         return;
-    facts = facts_of(served->db);
-    commit_note(served, &facts, served->is_unjudged);
+    if (hyperwal_wal_look(served->db, NULL, &wal) != SQLITE_OK)
+        return;
+    commit_note(served, wal.commits, served->is_unjudged);
     (void)marks_open(served); /* tried again at the next look */
     served->is_unjudged = false;
     served->judge_after = now + JUDGE_MS / 1000.0;
@@ -480,7 +485,7 @@ static void rest_begin(const struct served_list *list, struct served *served)
         code = hyperwal_wait(served->db, NULL, 0, 0);
     if (code == SQLITE_OK) {
         facts = facts_of(served->db);
-        commit_note(served, &facts, false);
+        commit_note(served, facts.commits, false);
         served->rest_seq = facts.seq;
         served_disconnect(served);
         served->is_touched = false;
@@ -506,7 +511,7 @@ static void rest_end(const struct served_list *list, struct served *served)
     code = served_connect(served, &error);
     if (code == SQLITE_OK) {
         facts = facts_of(served->db);
-        commit_note(served, &facts, facts.lag > 0 || facts.seq != served->rest_seq);
+        commit_note(served, facts.commits, facts.lag > 0 || facts.seq != served->rest_seq);
         served->is_written = true;
         if (!served->has_sidecar)
             rest_leave(&served->rest);

@@ -273,6 +273,7 @@ struct hw_capture_place {
     uint32_t page_size;
     uint32_t wal_frames;    /* committed frames in this round of the WAL */
     uint32_t logged_frames; /* of these, so many are in the log */
+    uint64_t commits;       /* through the VFS, as hw_capture_status says */
 };
 void hw_capture_place(struct hw_capture *capture, struct hw_capture_place *out);
 const char *hw_capture_log_dir(const struct hw_capture *capture);

@@ -50,6 +50,7 @@ void hw_capture_place(struct hw_capture *capture, struct hw_capture_place *out)
     *out = (struct hw_capture_place){
         .is_released = position.frame == UINT32_MAX,
         .is_worker = hw_shared_worker(capture->shared) == capture->process_id,
+        .commits = hw_shared_commits(capture->shared),
     };
     out->is_known = has_header && !out->is_released && position.seq != UINT64_MAX &&
                     !hw_gate_is_alarmed(capture);

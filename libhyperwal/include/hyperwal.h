@@ -125,8 +125,9 @@ enum {
 typedef struct hyperwal_wal {
     int log; /* HYPERWAL_LOG_... */
     unsigned page_size;
-    unsigned frames;        /* committed, in this round of the WAL */
-    unsigned logged_frames; /* of these, so many are in the log */
+    unsigned frames;            /* committed, in this round of the WAL */
+    unsigned logged_frames;     /* of these, so many are in the log */
+    unsigned long long commits; /* through the VFS, since somebody has the database open */
 } hyperwal_wal;
 /* Where WAL and log stand now; waits for nothing. */
 HYPERWAL_API int hyperwal_wal_look(sqlite3 *db, const char *schema, hyperwal_wal *wal);
