@@ -4,6 +4,10 @@
  *   slot at byte 0 and slot at byte 512, written in turn, so that a torn one leaves the other:
  *      magic "hwfences" | turn le64 | limit le64 | check le64 of the 24 bytes before
  *
+ * A new file gets the record of turn 0 and limit 0 first, and no number is given before that is
+ * durable and the second slot is written: a file that ends before that slot has given none.  Where one
+ * slot cannot be read, nobody knows whether it was torn or has gone bad: the numbers that it would
+ * have had are passed over.
  * Numbers below the limit may be in use by somebody.  Two servers of one database take theirs under
  * the lock of the file.
  */
@@ -63,6 +67,7 @@ static enum hw_status take(struct hw_file *file, uint64_t count, uint64_t *first
                            struct hw_error *err)
 {
     struct slot slots[2], newest = {.is_valid = false};
+    bool is_whole = true;
     struct hw_file_stat stat;
     enum hw_status status = file->env->ops->lock(file, true, err);
 
@@ -70,6 +75,7 @@ static enum hw_status take(struct hw_file *file, uint64_t count, uint64_t *first
         status = file->env->ops->stat_file(file, &stat, err);
     for (unsigned i = 0; i < 2 && status == HW_OK; i++) {
         status = read_slot(file, i, &slots[i], err);
+        is_whole = is_whole && slots[i].is_valid;
         if (status == HW_OK && slots[i].is_valid &&
             (!newest.is_valid || slots[i].turn > newest.turn))
             newest = slots[i];
@@ -77,10 +83,14 @@ static enum hw_status take(struct hw_file *file, uint64_t count, uint64_t *first
     if (status == HW_OK && newest.is_valid &&
         (newest.turn == UINT64_MAX || newest.limit > UINT64_MAX / 2))
         newest.is_valid = false; /* nobody ever took so many */
-    if (status == HW_OK && !newest.is_valid && stat.size >= RECORD_SIZE)
-        status = hw_fail(err, HW_ECORRUPT,
-                         "the file `fences' of the log is damaged: no lease is "
-                         "given before it is removed");
+    if (newest.is_valid && !is_whole && stat.size > SLOT_SIZE)
+        newest.limit += count;
+    if (status == HW_OK && !newest.is_valid)
+        status = stat.size <= SLOT_SIZE
+                     ? write_slot(file, 0, 0, err)
+                     : hw_fail(err, HW_ECORRUPT,
+                               "the file `fences' of the log is damaged: no lease is "
+                               "given before it is removed");
     if (status == HW_OK)
         status = write_slot(file, newest.turn + 1, newest.limit + count, err);
     if (status == HW_OK)
