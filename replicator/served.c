@@ -419,8 +419,7 @@ static void look_later(struct served *served, int delay_ms)
 
 /*
  * Who commits, and are marks needed?  Not asked for each commit.  Nor is anything asked that waits
- * for the worker, as hyperwal_status() does while a log that is far behind is written: writers that
- * are faster than the log would be left alone meanwhile.
+ * for a step of the worker, as hyperwal_status() does: that can be a batch and its syncs.
  */
 static void judge(struct served *served, bool has_committed)
 {

@@ -32,7 +32,7 @@ static void capture_free(struct hw_capture *capture)
     hw_free(capture->directory);
     hw_free(capture->log_dir);
     hw_mutex_release(&capture->gate_mutex);
-    hw_mutex_release(&capture->step_mutex);
+    hw_fair_mutex_release(&capture->step_mutex);
     hw_mutex_release(&capture->reader_mutex);
     hw_mutex_release(&capture->peers_mutex);
     hw_free(capture);
@@ -48,7 +48,7 @@ static enum hw_status capture_make(const struct hw_capture_options *options,
     if (capture == NULL)
         goto no_memory;
     hw_mutex_init(&capture->gate_mutex);
-    hw_mutex_init(&capture->step_mutex);
+    hw_fair_mutex_init(&capture->step_mutex);
     hw_mutex_init(&capture->reader_mutex);
     hw_mutex_init(&capture->peers_mutex);
     capture->references = 1;
@@ -139,9 +139,9 @@ static enum hw_status capture_start(struct hw_capture *capture, struct hw_error 
         status = open_lock_file(capture, err);
     if (status != HW_OK)
         return status;
-    hw_mutex_lock(&capture->step_mutex);
+    hw_fair_mutex_lock(&capture->step_mutex);
     status = hw_worker_take_role(capture, err);
-    hw_mutex_unlock(&capture->step_mutex);
+    hw_fair_mutex_unlock(&capture->step_mutex);
     if (status != HW_OK && status != HW_EBUSY)
         return status;
     if (capture->threaded) {
@@ -187,9 +187,9 @@ enum hw_status hw_capture_open(const struct hw_capture_options *options, struct 
         goto done;
     status = capture_start(capture, err);
     if (status != HW_OK) {
-        hw_mutex_lock(&capture->step_mutex);
+        hw_fair_mutex_lock(&capture->step_mutex);
         hw_worker_drop_role(capture);
-        hw_mutex_unlock(&capture->step_mutex);
+        hw_fair_mutex_unlock(&capture->step_mutex);
         capture_free(capture);
         goto done;
     }
@@ -278,10 +278,10 @@ void hw_capture_close(struct hw_capture *capture)
             hw_thread_interrupt(&capture->thread);
             hw_thread_join(&capture->thread);
         }
-        hw_mutex_lock(&capture->step_mutex);
+        hw_fair_mutex_lock(&capture->step_mutex);
         finish_snapshot(capture);
         hw_worker_drop_role(capture);
-        hw_mutex_unlock(&capture->step_mutex);
+        hw_fair_mutex_unlock(&capture->step_mutex);
         hw_gate_close(capture);
         while (*link != capture)
             link = &(*link)->next;
@@ -309,10 +309,10 @@ static bool worker_is_needed(void *ctx)
 /* At a WAL that could not be looked at when somebody began to read; not while it is deleted. */
 static void look_again(struct hw_capture *capture)
 {
-    hw_mutex_lock(&capture->step_mutex);
+    hw_fair_mutex_lock(&capture->step_mutex);
     if (atomic_load(&capture->unready))
         (void)hw_capture_ready(capture); /* a failure was said, and is tried again */
-    hw_mutex_unlock(&capture->step_mutex);
+    hw_fair_mutex_unlock(&capture->step_mutex);
 }
 
 /* As long as nobody here reads the role is for other processes. */
@@ -322,9 +322,9 @@ static void wait_until_useful(struct hw_capture *capture)
         uint32_t seen = atomic_load(&capture->useful);
         bool has_role;
 
-        hw_mutex_lock(&capture->step_mutex);
+        hw_fair_mutex_lock(&capture->step_mutex);
         has_role = capture->worker.has_role;
-        hw_mutex_unlock(&capture->step_mutex);
+        hw_fair_mutex_unlock(&capture->step_mutex);
         if (has_role || hw_capture_can_work(capture) || atomic_load(&capture->closing))
             return;
         capture->env->ops->wait_word(capture->env, useful_word(capture), seen,
@@ -341,9 +341,9 @@ static void wait_for_role(struct hw_capture *capture)
 
     if (asker != 0 && asker != capture->process_id)
         return; /* it is somebody else's turn: the step stands back */
-    hw_mutex_lock(&capture->step_mutex);
+    hw_fair_mutex_lock(&capture->step_mutex);
     has_role = capture->worker.has_role;
-    hw_mutex_unlock(&capture->step_mutex);
+    hw_fair_mutex_unlock(&capture->step_mutex);
     if (!has_role && capture->lock_file != NULL)
         (void)capture->env->ops->lock(capture->lock_file, true, NULL); /* the step looks again */
 }
@@ -384,9 +384,9 @@ enum hw_status hw_capture_step(struct hw_capture *capture, uint64_t *deadline_ns
 {
     enum hw_status status;
 
-    hw_mutex_lock(&capture->step_mutex);
+    hw_fair_mutex_lock(&capture->step_mutex);
     status = hw_worker_step(capture, deadline_ns, err);
-    hw_mutex_unlock(&capture->step_mutex);
+    hw_fair_mutex_unlock(&capture->step_mutex);
     return status;
 }
 
@@ -464,14 +464,14 @@ enum hw_status hw_capture_enter_exclusive(struct hw_capture *capture, bool has_s
         uint32_t seen = hw_shared_wake_count(capture->shared);
         uint64_t now = env->ops->monotonic_ns(env);
 
-        hw_mutex_lock(&capture->step_mutex);
+        hw_fair_mutex_lock(&capture->step_mutex);
         status = hw_worker_take_role(capture, err);
         if (status == HW_OK) {
             atomic_store(&capture->exclusive_has_shm, has_shm);
             atomic_store(&capture->exclusive, true);
             wake_useful(capture);
         }
-        hw_mutex_unlock(&capture->step_mutex);
+        hw_fair_mutex_unlock(&capture->step_mutex);
         if (status != HW_EBUSY || now >= deadline)
             break;
         hw_shared_wait(capture->shared, seen,
@@ -483,11 +483,11 @@ enum hw_status hw_capture_enter_exclusive(struct hw_capture *capture, bool has_s
 
 void hw_capture_leave_exclusive(struct hw_capture *capture)
 {
-    hw_mutex_lock(&capture->step_mutex);
+    hw_fair_mutex_lock(&capture->step_mutex);
     if (atomic_load(&capture->exclusive) && !atomic_load(&capture->exclusive_has_shm))
         hw_worker_let_go(capture); /* the private index is of no use any more */
     atomic_store(&capture->exclusive, false);
-    hw_mutex_unlock(&capture->step_mutex);
+    hw_fair_mutex_unlock(&capture->step_mutex);
 }
 
 void hw_capture_exclusive_committed(struct hw_capture *capture, uint64_t offset)
@@ -496,9 +496,9 @@ void hw_capture_exclusive_committed(struct hw_capture *capture, uint64_t offset)
         struct hw_error err;
         enum hw_status status;
 
-        hw_mutex_lock(&capture->step_mutex);
+        hw_fair_mutex_lock(&capture->step_mutex);
         status = hw_exclusive_scan(capture, offset, &err);
-        hw_mutex_unlock(&capture->step_mutex);
+        hw_fair_mutex_unlock(&capture->step_mutex);
         if (status < 0)
             hw_env_log(capture->env, HW_LOG_ERROR, "event=wal_unreadable db=%s error=\"%s\"",
                        capture->path, err.message);
@@ -531,7 +531,7 @@ void hw_capture_wal_deleted(struct hw_capture *capture)
 {
     bool logged = is_reconciled(capture) && hw_gate_is_logged(capture);
 
-    hw_mutex_lock(&capture->step_mutex);
+    hw_fair_mutex_lock(&capture->step_mutex);
     finish_snapshot(capture);
     atomic_store(&capture->ready, false); /* or the worker would begin again before we are done */
     atomic_store(&capture->settled, false);
@@ -539,7 +539,7 @@ void hw_capture_wal_deleted(struct hw_capture *capture)
     atomic_store(&capture->unready, false);
     hw_worker_let_go(capture);
     hw_gate_close(capture);
-    hw_mutex_unlock(&capture->step_mutex);
+    hw_fair_mutex_unlock(&capture->step_mutex);
     if (logged)
         hw_position_note(capture, true);
 }
@@ -558,9 +558,9 @@ static enum hw_status header_now(struct hw_capture *capture, struct hw_wal_index
     enum hw_status status = HW_OK;
 
     if (is_alone(capture)) {
-        hw_mutex_lock(&capture->step_mutex);
+        hw_fair_mutex_lock(&capture->step_mutex);
         *out = capture->worker.private_header;
-        hw_mutex_unlock(&capture->step_mutex);
+        hw_fair_mutex_unlock(&capture->step_mutex);
         return HW_OK;
     }
     while (hw_gate_header(capture, out) != HW_OK) {

@@ -115,10 +115,10 @@ bool hw_gate_is_logged(struct hw_capture *capture)
     if (atomic_load(&capture->exclusive) && !atomic_load(&capture->exclusive_has_shm)) {
         bool logged;
 
-        hw_mutex_lock(&capture->step_mutex);
+        hw_fair_mutex_lock(&capture->step_mutex);
         header = capture->worker.private_header;
         logged = reaches(capture, header.salts, header.max_frame);
-        hw_mutex_unlock(&capture->step_mutex);
+        hw_fair_mutex_unlock(&capture->step_mutex);
         return logged;
     }
     if (!atomic_load(&capture->ready)) {

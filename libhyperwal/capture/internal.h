@@ -231,8 +231,8 @@ struct hw_capture {
     atomic_bool held;       /* hw_capture_hold() */
     atomic_bool held_since; /* hw_capture_held_since(), until the worker relied on it once */
 
-    struct hw_mutex step_mutex;
-    struct hw_worker worker; /* step */
+    struct hw_fair_mutex step_mutex; /* the thread wants it again and again */
+    struct hw_worker worker;         /* step */
 
     struct hw_thread thread;
     bool thread_started;

@@ -87,7 +87,7 @@ void hw_capture_status(struct hw_capture *capture, struct hw_capture_status *out
     bool has_role;
 
     *out = (struct hw_capture_status){.seq = UINT64_MAX, .snapshot_seq = UINT64_MAX};
-    hw_mutex_lock(&capture->step_mutex);
+    hw_fair_mutex_lock(&capture->step_mutex);
     has_role = capture->worker.has_role;
     (void)snprintf(out->state, sizeof(out->state), "%s",
                    state_name(capture, has_role, capture->worker.state));
@@ -95,7 +95,7 @@ void hw_capture_status(struct hw_capture *capture, struct hw_capture_status *out
         fill_from_core(capture->worker.core, out);
         out->page_size = capture->worker.log_page_size;
     }
-    hw_mutex_unlock(&capture->step_mutex);
+    hw_fair_mutex_unlock(&capture->step_mutex);
     if (!has_role &&
         hw_core_open(capture->env, capture->log_dir, HW_CORE_READ,
                      hw_shared_durable_length(capture->shared), &core, NULL) == HW_OK) {
@@ -146,11 +146,11 @@ enum hw_status hw_capture_end(struct hw_capture *capture, struct hw_capture_end 
     enum hw_status status = HW_OK;
     bool has_role;
 
-    hw_mutex_lock(&capture->step_mutex);
+    hw_fair_mutex_lock(&capture->step_mutex);
     has_role = capture->worker.has_role && capture->worker.core != NULL;
     if (has_role)
         status = end_of(capture, capture->worker.core, out, err);
-    hw_mutex_unlock(&capture->step_mutex);
+    hw_fair_mutex_unlock(&capture->step_mutex);
     if (has_role)
         return status;
     hw_mutex_lock(&capture->reader_mutex);

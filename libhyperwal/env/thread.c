@@ -37,6 +37,30 @@ void hw_mutex_release(struct hw_mutex *mutex)
     (void)pthread_mutex_destroy(&mutex->mutex); /* fails only if it is locked: our own mistake */
 }
 
+void hw_fair_mutex_init(struct hw_fair_mutex *fair)
+{
+    hw_mutex_init(&fair->next);
+    hw_mutex_init(&fair->mutex);
+}
+
+void hw_fair_mutex_lock(struct hw_fair_mutex *fair)
+{
+    hw_mutex_lock(&fair->next);
+    hw_mutex_lock(&fair->mutex);
+    hw_mutex_unlock(&fair->next);
+}
+
+void hw_fair_mutex_unlock(struct hw_fair_mutex *fair)
+{
+    hw_mutex_unlock(&fair->mutex);
+}
+
+void hw_fair_mutex_release(struct hw_fair_mutex *fair)
+{
+    hw_mutex_release(&fair->mutex);
+    hw_mutex_release(&fair->next);
+}
+
 /* A mutex and a condition without attributes: no call on them fails. */
 void hw_door_init(struct hw_door *door)
 {

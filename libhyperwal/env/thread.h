@@ -26,6 +26,21 @@ void hw_mutex_unlock(struct hw_mutex *mutex);
 void hw_mutex_release(struct hw_mutex *mutex);
 
 /*
+ * A mutex that goes to whoever waited: a thread that gives it back and wants it again at once, as
+ * one that works in a loop, comes after the one that waits.  (POSIX's mutexes go to who is there
+ * first, and that is the one that runs.)
+ */
+struct hw_fair_mutex {
+    struct hw_mutex next; /* held by the one that waits for `mutex`; never while holding that */
+    struct hw_mutex mutex;
+};
+
+void hw_fair_mutex_init(struct hw_fair_mutex *fair);
+void hw_fair_mutex_lock(struct hw_fair_mutex *fair);
+void hw_fair_mutex_unlock(struct hw_fair_mutex *fair);
+void hw_fair_mutex_release(struct hw_fair_mutex *fair);
+
+/*
  * A door that many pass, each leaving it again, until somebody shuts it: that one waits until all
  * have left, and keeps out who comes.  Not entered twice by one thread.
  */

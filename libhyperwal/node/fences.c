@@ -5,9 +5,9 @@
  *      magic "hwfences" | turn le64 | limit le64 | check le64 of the 24 bytes before
  *
  * A new file gets the record of turn 0 and limit 0 first, and no number is given before that is
- * durable and the second slot is written: a file that ends before that slot has given none.  Where one
- * slot cannot be read, nobody knows whether it was torn or has gone bad: the numbers that it would
- * have had are passed over.
+ * durable and the second slot is written: a file that ends before that slot has given none.  Where
+ * one slot cannot be read, nobody knows whether it was torn or has gone bad: the numbers that it
+ * would have had are passed over.
  * Numbers below the limit may be in use by somebody.  Two servers of one database take theirs under
  * the lock of the file.
  */
