@@ -76,9 +76,16 @@ enum hw_status hw_core_missing_nodes(struct hw_core *core, uint64_t index, uint6
 /*
  * Make durable what was accepted so far; its length.  If it fails, nobody can tell what of it is on
  * the disk: the mirror is poisoned (HW_EBROKEN), and once it was opened again, what was accepted
- * since the last good sync may still be lost in a crash, and is fetched again then.
+ * since the last good sync may still be lost in a crash, whatever later syncs say, and is fetched
+ * again then; but for blocks that were stored again before such a sync.
  */
 enum hw_status hw_core_sync(struct hw_core *core, uint64_t *length,
                             struct hw_error *err) HW_MUST_CHECK;
+/*
+ * Write a block that is held, of these bytes, and its nodes at their places once more: what a
+ * failed sync left in the page cache alone, the next sync does not write else.
+ */
+enum hw_status hw_core_store_again(struct hw_core *core, uint64_t block, struct hw_slice data,
+                                   struct hw_error *err) HW_MUST_CHECK;
 
 #endif

@@ -236,6 +236,48 @@ enum hw_status hw_core_accept(struct hw_core *core, const struct hw_proof *proof
     return status;
 }
 
+/* ----------------------------------------------------------------------------- once more */
+
+static enum hw_status store_node_again(struct hw_core *core, uint64_t index, struct hw_error *err)
+{
+    struct hw_mirror_cached item = {.is_held = true};
+    enum hw_status status = hw_mirror_node(core, index, &item.node, &item.is_proven, err);
+
+    if (status == HW_ENOTFOUND)
+        return HW_OK;
+    return status == HW_OK ? hw_mirror_write_nodes(core, &item, 1, err) : status;
+}
+
+static enum hw_status store_bit_again(struct hw_core *core, uint64_t block, struct hw_error *err)
+{
+    uint8_t byte = 0;
+    enum hw_status status = hw_mirror_read_bits(core, block / 8, 1, &byte, err);
+
+    return status == HW_OK ? hw_mirror_write_bits(core, block / 8, &byte, 1, err) : status;
+}
+
+enum hw_status hw_core_store_again(struct hw_core *core, uint64_t block, struct hw_slice data,
+                                   struct hw_error *err)
+{
+    uint64_t start = 0;
+    enum hw_status status = hw_mirror_check_writable(core, err);
+
+    if (status == HW_OK)
+        status = hw_mirror_block_start(core, block, &start, err);
+    if (status == HW_OK)
+        status = hw_mirror_write_data(core, start, data, err);
+    if (status == HW_OK)
+        status = store_bit_again(core, block, err);
+    for (uint64_t at = 2 * block; status == HW_OK && !is_root(&core->roots, at);
+         at = hw_flat_parent(at)) {
+        status = store_node_again(core, at, err);
+        if (status == HW_OK)
+            status = store_node_again(core, hw_flat_sibling(at), err);
+    }
+    hw_mirror_tail_spoil(core); /* all of it goes with the next sync of everything */
+    return status;
+}
+
 /* ----------------------------------------------------------------------------- other forks */
 
 enum { SURE_MAX = 2048 }; /* nodes of a new fork that are looked at; more are all doubted */

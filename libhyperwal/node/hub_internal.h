@@ -208,7 +208,8 @@ struct hw_mirror {
     uint64_t fork;                   /* of which `complete` and `durable` speak */
     uint64_t complete;               /* blocks [tail, complete) are held */
     uint64_t durable;                /* of them, those that are synced */
-    uint64_t unchecked_end;      /* blocks below it must be read before they count as complete */
+    uint64_t unchecked_end;      /* blocks below it must be read before they count as complete, */
+    uint64_t unstored_from;      /* and those from here on stored again */
     uint64_t check_ns;           /* when to go on with that; UINT64_MAX: nothing to go on with */
     struct hw_buffer scratch;    /* a block that is checked */
     uint64_t synced_bytes;       /* of bytes_received */

@@ -38,6 +38,7 @@ void mirror_broken(void *ctx, const struct hw_error *err)
     struct hw_mirror *mirror = ctx;
 
     mirror->broken = *err;
+    mirror->is_dirty = true; /* if the core is poisoned, the next sync opens it anew */
     hw_env_log(mirror->hub->env, HW_LOG_ERROR, "event=mirror_broken log=%s reason=\"%s\"",
                mirror->log->dir, err->message);
 }
@@ -125,7 +126,9 @@ static void mirror_sync(struct hw_mirror *mirror, uint64_t now)
     struct hw_error err = {0};
     enum hw_status status = hw_core_sync(mirror->log->core, &length, &err);
 
-    if (status == HW_EBROKEN)
+    bool is_reopened = status == HW_EBROKEN;
+
+    if (is_reopened)
         status = mirror_reopen(mirror, &err);
     if (status != HW_OK) {
         mirror_broken(mirror, &err);
@@ -133,7 +136,11 @@ static void mirror_sync(struct hw_mirror *mirror, uint64_t now)
         return;
     }
     mirror->broken = (struct hw_error){0};
-    mirror->is_dirty = false;
+    mirror->is_dirty = is_reopened; /* what is on the disk is to be synced still */
+    if (is_reopened) {
+        mirror->sync_ns = now;
+        return;
+    }
     mirror->synced_bytes = mirror->bytes_received;
     mirror->sync_ns = UINT64_MAX;
 }

@@ -1,9 +1,11 @@
 /*
  * May servers be told that a mirror holds what it seems to hold?  After a crash of the machine, or
  * a failed sync, bits may say that a block is there whose bytes were lost.  Before such blocks
- * count they are read, which checks them, and what does not check is fetched again.
+ * count they are read, which checks them, and what does not check is fetched again.  After a failed
+ * sync they are written once more, too: the page cache has them, and the disk perhaps never will.
  *
- *   mirror.lock   boot id 16 | from u64    in this boot, all that seems held from there on is
+ *   mirror.lock   boot id 16 | from u64    in this boot, all that seems held from there on is;
+ *                                          UINT64_MAX: a sync failed in this boot
  */
 #include <string.h>
 
@@ -28,20 +30,27 @@ void trust_load(struct hw_mirror *mirror, uint64_t length)
     uint8_t note[NOTE_SIZE], boot_id[16];
 
     mirror->unchecked_end = length;
+    mirror->unstored_from = UINT64_MAX;
     if (env->ops->boot_id(env, boot_id, NULL) != HW_OK || /* then all is checked */
         env->ops->read_at(mirror->lock, 0, note, sizeof(note), NULL) != HW_OK ||
         memcmp(note, boot_id, sizeof(boot_id)) != 0)
         return;
-    if (hw_get_le64(note + 16) < length)
+    if (hw_get_le64(note + 16) == UINT64_MAX)
+        mirror->unstored_from = 0; /* who was here before us knew better from where */
+    else if (hw_get_le64(note + 16) < length)
         mirror->unchecked_end = hw_get_le64(note + 16);
 }
 
 void trust_lose(struct hw_mirror *mirror)
 {
-    static const uint8_t nothing[NOTE_SIZE];
+    uint8_t note[NOTE_SIZE] = {0};
 
     mirror->unchecked_end = hw_core_length(mirror->log->core);
-    note_write(mirror, nothing);
+    if (mirror->durable < mirror->unstored_from)
+        mirror->unstored_from = mirror->durable;
+    if (mirror->hub->env->ops->boot_id(mirror->hub->env, note, NULL) == HW_OK)
+        hw_put_le64(note + 16, UINT64_MAX);
+    note_write(mirror, note);
 }
 
 static void trust_gain(struct hw_mirror *mirror)
@@ -50,6 +59,7 @@ static void trust_gain(struct hw_mirror *mirror)
     uint8_t note[NOTE_SIZE];
 
     mirror->unchecked_end = 0;
+    mirror->unstored_from = UINT64_MAX;
     if (env->ops->boot_id(env, note, NULL) != HW_OK)
         return; /* they are read once more the next time */
     hw_put_le64(note + 16, mirror->tail);
@@ -57,8 +67,8 @@ static void trust_gain(struct hw_mirror *mirror)
 }
 
 /*
- * Read it.  HW_EMISSING: it is not what it should be, and the core says from now on that it has not
- * got it.
+ * Read it, and store it again if it is to be.  HW_EMISSING: it is not what it should be, and the
+ * core says from now on that it has not got it.
  */
 static enum hw_status block_check(struct hw_mirror *mirror, uint64_t block, size_t *bytes)
 {
@@ -66,6 +76,11 @@ static enum hw_status block_check(struct hw_mirror *mirror, uint64_t block, size
     enum hw_status status = hw_core_read(log->core, block, &mirror->scratch, NULL);
 
     *bytes += mirror->scratch.size;
+    if (status == HW_OK && block >= mirror->unstored_from) {
+        mirror->is_dirty = true;
+        status = hw_core_store_again(
+            log->core, block, (struct hw_slice){mirror->scratch.bytes, mirror->scratch.size}, NULL);
+    }
     if (mirror->scratch.capacity > BYTES_A_ROUND)
         hw_buffer_release(&mirror->scratch);
     return status;
