@@ -99,7 +99,7 @@ static void head_page(struct hyperwal_log *log, hyperwal_head *head)
 
     if (log->page == NULL)
         return;
-    head->worker_pid = hw_shared_worker(log->page);
+    head->worker_pid = hw_env_pid(hw_shared_worker(log->page));
     hw_shared_alarm(log->page, alarm);
     alarm[sizeof(alarm) - 1] = '\0';
     memcpy(head->alarm, alarm, sizeof(head->alarm));

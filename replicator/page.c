@@ -23,6 +23,7 @@ struct view { /* of one database */
     const struct served *served;
     hyperwal_head head;
     uint64_t wal_bytes;
+    bool is_worker;
     struct follower followers[FOLLOWERS_SHOWN];
     unsigned shown, connected;
     char error[256]; /* why its log cannot be read; "" */
@@ -87,6 +88,7 @@ static void log_read(struct view *view)
 static void view_take(const struct served_list *list, struct served *served, struct view *view)
 {
     struct stat stat_;
+    hyperwal_wal look = {.log = HYPERWAL_LOG_NOWHERE};
     char *wal = sqlite3_mprintf("%s-wal", served->path);
     bool is_resting = served->rest.db != NULL && served->db == NULL && !served->is_touched;
 
@@ -94,6 +96,9 @@ static void view_take(const struct served_list *list, struct served *served, str
     if (wal != NULL && stat(wal, &stat_) == 0)
         view->wal_bytes = (uint64_t)stat_.st_size;
     sqlite3_free(wal);
+    view->is_worker = served->db != NULL && !served->is_replica &&
+                      hyperwal_wal_look(served->db, NULL, &look) == SQLITE_OK &&
+                      look.log == HYPERWAL_LOG_HERE;
     if (is_resting && served->has_head && list->node == NULL) {
         view->head = served->head;
         return;
@@ -173,7 +178,7 @@ static void values_of(const struct view *view, uint64_t values[METRIC_COUNT])
         view->wal_bytes,
         view->served->commits,
         head->alarm[0] != '\0' || view->error[0] != '\0',
-        head->worker_pid == (unsigned)getpid(),
+        view->is_worker,
         view->served->db != NULL,
         view->connected,
     };

@@ -105,7 +105,7 @@ void hw_capture_status(struct hw_capture *capture, struct hw_capture_status *out
     fill_from_wal(capture, out);
     hw_shared_alarm(capture->shared, out->alarm);
     out->commits = hw_shared_commits(capture->shared);
-    out->worker_pid = hw_shared_worker(capture->shared);
+    out->worker_pid = hw_env_pid(hw_shared_worker(capture->shared));
     out->is_worker = has_role;
     out->unconfirmed_count = atomic_load(&capture->unconfirmed_count);
     out->unconfirmed_seq = atomic_load(&capture->unconfirmed_seq);

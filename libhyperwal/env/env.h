@@ -112,6 +112,7 @@ struct hw_env_ops {
     /* All zero on a machine without one.  One that cannot be read now is a failure, no other id. */
     enum hw_status (*machine_id)(struct hw_env *env, uint8_t out[16], struct hw_error *err);
     enum hw_status (*boot_id)(struct hw_env *env, uint8_t out[16], struct hw_error *err);
+    /* Of all processes that can meet over a file here no other one's; hw_env_pid(). */
     uint32_t (*process_id)(struct hw_env *env);
     uint32_t (*user_id)(struct hw_env *env); /* whose files ours are */
 
@@ -125,8 +126,19 @@ struct hw_env_ops {
     void (*log)(struct hw_env *env, enum hw_log_level level, const char *line);
 };
 
-/* The system itself; one per process, never freed. */
+/*
+ * The system itself; one per process, never freed.  Its process ids are the numbers that processes
+ * have in their own PID namespaces, and above them, from bit 22 on, which namespace that is.
+ */
 struct hw_env *hw_env_posix(void);
+
+#define HW_ENV_PID_BITS 22 /* Linux gives no number of more */
+
+/* The process's number where it lives, for people. */
+static inline uint32_t hw_env_pid(uint32_t process_id)
+{
+    return process_id & ((1U << HW_ENV_PID_BITS) - 1);
+}
 
 /* Zeros of this process alone where no memory is mapped; else nothing happens. */
 void hw_env_posix_fill_hole(void *address, size_t size);

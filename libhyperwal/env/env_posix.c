@@ -36,7 +36,24 @@ static struct posix_file *posix(struct hw_file *file)
 static struct hw_mutex fork_mutex = HW_MUTEX_INIT; /* guards closed_on_fork */
 static struct posix_file *closed_on_fork;          /* mu: fork_mutex */
 static struct hw_mutex log_mutex = HW_MUTEX_INIT;  /* guards log_sink, and one line at a time */
-static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+#define INIT_NAMESPACE 0xEFFFFFFC /* PROC_PID_INIT_INO of Linux: that of the system itself */
+
+static uint32_t namespace_bits; /* of process ids */
+
+/*
+ * Containers that share a volume have processes of the same number, often 1.  The inodes of their
+ * namespaces follow each other, so that the rest of a division tells a thousand of them apart.
+ */
+static void namespace_find(void)
+{
+    struct stat stat_now;
+
+    namespace_bits = 0;
+    if (stat("/proc/self/ns/pid", &stat_now) == 0 && stat_now.st_ino != INIT_NAMESPACE)
+        namespace_bits = (uint32_t)(1 + stat_now.st_ino % 1023) << HW_ENV_PID_BITS;
+}
 
 static void fork_prepare(void)
 {
@@ -57,10 +74,12 @@ static void fork_child(void)
     closed_on_fork = NULL;
     hw_mutex_unlock(&fork_mutex);
     hw_mutex_init(&log_mutex); /* a thread that was writing a line is not here */
+    namespace_find();
 }
 
-static void fork_register(void)
+static void begin(void)
 {
+    namespace_find();
     (void)pthread_atfork(fork_prepare, fork_parent, fork_child); /* fails without memory only */
 }
 
@@ -521,7 +540,7 @@ static enum hw_status posix_boot_id(struct hw_env *env, uint8_t out[16], struct 
 static uint32_t posix_process_id(struct hw_env *env)
 {
     (void)env;
-    return (uint32_t)getpid();
+    return (uint32_t)getpid() | namespace_bits;
 }
 
 static uint32_t posix_user_id(struct hw_env *env)
@@ -558,7 +577,7 @@ static struct log_sink log_sink; /* mu: log_mutex */
 void hw_env_posix_set_log(void (*sink)(void *ctx, enum hw_log_level level, const char *line),
                           void *ctx)
 {
-    (void)pthread_once(&fork_once, fork_register); /* cannot fail with a valid object */
+    (void)pthread_once(&once, begin); /* cannot fail with a valid object */
     hw_mutex_lock(&log_mutex);
     log_sink = (struct log_sink){.line = sink, .ctx = ctx};
     hw_mutex_unlock(&log_mutex);
@@ -617,6 +636,6 @@ struct hw_env *hw_env_posix(void)
 
     /* Before all others of this library: what is registered first prepares a fork last, and the
      * layers above open files with their locks held. */
-    (void)pthread_once(&fork_once, fork_register); /* cannot fail with a valid object */
+    (void)pthread_once(&once, begin); /* cannot fail with a valid object */
     return &env;
 }

@@ -360,7 +360,7 @@ static enum hw_status remote_status(const struct hw_cache_status *now, const cha
     add_number(out, "present_pages", now->pages_present);
     add_number(out, "present_bytes", now->pages_present * now->page_size);
     add_number(out, "received_bytes", now->bytes_received);
-    sqlite3_str_appendf(out, "\"worker_pid\":%u", (unsigned)now->holder);
+    sqlite3_str_appendf(out, "\"worker_pid\":%u", (unsigned)hw_env_pid(now->holder));
     return finish(out, HW_OK, text, err);
 }
 
