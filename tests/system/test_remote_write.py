@@ -488,7 +488,7 @@ def a_cache_that_fails_after_the_answer_makes_none_untrue(directory):
                    "INSERT INTO large SELECT 0, zeroblob(3000) FROM c")
     with server("app.db") as primary:
         url = primary.urls["app.db"]
-        told = [fail_in_turn(url, "sync", "fdatasync", "-wal", 5)]
+        told = [fail_in_turn(url, "sync", "fdatasync", "-wal", 5), fail_in_turn(url, "any", "", "-wal", 30)]
         with contextlib.closing(local("app.db")) as db:
             db.execute("CREATE TRIGGER many AFTER INSERT ON ledger BEGIN UPDATE large SET n = n + 1; END")
         told.append(fail_in_turn(url, "index", "", "-shm", 4))
