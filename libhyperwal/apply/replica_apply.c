@@ -142,19 +142,18 @@ static enum hw_status put_images(struct hw_replica *replica, const struct hw_tra
 
 /* ------------------------------------------------------------------------------- one block */
 
-/* The sums are right: the images become part of the batch. */
-static enum hw_status accept(struct hw_replica *replica, const struct hw_transaction *block,
-                             struct hw_error *err)
+/*
+ * The sums are right: the images become part of the batch.  It cannot fail: entries before this one
+ * may be in the batch, and are shown even if this block is not taken.
+ */
+static void accept(struct hw_replica *replica, const struct hw_transaction *block)
 {
     for (uint32_t i = 0; i < block->change_count; i++) {
         bool needed;
         uint32_t page = hw_transaction_page(replica->decoder, i, &needed);
-        enum hw_status status =
-            hw_overlay_put(replica->overlay, page, hw_transaction_image(replica->decoder, i), err);
-        if (status != HW_OK)
-            return status;
+
+        hw_overlay_put(replica->overlay, page, hw_transaction_image(replica->decoder, i));
     }
-    return HW_OK;
 }
 
 static enum hw_status check_sum(uint64_t got, uint64_t want, const char *when, struct hw_error *err)
@@ -193,6 +192,8 @@ static enum hw_status take_transaction(struct hw_replica *replica,
         status = spill(replica, err);
     }
     if (status == HW_OK)
+        status = hw_overlay_reserve(replica->overlay, block.change_count, err);
+    if (status == HW_OK)
         status = take_previous(replica, block.change_count, &sum, err);
     if (status == HW_OK)
         status = put_images(replica, &block, &sum, &grown, err);
@@ -203,10 +204,9 @@ static enum hw_status take_transaction(struct hw_replica *replica,
     if (status == HW_OK && header->ends &&
         grown != pages_between(old_count, block.page_count, replica->page_size))
         status = hw_fail(err, HW_ECORRUPT, "it grows the database without all the new pages");
-    if (status == HW_OK)
-        status = accept(replica, &block, err);
     if (status != HW_OK)
         return status;
+    accept(replica, &block);
     replica->next.sum = sum;
     replica->grown = grown;
     replica->in_entry = !header->ends;

@@ -98,11 +98,13 @@ void hw_overlay_free(struct hw_overlay *overlay);
 void hw_overlay_clear(struct hw_overlay *overlay);
 uint32_t hw_overlay_count(const struct hw_overlay *overlay);
 uint32_t hw_overlay_room(const struct hw_overlay *overlay);
-/* NULL: not in it.  Valid until the next put. */
+/* Memory for `count` more pages, for which there is room: that many puts cannot fail then. */
+enum hw_status hw_overlay_reserve(struct hw_overlay *overlay, uint32_t count,
+                                  struct hw_error *err) HW_MUST_CHECK;
+/* NULL: not in it.  Valid until the next reserve or clear. */
 const uint8_t *hw_overlay_find(const struct hw_overlay *overlay, uint32_t page_number);
-/* Replaces the page if it is there.  HW_ELIMIT: full. */
-enum hw_status hw_overlay_put(struct hw_overlay *overlay, uint32_t page_number, const void *content,
-                              struct hw_error *err) HW_MUST_CHECK;
+/* Replaces the page if it is there; else it takes a page that was reserved. */
+void hw_overlay_put(struct hw_overlay *overlay, uint32_t page_number, const void *content);
 void hw_overlay_drop_above(struct hw_overlay *overlay, uint32_t page_count);
 /* Page `i` of count: its number, 0 if it was dropped, and its content. */
 uint32_t hw_overlay_page(const struct hw_overlay *overlay, uint32_t i, const uint8_t **content);

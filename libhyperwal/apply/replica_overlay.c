@@ -88,11 +88,18 @@ const uint8_t *hw_overlay_find(const struct hw_overlay *overlay, uint32_t page_n
     return overlay->pages + (size_t)(overlay->slots[slot] - 1) * overlay->page_size;
 }
 
-static enum hw_status pages_grow(struct hw_overlay *overlay, struct hw_error *err)
+enum hw_status hw_overlay_reserve(struct hw_overlay *overlay, uint32_t count, struct hw_error *err)
 {
-    uint32_t wanted = overlay->allocated == 0 ? 8 : 2 * overlay->allocated;
+    uint32_t needed = overlay->count + count, wanted = overlay->allocated;
     uint8_t *pages;
 
+    assert(count <= hw_overlay_room(overlay));
+    if (needed <= overlay->allocated)
+        return HW_OK;
+    if (wanted == 0)
+        wanted = 8;
+    while (wanted < needed)
+        wanted *= 2;
     if (wanted > overlay->capacity)
         wanted = overlay->capacity;
     pages = hw_realloc(overlay->pages, (size_t)wanted * overlay->page_size);
@@ -103,27 +110,18 @@ static enum hw_status pages_grow(struct hw_overlay *overlay, struct hw_error *er
     return HW_OK;
 }
 
-enum hw_status hw_overlay_put(struct hw_overlay *overlay, uint32_t page_number, const void *content,
-                              struct hw_error *err)
+void hw_overlay_put(struct hw_overlay *overlay, uint32_t page_number, const void *content)
 {
     uint32_t slot = slot_find(overlay, page_number);
 
     assert(page_number > 0);
     if (overlay->slots[slot] == EMPTY) {
-        if (overlay->count == overlay->capacity)
-            return hw_fail(err, HW_ELIMIT, "replica: more than %u pages in a batch",
-                           (unsigned)overlay->capacity);
-        if (overlay->count == overlay->allocated) {
-            enum hw_status status = pages_grow(overlay, err);
-            if (status != HW_OK)
-                return status;
-        }
+        assert(overlay->count < overlay->allocated);
         overlay->numbers[overlay->count++] = page_number;
         overlay->slots[slot] = overlay->count;
     }
     memcpy(overlay->pages + (size_t)(overlay->slots[slot] - 1) * overlay->page_size, content,
            overlay->page_size);
-    return HW_OK;
 }
 
 void hw_overlay_drop_above(struct hw_overlay *overlay, uint32_t page_count)
