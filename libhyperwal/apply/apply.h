@@ -151,7 +151,8 @@ void hw_replica_close(struct hw_replica *replica);
 /*
  * Apply what the core has beyond the replica's seq, a bounded amount.  HW_END: all of it is
  * applied. HW_AGAIN: readers hold the WAL back beyond its limit, come again soon.  After
- * HW_ECORRUPT by a wrong state sum the next step repairs from a snapshot.
+ * HW_ECORRUPT by a wrong state sum the next step repairs from a snapshot.  HW_EEXIST: before the
+ * first state was there, another database came to `path`; it is not touched.
  */
 enum hw_status hw_replica_step(struct hw_replica *replica, struct hw_error *err) HW_MUST_CHECK;
 /*

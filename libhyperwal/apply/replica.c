@@ -54,6 +54,13 @@ static enum hw_status full_path(sqlite3_vfs *base, const char *path, char **out,
     return HW_OK;
 }
 
+static enum hw_status fail_foreign(struct hw_replica *replica, struct hw_error *err)
+{
+    return hw_fail(err, HW_EEXIST,
+                   "%s: a database, but not a replica: choose another name or remove it",
+                   replica->path);
+}
+
 /* A database that is not ours, or a log's directory, is never touched. */
 static enum hw_status check_free(struct hw_replica *replica, struct hw_error *err)
 {
@@ -71,9 +78,7 @@ static enum hw_status check_free(struct hw_replica *replica, struct hw_error *er
         status = hw_fail(err, HW_EEXIST, "%s: a database with a log of its own, not a replica",
                          replica->path);
     else if (status == HW_OK && has_database)
-        status = hw_fail(err, HW_EEXIST,
-                         "%s: a database, but not a replica: choose another name or remove it",
-                         replica->path);
+        status = fail_foreign(replica, err);
     hw_free(log);
     return status;
 }
@@ -200,6 +205,15 @@ static void show_seq(struct hw_replica *replica)
     hw_shared_set_applied_seq(replica->shared, replica->shown_seq);
 }
 
+/* There is no database whose state could be known. */
+static void state_forget(struct hw_replica *replica)
+{
+    replica->visible = (struct hw_replica_state){.seq = UINT64_MAX};
+    replica->next = replica->visible;
+    replica->shown_seq = UINT64_MAX;
+    replica->needs_repair = false;
+}
+
 static enum hw_status database_open(struct hw_replica *replica, struct hw_error *err)
 {
     struct hw_wal_index_header header;
@@ -213,6 +227,7 @@ static enum hw_status database_open(struct hw_replica *replica, struct hw_error 
     if (status != HW_OK) {
         hw_replica_database_close(replica->db);
         replica->db = NULL;
+        state_forget(replica);
         return status;
     }
     replica->checkpoint_at = HW_REPLICA_CHECKPOINT_FRAMES;
@@ -259,7 +274,17 @@ static enum hw_status make_lazily(struct hw_replica *replica,
     return status;
 }
 
-/* HW_END: there is nothing to build from yet.  HW_AGAIN: `progress` said to stop. */
+/* Did a build that failed come as far as to put the file in its place? */
+static bool is_in_place(struct hw_replica *replica, enum hw_status failure)
+{
+    bool is_there = true;
+
+    if (failure == HW_EEXIST)
+        return false; /* another's, which came meanwhile */
+    return hw_env_exists(replica->env, replica->path, &is_there, NULL) != HW_OK || is_there;
+}
+
+/* There is no file.  HW_END: nothing to build from yet.  HW_AGAIN: `progress` said to stop. */
 static enum hw_status build(struct hw_replica *replica, struct hw_error *err)
 {
     struct hw_target target = {.kind = HW_TARGET_HEAD};
@@ -290,6 +315,7 @@ static enum hw_status build(struct hw_replica *replica, struct hw_error *err)
     else if (status == HW_OK)
         status = hw_restore(replica->env, replica->base, replica->core, &target, replica->path,
                             false, replica->progress, replica->progress_ctx, &state, err);
+    replica->has_built = status == HW_OK || is_in_place(replica, status);
     if (status == HW_ENOTFOUND || status == HW_EFORK)
         return HW_END; /* no snapshot to build from yet */
     if (status == HW_OK)
@@ -297,14 +323,19 @@ static enum hw_status build(struct hw_replica *replica, struct hw_error *err)
     return status;
 }
 
-/* A database that only cannot be seen now must not lose the WAL beside it. */
-static enum hw_status open_or_build(struct hw_replica *replica, struct hw_error *err)
+/*
+ * A database that only cannot be seen now must not lose the WAL beside it.  One that was built and
+ * not opened, because a call failed, is not built again: it has readers, and its own record.
+ */
+static enum hw_status open_or_build(struct hw_replica *replica, bool is_ours, struct hw_error *err)
 {
     bool is_there = false;
     enum hw_status status = hw_env_exists(replica->env, replica->path, &is_there, err);
 
     if (status != HW_OK)
         return status;
+    if (is_there && !is_ours)
+        return fail_foreign(replica, err);
     return is_there ? database_open(replica, err) : build(replica, err);
 }
 
@@ -314,7 +345,7 @@ static enum hw_status open_filled(struct hw_replica *replica, const char *path,
 {
     enum hw_status status;
 
-    replica->visible.seq = replica->next.seq = replica->shown_seq = UINT64_MAX;
+    state_forget(replica);
     status = full_path(replica->base, path, &replica->path, err);
     if (status == HW_OK) {
         replica->dir = hw_format("%s-hyper", replica->path);
@@ -326,7 +357,7 @@ static enum hw_status open_filled(struct hw_replica *replica, const char *path,
     if (status == HW_OK)
         status = genesis_read(replica, err);
     if (status == HW_OK)
-        status = open_or_build(replica, err);
+        status = open_or_build(replica, true, err);
     if (status < 0) {
         hw_replica_close(replica);
         return status;
@@ -652,12 +683,13 @@ enum hw_status hw_replica_step(struct hw_replica *replica, struct hw_error *err)
 {
     enum hw_status status = genesis_read(replica, err);
 
+    /* Before the fork is looked at: it may be a state of the one that was left. */
+    if (status == HW_OK && replica->db == NULL)
+        return open_or_build(replica, replica->has_built, err);
     if (status == HW_OK)
         status = follow_fork(replica, err);
     if (status != HW_OK)
         return status;
-    if (replica->db == NULL)
-        return build(replica, err);
     if (replica->needs_repair)
         return repair(replica, err);
     status = pause_if_long(replica, err);

@@ -208,6 +208,7 @@ struct hw_replica {
     uint32_t grown;   /* pages of the open entry beyond the size before it */
     uint32_t added;   /* frames added to the writer and not published */
     bool in_entry;    /* between the blocks of a transaction of several */
+    bool has_built;   /* a file at `path` is the one that build() made */
     bool needs_repair;
     uint64_t repair_from; /* a state before this block is no repair */
     uint64_t fork;        /* of the log whose state it has */
