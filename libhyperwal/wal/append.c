@@ -309,10 +309,15 @@ static enum hw_status restart_locked(struct hw_wal_writer *writer, struct hw_err
     if (backfilled < writer->visible.max_frame)
         return hw_fail(err, HW_AGAIN, "wal: %u of %u frames are checkpointed", (unsigned)backfilled,
                        (unsigned)writer->visible.max_frame);
+    /*
+     * In this order: who is killed in between leaves a round that is copied again, and not one
+     * whose first frames count as copied.
+     */
+    status = hw_wal_index_reset_checkpoint(writer->index, err);
+    if (status != HW_OK)
+        return status;
     round_begin(writer);
     status = hw_wal_index_publish(writer->index, &writer->visible, err);
-    if (status == HW_OK)
-        status = hw_wal_index_reset_checkpoint(writer->index, err);
     if (status != HW_OK) { /* only a mapping that went away: nothing was stored */
         writer->file_header = old_header;
         writer->visible = old_visible;

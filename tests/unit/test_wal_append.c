@@ -362,6 +362,49 @@ a_reader_on_the_file_alone_outlives_a_restart_and_a_checkpoint_waits_for_it(void
     pair_close(&p);
 }
 
+/* What another process finds if ours is killed while it publishes the new round. */
+static struct {
+    struct sqlite3_io_methods methods;
+    const struct sqlite3_io_methods *real;
+    struct view *view;
+    uint32_t backfilled; /* as of the last barrier */
+} watched;
+
+static void barrier_watched(sqlite3_file *file)
+{
+    uint32_t attempted;
+
+    (void)!hw_wal_index_backfill(watched.view->index, &watched.backfilled, &attempted, NULL);
+    watched.real->xShmBarrier(file);
+}
+
+static void a_new_round_is_seen_by_nobody_before_nothing_of_it_counts_as_backfilled(void **state)
+{
+    struct pair p;
+    uint32_t attempted;
+
+    (void)state;
+    pair_open(&p, 1024);
+    run(p.source, "INSERT INTO t(b) VALUES(randomblob(9000))");
+    replay(&p);
+    run(p.target, "PRAGMA wal_checkpoint");
+    assert_int_equal(hw_wal_index_backfill(p.to.index, &watched.backfilled, &attempted, NULL),
+                     HW_OK);
+    assert_true(watched.backfilled > 0);
+    watched.real = p.to.file->pMethods;
+    watched.methods = *watched.real;
+    watched.methods.xShmBarrier = barrier_watched;
+    watched.view = &p.to;
+    p.to.file->pMethods = &watched.methods;
+    assert_int_equal(hw_wal_writer_restart(p.writer, NULL), HW_OK);
+    p.to.file->pMethods = watched.real;
+    assert_int_equal(watched.backfilled, 0);
+    run(p.source, "UPDATE t SET b = randomblob(100)");
+    replay(&p);
+    assert_same(&p);
+    pair_close(&p);
+}
+
 static void calls_out_of_order_are_refused(void **state)
 {
     struct pair p;
@@ -417,6 +460,7 @@ int main(void)
         cmocka_unit_test(the_wal_starts_over_only_when_all_is_backfilled_and_nobody_reads_it),
         cmocka_unit_test(
             a_reader_on_the_file_alone_outlives_a_restart_and_a_checkpoint_waits_for_it),
+        cmocka_unit_test(a_new_round_is_seen_by_nobody_before_nothing_of_it_counts_as_backfilled),
         cmocka_unit_test(calls_out_of_order_are_refused),
         cmocka_unit_test(an_index_that_does_not_fit_the_file_is_refused),
     };
