@@ -237,7 +237,10 @@ static enum hw_status database_open(struct hw_replica *replica, struct hw_error 
     return HW_OK;
 }
 
-/* Nobody has the database: a -wal or -shm beside it is of one that was removed. */
+/*
+ * Nobody has the database: a -wal or -shm beside it is of one that was removed.  It must be gone
+ * for good before the new file has the name that it belongs to.
+ */
 static enum hw_status remove_leftovers(struct hw_replica *replica, struct hw_error *err)
 {
     static const char *const suffixes[] = {"-wal", "-shm", "-journal"};
@@ -252,7 +255,7 @@ static enum hw_status remove_leftovers(struct hw_replica *replica, struct hw_err
             status = HW_OK;
         hw_free(path);
     }
-    return status;
+    return status == HW_OK ? hw_env_sync_names(replica->env, replica->path, err) : status;
 }
 
 /* More may have come since the record was made. */

@@ -146,6 +146,18 @@ static char *directory_of(const char *path)
     return hw_format("%.*s", slash == path ? 1 : (int)(slash - path), path);
 }
 
+enum hw_status hw_env_sync_names(struct hw_env *env, const char *path, struct hw_error *err)
+{
+    char *directory = directory_of(path);
+    enum hw_status status;
+
+    if (directory == NULL)
+        return hw_fail(err, HW_ENOMEM, "%s: no memory to sync its directory", path);
+    status = env->ops->sync_dir(env, directory, err);
+    hw_free(directory);
+    return status;
+}
+
 enum hw_status hw_env_replace_file(struct hw_env *env, const char *path, const void *buf,
                                    size_t size, unsigned open_flags, struct hw_error *err)
 {

@@ -164,6 +164,9 @@ enum hw_status hw_env_make_dir_of(struct hw_env *env, const char *dir, const cha
 /* Is something at `path`?  Only HW_ENOTFOUND is a no: what cannot be seen may be there. */
 enum hw_status hw_env_exists(struct hw_env *env, const char *path, bool *out,
                              struct hw_error *err) HW_MUST_CHECK;
+/* Make names durable that were made, renamed or removed beside `path`. */
+enum hw_status hw_env_sync_names(struct hw_env *env, const char *path,
+                                 struct hw_error *err) HW_MUST_CHECK;
 /* A whole small file at once.  HW_ELIMIT: larger than `capacity`. */
 enum hw_status hw_env_read_file(struct hw_env *env, const char *path, void *buf, size_t capacity,
                                 size_t *size, struct hw_error *err) HW_MUST_CHECK;

@@ -176,12 +176,39 @@ static void a_database_of_another_that_comes_before_ours_is_not_touched(void **s
     stepped_close(&s);
 }
 
+/* A stale WAL that comes back beside the new file would show the old database. */
+static void what_an_older_database_left_is_gone_for_good_before_a_new_one_is_there(void **state)
+{
+    static const char *const leftovers[] = {REPLICA "-wal", REPLICA "-journal"};
+    struct sim_fault fault = {
+        .kind = SIM_CRASH, .operations = SIM_RENAME, .path = REPLICA, .at = 1, .for_ever = true};
+    struct stepped s = {0};
+    struct hw_error err = {0};
+
+    (void)state;
+    begin_in_a_gap(&s);
+    for (size_t i = 0; i < sizeof(leftovers) / sizeof(*leftovers); i++)
+        sim_file_put(s.sim, leftovers[i], "stale", 5);
+    sim_set_fault(s.sim, &fault);
+    assert_int_equal(hw_replica_step(s.replica, &err), HW_EIO);
+    sim_set_fault(s.sim, NULL);
+    assert_true(sim_has_crashed(s.sim));
+    sim_crash(s.sim, SIM_DROP);
+    for (size_t i = 0; i < sizeof(leftovers) / sizeof(*leftovers); i++)
+        assert_false(sim_file_exists(s.sim, leftovers[i]));
+    hw_replica_close(s.replica);
+    assert_status(replica_open(s.sim, s.m.core, &s.replica, &err), HW_OK, &err);
+    assert_status(catch_up(s.replica, &err), HW_END, &err);
+    stepped_close(&s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_batch_without_memory_shows_no_part_of_a_transaction_and_goes_on),
         cmocka_unit_test(a_database_that_was_made_and_not_opened_is_opened_by_the_next_step),
         cmocka_unit_test(a_database_of_another_that_comes_before_ours_is_not_touched),
+        cmocka_unit_test(what_an_older_database_left_is_gone_for_good_before_a_new_one_is_there),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
