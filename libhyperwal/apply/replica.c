@@ -321,6 +321,9 @@ static enum hw_status build(struct hw_replica *replica, struct hw_error *err)
     replica->has_built = status == HW_OK || is_in_place(replica, status);
     if (status == HW_ENOTFOUND || status == HW_EFORK)
         return HW_END; /* no snapshot to build from yet */
+    /* And again: one that is older than the file would not be believed. */
+    if (status == HW_OK && replica->make == NULL)
+        status = hw_positions_append(replica->positions, &record, err);
     if (status == HW_OK)
         status = database_open(replica, err);
     return status;

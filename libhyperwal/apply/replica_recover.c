@@ -2,7 +2,7 @@
  * Where a replica is when it is opened, and how it comes back from a state that does not fit.
  *
  *   end of the WAL has a record ───────────────────────────▶ there
- *   no WAL, and the newest record says so ─────────────────▶ there
+ *   no WAL, the newest record says so, file not newer ─────▶ there
  *   no WAL: a client checkpointed and deleted it ──────────▶ the record with the file's state sum
  *   end without a record, an earlier end has one ──────────▶ cut back to it, if its sum is right
  *   else ──────────────────────────────────────────────────▶ repair: compare with the log's state
@@ -100,10 +100,11 @@ static enum hw_status cut_back(struct hw_replica *replica, const struct hw_repli
 }
 
 /*
- * Did nobody write to the database file after the newest record?  It is made last, at the end of a
- * follower; a stock program that opens the replica meanwhile changes the file when it closes it.
+ * Is the database file what it was when the newest record was made?  A follower makes it after its
+ * own last write to the file.  Not by the time of the last write, which copies and archives bring
+ * back with an older file: nobody sets the time of the last change.
  */
-static bool file_is_as_closed(struct hw_replica *replica)
+static bool file_is_as_recorded(struct hw_replica *replica)
 {
     const struct hw_env_ops *ops = replica->env->ops;
     struct hw_file_stat file;
@@ -113,13 +114,14 @@ static bool file_is_as_closed(struct hw_replica *replica)
         return true; /* holes were filled, and stock programs do not open it */
     return ops->stat(replica->env, replica->path, &file, NULL) == HW_OK &&
            hw_positions_modified(replica->positions, &recorded_ns, NULL) == HW_OK &&
-           file.modified_ns <= recorded_ns;
+           file.changed_ns <= recorded_ns;
 }
 
 /*
- * Is there no frame after this record?  A closing one is the last of its follower.  One at frame 0
- * was durable before its round had frames: either the round's header is still there, and frames
- * that ever reached the database file would be there with it, or no power was lost since.
+ * Is there no frame after this record, and no write by others?  A closing one is the last of its
+ * follower.  One at frame 0 was durable before its round had frames: either the round's header is
+ * still there, and frames that ever reached the database file would be there with it, or no power
+ * was lost since.
  */
 static bool is_last(struct hw_replica *replica, const struct hw_replica_record *record)
 {
@@ -127,10 +129,10 @@ static bool is_last(struct hw_replica *replica, const struct hw_replica_record *
     uint8_t bytes[HW_WAL_HEADER_SIZE];
     struct hw_wal_header header;
 
-    if (record->seq == UINT64_MAX)
+    if (record->seq == UINT64_MAX || !file_is_as_recorded(replica))
         return false;
     if ((record->flags & HW_RECORD_CLOSED) != 0)
-        return file_is_as_closed(replica);
+        return true;
     if (record->at.frame != 0)
         return false;
     if (record->boot == hw_positions_boot(replica->positions))

@@ -140,6 +140,8 @@ void sim_file_put(struct sim *sim, const char *path, const void *bytes, size_t s
 void sim_file_truncate(struct sim *sim, const char *path, size_t size);
 void sim_file_flip(struct sim *sim, const char *path, size_t offset, uint8_t mask);
 void sim_file_remove(struct sim *sim, const char *path);
+/* As utimensat() does: the time of the last write, which who restores an old file sets back. */
+void sim_file_set_modified(struct sim *sim, const char *path, int64_t ns);
 
 /* -------------------------------------------------------------------------------- scenarios */
 

@@ -455,6 +455,15 @@ void sim_file_flip(struct sim *sim, const char *path, size_t offset, uint8_t mas
     settle(inode);
 }
 
+void sim_file_set_modified(struct sim *sim, const char *path, int64_t ns)
+{
+    struct sim_inode *inode = find(sim, path);
+
+    assert(inode != NULL);
+    inode->modified_ns = ns;
+    inode->changed_ns = (int64_t)sim->now_ns;
+}
+
 void sim_file_remove(struct sim *sim, const char *path)
 {
     char full[SIM_PATH_SIZE];
