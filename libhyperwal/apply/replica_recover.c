@@ -219,6 +219,17 @@ enum hw_status hw_replica_locate(struct hw_replica *replica,
 
 /* --------------------------------------------------------------------------------- repair */
 
+/*
+ * Is the page beyond the end that readers see?  What it had before the database became smaller can
+ * still be found in the WAL, in a frame that was checkpointed and left out: who reads it next to a
+ * larger size gets zeros from the file.  Without frames the file is all there is.
+ */
+static bool is_beyond_end(const struct hw_replica *replica, uint32_t page)
+{
+    return page > replica->visible.page_count &&
+           hw_wal_writer_position(replica->db->writer).frame > 0;
+}
+
 /* Add the pages that differ from the state that `past` shows; *sum is that of all its pages. */
 static enum hw_status add_differing(struct hw_replica *replica, struct hw_past *past,
                                     uint8_t *wanted, uint64_t *sum, struct hw_error *err)
@@ -242,8 +253,8 @@ static enum hw_status add_differing(struct hw_replica *replica, struct hw_past *
         if (status == HW_OK)
             *sum ^= hw_page_sum(page, wanted, replica->page_size);
         /* Page 1 always, so that there is a frame to commit with. */
-        if (status == HW_OK &&
-            (page == 1 || memcmp(wanted, replica->scratch, replica->page_size) != 0))
+        if (status == HW_OK && (page == 1 || is_beyond_end(replica, page) ||
+                                memcmp(wanted, replica->scratch, replica->page_size) != 0))
             status = hw_replica_add_page(replica, page, wanted, err);
         if (status != HW_OK)
             return status;

@@ -171,6 +171,54 @@ static void a_file_that_nobody_touched_is_not_read_whole(void **state)
     end(&w);
 }
 
+/* ------------------------------------------------------------------------ what a repair sees */
+
+static void copy_database(sqlite3 *to, sqlite3 *from)
+{
+    sqlite3_backup *backup = sqlite3_backup_init(to, "main", from, "main");
+
+    assert_non_null(backup);
+    assert_int_equal(sqlite3_backup_step(backup, -1), SQLITE_DONE);
+    assert_int_equal(sqlite3_backup_finish(backup), SQLITE_OK);
+}
+
+/*
+ * The log jumps back to a state before a VACUUM.  Its last pages are in the WAL, in frames that no
+ * reader sees any more and no checkpoint will copy again.
+ */
+static void a_repair_that_grows_the_database_writes_all_of_its_new_pages(void **state)
+{
+    struct world w;
+    sqlite3 *old, *reader;
+
+    (void)state;
+    begin(&w);
+    open_replica(&w);
+    maker_commit(&w.m, "INSERT INTO t(b) VALUES(randomblob(90000))");
+    follow(&w);
+    assert_int_equal(sqlite3_open(":memory:", &old), SQLITE_OK);
+    copy_database(old, w.m.db);
+    maker_commit(&w.m, "DELETE FROM t WHERE a > 1; VACUUM");
+    follow(&w);
+    reader = reader_open(w.sim);
+    run_sql(reader, "PRAGMA wal_checkpoint; BEGIN; SELECT * FROM t"); /* the WAL goes on after it */
+    copy_database(w.m.db, old);
+    sqlite3_close(old);
+    maker_gap(&w.m);
+    maker_snapshot(&w.m);
+    follow(&w);
+    assert_true(sim_log_has(w.sim, "event=replica_repaired"));
+    run_sql(reader, "COMMIT; PRAGMA wal_checkpoint");
+    sqlite3_close(reader);
+    assert_replica_is_primary(w.sim, &w.m);
+    for (int i = 0; i < 30; i++)
+        maker_commit(&w.m, "UPDATE t SET b = randomblob(40000) WHERE a = 1");
+    follow(&w);
+    close_replica(&w);
+    assert_replica_is_primary(w.sim, &w.m);
+    end(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -178,6 +226,7 @@ int main(void)
         cmocka_unit_test(what_a_stock_client_wrote_after_a_kill_behind_a_checkpoint_is_undone),
         cmocka_unit_test(a_file_put_back_with_its_old_time_is_found),
         cmocka_unit_test(a_file_that_nobody_touched_is_not_read_whole),
+        cmocka_unit_test(a_repair_that_grows_the_database_writes_all_of_its_new_pages),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
