@@ -57,6 +57,9 @@ static enum hw_status stock_open(struct hw_replica_database *db, const char *pat
 
     if (code == SQLITE_OK)
         code = sqlite3_busy_timeout(db->stock, 2000);
+    /* Frames come into the file only after their records are durable: by our own checkpoints. */
+    if (code == SQLITE_OK)
+        code = sqlite3_db_config(db->stock, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
     if (code == SQLITE_OK)
         code = stock_touch(db->stock);
     if (code == SQLITE_OK)
@@ -240,19 +243,18 @@ enum hw_status hw_replica_database_read(struct hw_replica_database *db, uint32_t
     return read_at(db, hw_wal_writer_position(db->writer).frame, page_number, content, err);
 }
 
-enum hw_status hw_replica_database_sum(struct hw_replica_database *db, uint32_t page_count,
-                                       uint64_t *sum, struct hw_error *err)
+/* The state sum of `page_count` pages as of a frame. */
+static enum hw_status sum_at(struct hw_replica_database *db, uint32_t max_frame,
+                             uint32_t page_count, uint64_t *sum, struct hw_error *err)
 {
     uint8_t *content = hw_alloc(db->page_size);
-    struct hw_wal_index_header header;
-    enum hw_status status;
+    enum hw_status status = HW_OK;
     uint64_t total = 0;
 
     if (content == NULL)
         return hw_fail(err, HW_ENOMEM, "%s: no memory for a page", db->name);
-    status = hw_wal_index_read(db->index, &header, err);
     for (uint32_t page = 1; status == HW_OK && page <= page_count; page++) {
-        status = read_at(db, header.max_frame, page, content, err);
+        status = read_at(db, max_frame, page, content, err);
         if (status == HW_OK)
             total ^= hw_page_sum(page, content, db->page_size);
     }
@@ -260,6 +262,15 @@ enum hw_status hw_replica_database_sum(struct hw_replica_database *db, uint32_t 
     if (status == HW_OK)
         *sum = total;
     return status;
+}
+
+enum hw_status hw_replica_database_sum(struct hw_replica_database *db, uint32_t page_count,
+                                       uint64_t *sum, struct hw_error *err)
+{
+    struct hw_wal_index_header header;
+    enum hw_status status = hw_wal_index_read(db->index, &header, err);
+
+    return status == HW_OK ? sum_at(db, header.max_frame, page_count, sum, err) : status;
 }
 
 /* ------------------------------------------------------------------------------ checkpoint */
@@ -308,22 +319,51 @@ static enum hw_status cut_locked(struct hw_replica_database *db, const struct hw
     return status;
 }
 
-enum hw_status hw_replica_database_cut(struct hw_replica_database *db,
-                                       const struct hw_replica_record *at, struct hw_error *err)
+/*
+ * Was the state, by a look at every page, that of `at` at its frame?  A checkpoint from before a
+ * recovery, which forgets how far it came, may have put later frames into the file.  HW_END: no.
+ */
+static enum hw_status check_state(struct hw_replica_database *db,
+                                  const struct hw_replica_record *at, struct hw_error *err)
+{
+    uint64_t sum = 0;
+    enum hw_status status = sum_at(db, at->at.frame, at->page_count, &sum, err);
+
+    if (status != HW_OK)
+        return status;
+    return sum == at->sum ? HW_OK : HW_END;
+}
+
+/* With no checkpoint under way. */
+static enum hw_status cut_if_unread(struct hw_replica_database *db,
+                                    const struct hw_replica_record *at, struct hw_error *err)
 {
     const struct sqlite3_io_methods *methods = db->file->pMethods;
-    enum hw_status status = HW_AGAIN;
+    enum hw_status status;
+
+    if (methods->xShmLock(db->file, HW_SHM_READ0 + 1, 4, SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE) !=
+        SQLITE_OK)
+        return hw_fail(err, HW_AGAIN, "%s: the WAL is read", db->name);
+    status = cut_locked(db, at, err);
+    (void)methods->xShmLock(db->file, HW_SHM_READ0 + 1, 4,
+                            SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE); /* ours: cannot fail */
+    return status;
+}
+
+enum hw_status hw_replica_database_cut(struct hw_replica_database *db,
+                                       const struct hw_replica_record *at, bool check,
+                                       struct hw_error *err)
+{
+    const struct sqlite3_io_methods *methods = db->file->pMethods;
+    enum hw_status status;
 
     assert(db->writer == NULL && at->at.frame > 0);
     if (methods->xShmLock(db->file, HW_SHM_CKPT, 1, SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE) !=
         SQLITE_OK)
         return hw_fail(err, HW_AGAIN, "%s: a checkpoint runs", db->name);
-    if (methods->xShmLock(db->file, HW_SHM_READ0 + 1, 4, SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE) ==
-        SQLITE_OK) {
-        status = cut_locked(db, at, err);
-        (void)methods->xShmLock(db->file, HW_SHM_READ0 + 1, 4,
-                                SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE);
-    }
+    status = check ? check_state(db, at, err) : HW_OK;
+    if (status == HW_OK)
+        status = cut_if_unread(db, at, err);
     (void)methods->xShmLock(db->file, HW_SHM_CKPT, 1, SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE);
     return status;
 }

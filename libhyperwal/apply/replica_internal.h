@@ -156,10 +156,11 @@ enum hw_status hw_replica_database_checkpoint(struct hw_replica_database *db, bo
                                               struct hw_error *err) HW_MUST_CHECK;
 /*
  * Make `at` the end of the WAL: frames after it are gone.  HW_AGAIN: they are read, or are in the
- * database file already.
+ * database file already.  `check` looks at every page first; HW_END: some of them are in the file,
+ * though the index does not tell.  Nothing is changed then.
  */
 enum hw_status hw_replica_database_cut(struct hw_replica_database *db,
-                                       const struct hw_replica_record *at,
+                                       const struct hw_replica_record *at, bool check,
                                        struct hw_error *err) HW_MUST_CHECK;
 
 /* --------------------------------------------------------------------------------- replica */

@@ -52,21 +52,6 @@ static bool is_in_wal(struct hw_replica_database *db, const struct hw_replica_re
            memcmp(frame.salts, record->at.salts, sizeof(frame.salts)) == 0;
 }
 
-/* Is the record, by a look at every page, the state of the database?  HW_END: no. */
-static enum hw_status check_whole(struct hw_replica *replica,
-                                  const struct hw_replica_record *record, struct hw_error *err)
-{
-    uint64_t sum = 0;
-    enum hw_status status;
-
-    if (replica->make != NULL) /* nobody else checkpoints, and it was not trusted after a crash */
-        return HW_OK;
-    status = hw_replica_database_sum(replica->db, record->page_count, &sum, err);
-    if (status != HW_OK)
-        return status;
-    return sum == record->sum ? HW_OK : HW_END;
-}
-
 /* The newest record that the WAL has, and that lies before the end that has none.  HW_END: none. */
 static enum hw_status cut_back(struct hw_replica *replica, const struct hw_replica_record *records,
                                uint32_t count, const struct hw_wal_index_header *header,
@@ -85,11 +70,10 @@ static enum hw_status cut_back(struct hw_replica *replica, const struct hw_repli
     }
     if (found == NULL)
         return HW_END;
-    status = hw_replica_database_cut(replica->db, found, err);
+    /* A stock client may have checkpointed; a cache has none, and outlives no loss of power. */
+    status = hw_replica_database_cut(replica->db, found, replica->make == NULL, err);
     if (status == HW_AGAIN)
         return HW_END;
-    if (status == HW_OK)
-        status = check_whole(replica, found, err); /* a stock client may have checkpointed */
     if (status != HW_OK)
         return status;
     hw_env_log(replica->env, HW_LOG_WARN, "event=replica_cut path=%s frames=%u to=%u seq=%llu",

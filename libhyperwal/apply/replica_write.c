@@ -72,7 +72,7 @@ static enum hw_status cut_off(struct hw_replica *replica, struct hw_error *err)
     enum hw_status status = HW_AGAIN;
 
     if (replica->given_at.frame > 0)
-        status = hw_replica_database_cut(replica->db, &at, err);
+        status = hw_replica_database_cut(replica->db, &at, false, err);
     if (status == HW_AGAIN)
         return hw_fail(err, HW_ECORRUPT, "%s: the WAL has a transaction that the log has not",
                        replica->path);

@@ -171,6 +171,75 @@ static void a_file_that_nobody_touched_is_not_read_whole(void **state)
     end(&w);
 }
 
+/* ------------------------------------------------------------------- an end without a record */
+
+/*
+ * A stock client checkpointed frames whose records the loss of power then took.  What is left is a
+ * state; under a WAL cut back to an older record the same file would be a mixture of two.
+ */
+static void an_end_without_a_record_that_is_in_the_file_stays_what_readers_see(void **state)
+{
+    struct world w;
+    sqlite3 *db;
+    uint64_t last;
+    uint8_t *position;
+    size_t size;
+
+    (void)state;
+    begin(&w);
+    maker_commit(&w.m, "WITH RECURSIVE n(i) AS (VALUES(2) UNION ALL SELECT i+1 FROM n WHERE i<50)"
+                       "INSERT INTO t SELECT i, randomblob(900) FROM n");
+    open_replica(&w);
+    maker_commit(&w.m, "UPDATE t SET b = randomblob(5000) WHERE a = 1");
+    follow(&w);
+    position = copy_of(w.sim, REPLICA "-hyper/position", &size);
+    maker_commit(&w.m, "UPDATE t SET b = randomblob(900) WHERE a > 9 OR a = 1");
+    follow(&w);
+    last = fingerprint(w.m.db);
+    db = reader_open(w.sim);
+    run_sql(db, "PRAGMA wal_checkpoint");
+    sim_crash(w.sim, SIM_KEEP);
+    sqlite3_close(db);
+    close_replica(&w);
+    sim_file_put(w.sim, REPLICA "-hyper/position", position, size);
+    hw_free(position);
+    maker_commit(&w.m, "DELETE FROM t WHERE a = 30");
+    open_replica(&w);
+    db = reader_open(w.sim);
+    assert_int_equal(fingerprint(db), last);
+    sqlite3_close(db);
+    follow(&w);
+    assert_false(sim_log_has(w.sim, "event=replica_cut"));
+    end(&w);
+}
+
+/* Else the same without a stock client: the file would have what no record tells of. */
+static void a_close_whose_records_are_not_durable_leaves_the_file_alone(void **state)
+{
+    struct sim_fault fault = {.kind = SIM_EIO, .operations = SIM_SYNC, .path = "position", .at = 1};
+    struct world w;
+    uint8_t *before;
+    size_t size, size_now;
+
+    (void)state;
+    begin(&w);
+    open_replica(&w);
+    follow(&w);
+    maker_commit(&w.m, "UPDATE t SET b = randomblob(5000)");
+    follow(&w);
+    before = copy_of(w.sim, REPLICA, &size);
+    sim_set_fault(w.sim, &fault);
+    close_replica(&w);
+    assert_true(sim_fault_was_reached(w.sim));
+    sim_set_fault(w.sim, NULL);
+    assert_memory_equal(sim_file_bytes(w.sim, REPLICA, &size_now), before, size);
+    assert_int_equal(size_now, size);
+    hw_free(before);
+    open_replica(&w);
+    follow(&w);
+    end(&w);
+}
+
 /* ------------------------------------------------------------------------ what a repair sees */
 
 static void copy_database(sqlite3 *to, sqlite3 *from)
@@ -226,6 +295,8 @@ int main(void)
         cmocka_unit_test(what_a_stock_client_wrote_after_a_kill_behind_a_checkpoint_is_undone),
         cmocka_unit_test(a_file_put_back_with_its_old_time_is_found),
         cmocka_unit_test(a_file_that_nobody_touched_is_not_read_whole),
+        cmocka_unit_test(an_end_without_a_record_that_is_in_the_file_stays_what_readers_see),
+        cmocka_unit_test(a_close_whose_records_are_not_durable_leaves_the_file_alone),
         cmocka_unit_test(a_repair_that_grows_the_database_writes_all_of_its_new_pages),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
