@@ -620,8 +620,12 @@ static enum hw_status absent(struct hyperwal_follower *follower, enum hw_status 
 {
     if (status == HW_EMISSING || (status == HW_ETIMEOUT && follower->mirror != NULL))
         return HW_END;
-    if (status != HW_EPRUNED || follower->mirror == NULL || ++follower->absent > ABSENT_MAX)
+    if (status != HW_EPRUNED || follower->mirror == NULL)
         return status;
+    if (++follower->absent > ABSENT_MAX) {
+        follower->absent = 0; /* who goes on all the same waits as long once more */
+        return status;
+    }
     *wait_ns = ABSENT_WAIT_NS;
     return HW_AGAIN;
 }

@@ -83,16 +83,20 @@ static void rest(void)
     (void)nanosleep(&time, NULL); /* cut short by the signal that is looked for next */
 }
 
-/*
- * A damaged replica is rebuilt by the next step.  A block that no source has now may come with
- * another one.  Everything else ends the verb.
- */
-static int step_failed(hyperwal_follower *follower, int code, const struct follow_wishes *wishes)
+/* What is there to wait for, if the verb has time?  NULL: nothing. */
+static const char *cure_of(int code, const struct follow_wishes *wishes)
 {
-    if (code == HYPERWAL_NOTARGET && source_is_remote(wishes->sources[0]) && !wishes->is_once) {
-        (void)failure("%s; waiting for a source that has it", hyperwal_follow_errmsg(follower));
-        return DONE;
-    }
+    if (may_pass(code))
+        return "trying again";
+    /* A block that no source has now may come with another one. */
+    if (code == HYPERWAL_NOTARGET && source_is_remote(wishes->sources[0]))
+        return "waiting for a source that has it";
+    return NULL;
+}
+
+/* A damaged replica is rebuilt by the next step.  Everything else ends the verb. */
+static int step_failed(hyperwal_follower *follower, int code)
+{
     if (code != HYPERWAL_CORRUPT)
         return failure_code(code, hyperwal_follow_errmsg(follower));
     (void)failure("%s; repairing", hyperwal_follow_errmsg(follower));
@@ -108,18 +112,20 @@ static int follow_live(hyperwal_follower *follower, const struct follow_wishes *
 {
     bool was_live = false, was_corrupt = false;
     int code = hyperwal_follow_step(follower, 0), before = SQLITE_OK;
+    const char *cure;
 
     for (;; before = code, code = hyperwal_follow_step(follower, STEP_MS)) {
         if (stop_asked())
             return DONE;
-        if (may_pass(code)) {
+        cure = cure_of(code, wishes);
+        if (cure != NULL) {
             if (code != before) /* said, and no reason to end with its exit code */
-                (void)failure("%s; trying again", hyperwal_follow_errmsg(follower));
+                (void)failure("%s; %s", hyperwal_follow_errmsg(follower), cure);
             rest();
             continue;
         }
         if (is_failure(code)) {
-            int result = step_failed(follower, code, wishes);
+            int result = step_failed(follower, code);
 
             if (result != DONE || (was_corrupt && code == HYPERWAL_CORRUPT))
                 return result != DONE ? result : CORRUPT; /* no repair helps: the log is bad */
@@ -181,7 +187,7 @@ static int follow_once(hyperwal_follower *follower, const struct follow_wishes *
         uint64_t seq = hyperwal_follow_seq(follower);
 
         if (is_failure(code)) {
-            int result = step_failed(follower, code, wishes);
+            int result = step_failed(follower, code);
 
             if (result != DONE || was_corrupt)
                 return result != DONE ? result : CORRUPT;

@@ -422,6 +422,26 @@ def a_follower_uses_the_source_that_is_left(dir):
                 caught_up("r.db")
 
 
+def a_follower_waits_for_a_source_that_has_what_it_needs(dir):
+    """It is to be repaired from blocks that neither its mirror has nor the only source that is up."""
+    make("app.db", 500)
+    with server("app.db") as primary:
+        url = primary.urls["app.db"]
+        for path in ("r.db", "one.db"):
+            run("follow", url, path, "--once")
+            with open(f"{path}-hyper/have", "r+b") as bits:
+                bits.write(b"\1" + bytes(os.path.getsize(f"{path}-hyper/have") - 1))
+    with contextlib.closing(stock("r.db")) as db:
+        db.execute("DELETE FROM t")
+    with server("one.db") as one:
+        with follower(one.urls["one.db"], "r.db", "--also", url) as live:
+            until(lambda: "waiting for a source" in live.said(), "it says that nobody has it")
+            select.select([], [], [], 3)
+            with server("app.db", listen="tcp://" + url.split("/")[2]):
+                caught_up("r.db")
+            check(live.said().count("waiting for a source") == 1, live.said()[-900:])
+
+
 def a_follower_behind_the_pruned_part_starts_over(dir):
     make("app.db", 500)
     with server("app.db") as primary:
@@ -792,7 +812,8 @@ TESTS = (a_follower_is_live_over_tcp, a_follower_is_live_over_ipc, a_follower_is
          a_replica_is_served_as_far_as_it_is_there, a_mirror_is_followed_on_its_own_machine,
          databases_that_appear_are_served, a_follower_of_an_empty_database_waits_for_it,
          a_late_follower_fetches_what_it_needs_alone,
-         a_follower_uses_the_source_that_is_left, a_follower_behind_the_pruned_part_starts_over,
+         a_follower_uses_the_source_that_is_left, a_follower_waits_for_a_source_that_has_what_it_needs,
+         a_follower_behind_the_pruned_part_starts_over,
          anybody_may_be_killed_at_any_time, a_damaged_mirror_is_mended_from_its_source,
          a_log_that_goes_on_from_a_backup_takes_its_followers_along, only_who_is_allowed_comes_in, errors_say_what_is_wrong,
          names_from_a_server_do_not_steer_the_terminal, a_name_is_that_of_the_file_that_is_called_so,
