@@ -22,6 +22,7 @@ enum { SLOTS_AT_ONCE = 256, LIVE_PART = 4 };
 
 struct segment_use { /* of one file */
     uint32_t identity;
+    uint32_t copy;       /* identity of the one that this run made; 0: none */
     uint64_t first;      /* block */
     uint64_t size;       /* bytes of the file */
     uint64_t live_bytes; /* of blocks that stay */
@@ -277,16 +278,20 @@ static enum hw_status copy_fill(void *ctx, struct hw_file *file, struct hw_error
     return copy_flush(copy, err);
 }
 
-/* A generation of this segment's number that no file has; 0: there is none. */
+/*
+ * A generation of this segment's number that no file has; 0: there is none.  A run that ended while
+ * it moved blocks left two files of one number, each with some of them: both may be copied now.
+ */
 static uint32_t free_generation(const struct prune *prune, uint32_t number)
 {
     uint32_t greatest = 0;
 
     for (size_t i = 0; i < prune->use_count; i++) {
-        uint32_t identity = prune->uses[i].identity;
+        const struct segment_use *use = &prune->uses[i];
+        uint32_t newest = use->copy != 0 ? use->copy : use->identity; /* a copy's is greater */
 
-        if (hw_segment_number(identity) == number && hw_segment_generation(identity) > greatest)
-            greatest = hw_segment_generation(identity);
+        if (hw_segment_number(newest) == number && hw_segment_generation(newest) > greatest)
+            greatest = hw_segment_generation(newest);
     }
     return greatest < HW_SEGMENT_GENERATION_MAX ? greatest + 1 : 0;
 }
@@ -331,8 +336,10 @@ static enum hw_status rewrite(struct prune *prune, struct segment_use *use, uint
     header.identity = hw_segment_identity(hw_segment_number(use->identity), generation);
     core->env->ops->random(core->env, header.salt, sizeof(header.salt));
     status = hw_segment_create(core->env, core->dir, &header, copy_fill, &copy, &file, err);
-    if (status == HW_OK)
+    if (status == HW_OK) {
+        use->copy = header.identity;
         status = relocate_all(prune, &copy, header.identity, err);
+    }
 done:
     core->env->ops->close(file);
     if (status == HW_OK && copy.offset < use->size)
