@@ -6,8 +6,9 @@
  *   1. a segment that is still appended to and has something to give up is closed
  *   2. slots of blocks that go: marked
  *   3. of each file with less than a quarter of live bytes a copy is made, with what is left
- *   4. slots of those blocks: the copy; the tree is synced
- *   5. files that no slot names are removed
+ *   4. slots of those blocks: the copy
+ *   5. slots of files that go are written as they are, and the tree is synced
+ *   6. files that no slot names are removed
  *
  * A crash leaves files that no slot names, or copies that only some name: the next run removes
  * them.
@@ -311,13 +312,13 @@ static enum hw_status relocate_all(struct prune *prune, const struct copy *copy,
 }
 
 /* Copy what stays of one file into a new one and let the slots point there. */
-static enum hw_status rewrite(struct prune *prune, struct segment_use *use, uint64_t end_block,
+static enum hw_status rewrite(struct prune *prune, struct segment_use *use, uint64_t end,
                               struct hw_error *err)
 {
     struct hw_core *core = prune->core;
     uint32_t generation = free_generation(prune, hw_segment_number(use->identity));
     struct hw_segment_header header;
-    struct copy copy = {.prune = prune, .use = use, .header = &header, .end_block = end_block};
+    struct copy copy = {.prune = prune, .use = use, .header = &header, .end_block = end};
     struct hw_file *file = NULL;
     enum hw_status status;
 
@@ -352,6 +353,65 @@ done:
 
 /* --------------------------------------------------------------------------------- the run */
 
+static bool is_dead(const struct prune *prune, const struct segment_use *use)
+{
+    return use->live_blocks == 0 && use->identity != prune->core->end.segment;
+}
+
+/* The block behind those of file `i`, whatever its generation. */
+static uint64_t end_block(const struct prune *prune, size_t i)
+{
+    uint32_t number = hw_segment_number(prune->uses[i].identity);
+
+    for (size_t next = i + 1; next < prune->use_count; next++) {
+        if (hw_segment_number(prune->uses[next].identity) > number)
+            return prune->uses[next].first;
+    }
+    return prune->core->roots.length;
+}
+
+/*
+ * Write the slots of a file that goes once more, as they are: after a sync that failed, of this run
+ * or one before, they may be in the page cache alone, and what is not written, the next sync does
+ * not write.  What the page cache lost meanwhile is what was there before: then it may stay.
+ */
+static enum hw_status write_slots(struct prune *prune, struct segment_use *use, uint64_t end,
+                                  struct hw_error *err)
+{
+    struct hw_tree_file *tree = &prune->core->tree;
+    uint8_t slots[SLOTS_AT_ONCE * HW_SLOT_SIZE];
+
+    for (uint64_t block = use->first; block < end; block += SLOTS_AT_ONCE) {
+        unsigned count = end - block < SLOTS_AT_ONCE ? (unsigned)(end - block) : SLOTS_AT_ONCE;
+        enum hw_status status = hw_tree_file_read_range(tree, block, count, slots, err);
+
+        if (status == HW_OK)
+            status = hw_tree_file_write_range(tree, block, count, slots, err);
+        if (status != HW_OK)
+            return status;
+        for (unsigned i = 0; i < count; i++) {
+            struct hw_slot slot;
+
+            hw_slot_decode(slots + i * HW_SLOT_SIZE, &slot);
+            if (!slot.is_pruned && slot.segment == use->identity)
+                use->live_blocks++;
+        }
+    }
+    return HW_OK;
+}
+
+/* All that removing the dead files relies on gets to the disk. */
+static enum hw_status settle(struct prune *prune, struct hw_error *err)
+{
+    enum hw_status status = HW_OK;
+
+    for (size_t i = 0; i < prune->use_count && status == HW_OK; i++) {
+        if (is_dead(prune, &prune->uses[i]))
+            status = write_slots(prune, &prune->uses[i], end_block(prune, i), err);
+    }
+    return status == HW_OK ? hw_core_sync_tree(prune->core, err) : status;
+}
+
 static enum hw_status remove_dead(struct prune *prune, struct hw_error *err)
 {
     struct hw_core *core = prune->core;
@@ -362,7 +422,7 @@ static enum hw_status remove_dead(struct prune *prune, struct hw_error *err)
         char *path;
         enum hw_status status;
 
-        if (use->live_blocks > 0 || use->identity == core->end.segment)
+        if (!is_dead(prune, use))
             continue;
         path = hw_segment_path(core->dir, use->identity);
         if (path == NULL)
@@ -380,7 +440,6 @@ static enum hw_status thin_out(struct prune *prune, struct hw_error *err)
 {
     for (size_t i = 0; i < prune->use_count; i++) {
         struct segment_use *use = &prune->uses[i];
-        uint64_t end_block = prune->core->roots.length;
         enum hw_status status;
 
         if (use->identity == prune->core->end.segment && (!prune->dry_run || use->dead_blocks == 0))
@@ -391,13 +450,7 @@ static enum hw_status thin_out(struct prune *prune, struct hw_error *err)
         }
         if (use->live_bytes >= use->size / LIVE_PART)
             continue;
-        for (size_t next = i + 1; next < prune->use_count; next++) {
-            if (hw_segment_number(prune->uses[next].identity) > hw_segment_number(use->identity)) {
-                end_block = prune->uses[next].first;
-                break;
-            }
-        }
-        status = rewrite(prune, use, end_block, err);
+        status = rewrite(prune, use, end_block(prune, i), err);
         if (status != HW_OK)
             return status;
     }
@@ -447,7 +500,7 @@ static enum hw_status run(struct prune *prune, struct hw_error *err)
         status = thin_out(prune, err);
     if (status != HW_OK || prune->dry_run)
         return status;
-    status = hw_core_sync_tree(core, err);
+    status = settle(prune, err);
     return status == HW_OK ? remove_dead(prune, err) : status;
 }
 
