@@ -119,7 +119,8 @@ struct walk {
     struct hw_roots roots; /* with the parts of a batch whose commit was not seen yet */
 };
 
-static void push_leaves(struct hw_core *core, struct walk *walk, const struct hw_record *record)
+static enum hw_status push_leaves(struct hw_core *core, struct walk *walk,
+                                  const struct hw_record *record, struct hw_error *err)
 {
     const struct hw_node *leaves = (const struct hw_node *)(const void *)core->scan.leaves.bytes;
     uint64_t offset = core->scan.offset - record->size;
@@ -129,6 +130,10 @@ static void push_leaves(struct hw_core *core, struct walk *walk, const struct hw
                          core->end.segment, offset);
         hw_roots_push(&walk->roots, &leaves[i], hw_core_parent_made, core);
     }
+    /* Before the commit counts: a log longer than its nodes could not be read, nor walked on. */
+    if (hw_tree_file_failed(&core->tree))
+        return hw_fail(err, HW_ENOMEM, "%s: no memory for nodes", core->dir);
+    return HW_OK;
 }
 
 static void adopt_commit(struct hw_core *core, const struct walk *walk,
@@ -158,8 +163,6 @@ static enum hw_status make_room(struct hw_core *core, struct hw_error *err)
     bool agrees = false;
     enum hw_status status;
 
-    if (hw_tree_file_failed(&core->tree))
-        return hw_fail(err, HW_ENOMEM, "%s: no memory for nodes", core->dir);
     if (slots < OVERLAY_FLUSH)
         return HW_OK;
     if (core->mode == HW_CORE_WRITE)
@@ -198,11 +201,11 @@ static enum hw_status walk_segment(struct hw_core *core, uint64_t limit, struct 
         core->at_limit = record.first + record.count > limit;
         if (core->at_limit)
             break;
-        push_leaves(core, &walk, &record);
-        if (record.kind != HW_RECORD_COMMIT)
-            continue;
-        adopt_commit(core, &walk, &record);
-        status = make_room(core, err);
+        status = push_leaves(core, &walk, &record, err);
+        if (status == HW_OK && record.kind == HW_RECORD_COMMIT) {
+            adopt_commit(core, &walk, &record);
+            status = make_room(core, err);
+        }
         if (status != HW_OK)
             break;
     }
@@ -268,8 +271,6 @@ static enum hw_status drop_overlay(struct hw_core *core, struct hw_error *err)
     bool agrees = false;
     enum hw_status status;
 
-    if (hw_tree_file_failed(&core->tree))
-        return hw_fail(err, HW_ENOMEM, "%s: no memory for nodes", core->dir);
     if (core->mode == HW_CORE_WRITE)
         return HW_OK;
     status = hw_tree_file_agrees(&core->tree, &agrees, err);

@@ -349,6 +349,7 @@ void hw_tree_file_add(struct hw_tree_file *tree, const struct hw_node *leaf, uin
 void hw_tree_file_set_parent(struct hw_tree_file *tree, const struct hw_node *parent)
 {
     uint64_t block = parent->index / 2;
+    uint8_t *older;
 
     if (tree->fresh.failed)
         return;
@@ -357,8 +358,11 @@ void hw_tree_file_set_parent(struct hw_tree_file *tree, const struct hw_node *pa
                HW_HASH_SIZE);
         return;
     }
-    hw_buffer_add_le64(&tree->older, block);
-    hw_buffer_add(&tree->older, parent->hash, HW_HASH_SIZE);
+    older = hw_buffer_extend(&tree->older, OLDER_SIZE);
+    if (older == NULL)
+        return;
+    hw_put_le64(older, block);
+    memcpy(older + 8, parent->hash, HW_HASH_SIZE);
 }
 
 void hw_tree_file_cut(struct hw_tree_file *tree, uint64_t length)
@@ -366,8 +370,10 @@ void hw_tree_file_cut(struct hw_tree_file *tree, uint64_t length)
     /* Parents that reached beyond stay: nobody asks for them before they are computed again. */
     if (length < tree->base)
         length = tree->base;
-    if (length < overlay_end(tree))
-        tree->fresh.size = (size_t)(length - tree->base) * HW_SLOT_SIZE;
+    if (length > overlay_end(tree))
+        return;
+    tree->fresh.size = (size_t)(length - tree->base) * HW_SLOT_SIZE;
+    tree->fresh.failed = tree->older.failed = false;
 }
 
 bool hw_tree_file_failed(const struct hw_tree_file *tree)

@@ -103,7 +103,10 @@ void hw_tree_file_restart(struct hw_tree_file *tree, uint64_t base); /* empty, a
 void hw_tree_file_add(struct hw_tree_file *tree, const struct hw_node *leaf, uint64_t end,
                       uint32_t segment, uint64_t offset);
 void hw_tree_file_set_parent(struct hw_tree_file *tree, const struct hw_node *parent);
-/* Forget slots of blocks at and beyond `length`. */
+/*
+ * Forget slots of blocks at and beyond `length`, and that additions from there on found no memory:
+ * all before them are to be there.
+ */
 void hw_tree_file_cut(struct hw_tree_file *tree, uint64_t length);
 bool hw_tree_file_failed(const struct hw_tree_file *tree);
 /* Does the file hold just what the overlay says? */
