@@ -265,6 +265,23 @@ static enum hw_status walk_all(struct hw_core *core, uint64_t limit, struct hw_e
     }
 }
 
+/* From the last place that can be trusted on.  HW_END: no segments.  HW_AGAIN: as walk_all(). */
+static enum hw_status walk_from_place(struct hw_core *core, const struct hw_segment_list *list,
+                                      uint64_t limit, struct hw_error *err)
+{
+    enum hw_status status = find_place(core, list, true, err);
+
+    if (status == HW_OK)
+        status = walk_all(core, limit, err);
+    if (status == HW_AGAIN || (status == HW_OK && !core->has_commit && list->count > 0)) {
+        /* The batch that the marker names is damaged: how far do the others reach? */
+        status = find_place(core, list, false, err);
+        if (status == HW_OK)
+            status = walk_all(core, limit, err);
+    }
+    return status;
+}
+
 /* A reader's tree file is mostly right; keep the overlay only if it is not. */
 static enum hw_status drop_overlay(struct hw_core *core, struct hw_error *err)
 {
@@ -344,15 +361,7 @@ static enum hw_status find_end(struct hw_core *core, const struct hw_segment_lis
     enum hw_status status = hw_tree_file_slots(&core->tree, &slots, err);
 
     if (status == HW_OK)
-        status = find_place(core, list, true, err);
-    if (status == HW_OK)
-        status = walk_all(core, core->limit, err);
-    if (status == HW_AGAIN || (status == HW_OK && !core->has_commit && list->count > 0)) {
-        /* The batch that the marker names is damaged: how far do the others reach? */
-        status = find_place(core, list, false, err);
-        if (status == HW_OK)
-            status = walk_all(core, core->limit, err);
-    }
+        status = walk_from_place(core, list, core->limit, err);
     if (status > 0)
         status = HW_OK; /* no segments: nothing was ever appended; else check_end() says it */
     if (status == HW_OK)
@@ -372,30 +381,35 @@ static bool same_list(const struct hw_segment_list *one, const struct hw_segment
             memcmp(one->identities, other->identities, one->count * sizeof(uint32_t)) == 0);
 }
 
+/* Did a writer prune while we looked?  Then there are other files now: they are in *list. */
+static bool has_moved(struct hw_core *core, struct hw_segment_list *list)
+{
+    struct hw_segment_list now = {0};
+    bool moved;
+
+    if (hw_segment_list(core->env, core->dir, &now, NULL) != HW_OK)
+        return false;
+    moved = !same_list(list, &now);
+    hw_segment_list_release(list);
+    *list = now; /* moved */
+    return moved;
+}
+
 enum hw_status hw_core_find_end(struct hw_core *core, bool adopt, struct hw_error *err)
 {
-    struct hw_segment_list list = {0}, again = {0};
+    struct hw_segment_list list = {0};
     enum hw_status status = hw_segment_list(core->env, core->dir, &list, err);
-    bool moved = true;
 
-    while (status == HW_OK && moved) {
+    if (status != HW_OK)
+        return status;
+    do
         status = find_end(core, &list, adopt, err);
-        moved = false;
-        if (status != HW_ECORRUPT || core->mode != HW_CORE_READ)
-            break;
-        /* Perhaps a writer pruned while we looked: then there are other files now. */
-        if (hw_segment_list(core->env, core->dir, &again, NULL) != HW_OK)
-            break;
-        moved = !same_list(&list, &again);
-        hw_segment_list_release(&list);
-        list = again; /* moved */
-        again = (struct hw_segment_list){0};
-        if (moved)
-            status = HW_OK;
-    }
+    while (status == HW_ECORRUPT && core->mode == HW_CORE_READ && has_moved(core, &list));
     hw_segment_list_release(&list);
     return status;
 }
+
+/* -------------------------------------------------------------------------------- refresh */
 
 /* Should there be more than the walk found? */
 static bool is_short(const struct hw_core *core, uint64_t limit)
@@ -403,23 +417,114 @@ static bool is_short(const struct hw_core *core, uint64_t limit)
     return limit != UINT64_MAX && core->roots.length < limit && !core->at_limit;
 }
 
-/* Pruning removed segments that were not read yet: go on from the newest place. */
-static enum hw_status walk_from_newest(struct hw_core *core, uint64_t limit, struct hw_error *err)
-{
-    struct hw_segment_list list = {0};
-    enum hw_status status = hw_segment_list(core->env, core->dir, &list, err);
+struct foothold {                  /* where a reader stands, to go back to */
+    struct hw_file *segment;       /* owned */
+    struct hw_buffer fresh, older; /* owned: the overlay */
+    uint64_t base;
+    struct hw_roots roots;
+    struct hw_core_end end;
+    struct hw_tree_marker before;
+    uint64_t fork, marker_offset;
+    uint8_t tree_hash[HW_HASH_SIZE], signature[HW_SIGNATURE_SIZE], note[HW_NOTE_SIZE_MAX];
+    size_t note_size;
+    bool has_commit, at_limit;
+};
 
-    if (status == HW_OK)
-        status = find_place(core, &list, true, err);
-    if (status == HW_OK)
-        status = walk_all(core, limit, err);
-    hw_segment_list_release(&list);
+/* What the core owns there is moved. */
+static void foothold_leave(struct hw_core *core, struct foothold *out)
+{
+    struct hw_tree_file *tree = &core->tree;
+
+    *out = (struct foothold){
+        .segment = core->segment,
+        .fresh = tree->fresh,
+        .older = tree->older,
+        .base = tree->base,
+        .roots = core->roots,
+        .end = core->end,
+        .before = core->before,
+        .fork = core->fork,
+        .marker_offset = core->marker_offset,
+        .note_size = core->note_size,
+        .has_commit = core->has_commit,
+        .at_limit = core->at_limit,
+    };
+    memcpy(out->tree_hash, core->tree_hash, sizeof(out->tree_hash));
+    memcpy(out->signature, core->signature, sizeof(out->signature));
+    memcpy(out->note, core->note, sizeof(out->note));
+    core->segment = NULL;
+    tree->fresh = tree->older = (struct hw_buffer){0};
+}
+
+/* Back to it, from wherever the core is; *from is empty then. */
+static void foothold_return(struct hw_core *core, struct foothold *from)
+{
+    struct hw_tree_file *tree = &core->tree;
+
+    core->env->ops->close(core->segment);
+    core->segment = from->segment;
+    hw_buffer_release(&tree->fresh);
+    hw_buffer_release(&tree->older);
+    tree->fresh = from->fresh;
+    tree->older = from->older;
+    tree->base = from->base;
+    core->roots = from->roots;
+    core->end = from->end;
+    core->before = from->before;
+    core->fork = from->fork;
+    core->marker_offset = from->marker_offset;
+    memcpy(core->tree_hash, from->tree_hash, sizeof(core->tree_hash));
+    memcpy(core->signature, from->signature, sizeof(core->signature));
+    memcpy(core->note, from->note, sizeof(core->note));
+    core->note_size = from->note_size;
+    core->has_commit = from->has_commit;
+    core->at_limit = from->at_limit;
+    *from = (struct foothold){.segment = NULL};
+}
+
+static void foothold_release(struct hw_core *core, struct foothold *foothold)
+{
+    core->env->ops->close(foothold->segment);
+    hw_buffer_release(&foothold->fresh);
+    hw_buffer_release(&foothold->older);
+}
+
+/* From the newest place on. */
+static enum hw_status walk_from_newest(struct hw_core *core, const struct hw_segment_list *list,
+                                       uint64_t limit, uint64_t expected, struct hw_error *err)
+{
+    enum hw_status status = walk_from_place(core, list, limit, err);
+
     if (status > 0 || (status == HW_OK && (!core->has_commit || is_short(core, limit))))
         status =
             hw_fail(err, HW_ECORRUPT, "%s: %llu blocks are said to be there, %llu are", core->dir,
-                    (unsigned long long)limit, (unsigned long long)core->roots.length);
-    /* The place where the reader was is lost. */
-    return status == HW_OK ? HW_OK : hw_core_poison(core, status);
+                    (unsigned long long)expected, (unsigned long long)core->roots.length);
+    return status;
+}
+
+/*
+ * Pruning removed segments that were not read yet: go on from the newest place, or stay where we
+ * are.  What is not there where it should be makes the core useless until it is found.
+ */
+static enum hw_status go_to_newest(struct hw_core *core, uint64_t limit, struct hw_error *err)
+{
+    struct hw_segment_list list = {0};
+    struct foothold foothold;
+    uint64_t expected = limit == UINT64_MAX ? core->roots.length : limit;
+    enum hw_status status = hw_segment_list(core->env, core->dir, &list, err);
+
+    if (status != HW_OK)
+        return status;
+    foothold_leave(core, &foothold);
+    do
+        status = walk_from_newest(core, &list, limit, expected, err);
+    while (status == HW_ECORRUPT && has_moved(core, &list));
+    core->is_poisoned = status == HW_ECORRUPT || (core->is_poisoned && status != HW_OK);
+    if (status != HW_OK)
+        foothold_return(core, &foothold);
+    foothold_release(core, &foothold);
+    hw_segment_list_release(&list);
+    return status;
 }
 
 enum hw_status hw_core_refresh(struct hw_core *core, uint64_t limit, struct hw_error *err)
@@ -431,18 +536,17 @@ enum hw_status hw_core_refresh(struct hw_core *core, uint64_t limit, struct hw_e
         return hw_mirror_refresh(core, err);
     if (core->mode == HW_CORE_WRITE)
         return HW_OK; /* it knows */
-    if (core->is_poisoned)
-        return hw_fail(err, HW_EBROKEN,
-                       "%s: an earlier look failed: close the log and open it again", core->dir);
+    if (core->is_poisoned && limit < length)
+        limit = length; /* found again, it is no shorter */
     core->limit = limit;
-    if (core->has_commit && limit <= length)
+    if (!core->is_poisoned && core->has_commit && limit <= length)
         return HW_OK;
     hw_core_drop_ahead(core);
     if (core->tree.fresh.size == 0) /* else the tree on disk is damaged, and we know it better */
         hw_tree_file_restart(&core->tree, length);
-    status = walk_all(core, limit, err);
+    status = core->is_poisoned ? HW_AGAIN : walk_all(core, limit, err);
     if (status == HW_AGAIN || (status == HW_OK && is_short(core, limit)))
-        status = walk_from_newest(core, limit, err);
+        status = go_to_newest(core, limit, err);
     if (status == HW_OK)
         status = drop_overlay(core, err);
     return status;

@@ -53,8 +53,8 @@ static enum hw_status find_block(struct hw_core *core, uint64_t index, bool ahea
     enum hw_status status;
 
     if (core->is_poisoned && core->mode == HW_CORE_READ)
-        return hw_fail(err, HW_EBROKEN,
-                       "%s: an earlier look failed: close the log and open it again", core->dir);
+        return hw_fail(err, HW_EBROKEN, "%s: a look did not find blocks that are to be there",
+                       core->dir);
     if (index >= core->roots.length)
         return hw_fail(err, HW_ENOTFOUND, "%s: block %llu is not there, the log has %llu",
                        core->dir, (unsigned long long)index,

@@ -176,9 +176,10 @@ enum hw_status hw_core_block_size(struct hw_core *core, uint64_t index, uint64_t
                                   struct hw_error *err) HW_MUST_CHECK;
 
 /*
- * A reader learns of batches up to `limit` blocks, of a mirror all there are.  HW_ECORRUPT: they
- * are not there; then the core is of no use any more (HW_EBROKEN).  A mirror may move to another
- * fork, and be shorter.
+ * A reader learns of batches up to `limit` blocks, of a mirror all there are.  After a failure it
+ * has all that it had, and looks again when it is asked again.  HW_ECORRUPT: they are not there;
+ * then it reads nothing (HW_EBROKEN) until it finds them.  A mirror may move to another fork, and
+ * be shorter.
  */
 enum hw_status hw_core_refresh(struct hw_core *core, uint64_t limit,
                                struct hw_error *err) HW_MUST_CHECK;
