@@ -156,7 +156,11 @@ static void adopt_commit(struct hw_core *core, const struct walk *walk,
     core->has_commit = true;
 }
 
-/* Keep the overlay small while a long way is walked; at a commit. */
+/*
+ * Keep the overlay small while a long way is walked; where a batch begins.  So all that a writer
+ * writes here is of batches that were synced, for else none would follow them.  The newest one is
+ * perhaps in the page cache alone, and its slots on the disk would tell of blocks that were lost.
+ */
 static enum hw_status make_room(struct hw_core *core, struct hw_error *err)
 {
     size_t slots = core->tree.fresh.size / HW_SLOT_SIZE;
@@ -201,13 +205,14 @@ static enum hw_status walk_segment(struct hw_core *core, uint64_t limit, struct 
         core->at_limit = record.first + record.count > limit;
         if (core->at_limit)
             break;
-        status = push_leaves(core, &walk, &record, err);
-        if (status == HW_OK && record.kind == HW_RECORD_COMMIT) {
-            adopt_commit(core, &walk, &record);
+        if (walk.roots.length == core->roots.length)
             status = make_room(core, err);
-        }
+        if (status == HW_OK)
+            status = push_leaves(core, &walk, &record, err);
         if (status != HW_OK)
             break;
+        if (record.kind == HW_RECORD_COMMIT)
+            adopt_commit(core, &walk, &record);
     }
     hw_tree_file_cut(&core->tree, core->roots.length);
     return status;

@@ -268,6 +268,51 @@ static void opening_after_a_kill_may_end_anywhere(void **state)
             assert_true(sim_for_each_fault(*state, &scenario) > 10);
 }
 
+/*
+ * As many blocks as make a walk write nodes on its way, the newest batch in the page cache alone
+ * and clean: no sync brings it to the disk.
+ */
+static void prepare_long(struct sim *sim, void *ctx)
+{
+    struct sim_fault fault = {.kind = SIM_EIO, .operations = SIM_SYNC, .path = ".seg", .at = 1};
+    struct hw_error err = {0};
+    struct hw_core *core;
+
+    prepare(sim, ctx);
+    assert_non_null(core = open_log(sim));
+    core->segment_size = HW_CORE_SEGMENT_SIZE;
+    assert_status(core_log_append(core, 4200, "note", &err), HW_OK, &err);
+    world.acknowledged = 4200;
+    sim_set_fault(sim, &fault);
+    assert_int_equal(core_log_append(core, 4200, "note", &err), HW_EIO);
+    sim_set_fault(sim, NULL);
+    hw_core_close(core);
+}
+
+static void check_long(struct sim *sim, void *ctx)
+{
+    struct hw_core *core = NULL;
+    struct hw_error err = {0};
+
+    (void)ctx;
+    assert_status(hw_core_open(sim_env(sim), "/log", HW_CORE_READ, UINT64_MAX, &core, &err), HW_OK,
+                  &err);
+    assert_true(hw_core_length(core) >= world.acknowledged);
+    hw_core_close(core);
+}
+
+static void nodes_are_not_written_before_their_batch_is_on_the_disk(void **state)
+{
+    struct sim_scenario scenario = {
+        .faults = SIM_CRASH,
+        .prepare = prepare_long,
+        .run = run_open,
+        .check = check_long,
+    };
+
+    assert_true(sim_for_each_fault(*state, &scenario) > 50);
+}
+
 static void any_failing_operation_leaves_a_whole_log(void **state)
 {
     each(state, SIM_EIO | SIM_ENOSPC | SIM_EMFILE | SIM_SHORT_READ, 0, 1);
@@ -500,6 +545,7 @@ int main(void)
         TEST(what_was_acknowledged_survives_a_kill_anywhere),
         TEST(what_a_killed_writer_left_is_durable_once_it_is_opened),
         TEST(opening_after_a_kill_may_end_anywhere),
+        TEST(nodes_are_not_written_before_their_batch_is_on_the_disk),
         TEST(any_failing_operation_leaves_a_whole_log),
         TEST(what_was_acknowledged_after_a_failed_sync_is_on_the_disk),
         TEST(nothing_is_appended_after_a_failed_sync_before_the_log_is_opened_again),
