@@ -33,9 +33,10 @@ static struct posix_file *posix(struct hw_file *file)
     return (struct posix_file *)file;
 }
 
-static struct hw_mutex fork_mutex = HW_MUTEX_INIT; /* guards closed_on_fork */
-static struct posix_file *closed_on_fork;          /* mu: fork_mutex */
-static struct hw_mutex log_mutex = HW_MUTEX_INIT;  /* guards log_sink, and one line at a time */
+/* Guards closed_on_fork.  No other one is taken with it held: a fork takes it after all others. */
+static struct hw_mutex fork_mutex = HW_MUTEX_INIT;
+static struct posix_file *closed_on_fork;         /* mu: fork_mutex */
+static struct hw_mutex log_mutex = HW_MUTEX_INIT; /* guards log_sink, and one line at a time */
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 #define INIT_NAMESPACE 0xEFFFFFFC /* PROC_PID_INIT_INO of Linux: that of the system itself */
@@ -83,54 +84,75 @@ static void begin(void)
     (void)pthread_atfork(fork_prepare, fork_parent, fork_child); /* fails without memory only */
 }
 
+/* Both with fork_mutex held, and with the open or close that belongs to it. */
 static void fork_list_add(struct posix_file *file)
 {
-    hw_mutex_lock(&fork_mutex);
-    file->close_on_fork = true;
     file->next_on_fork = closed_on_fork;
     closed_on_fork = file;
-    hw_mutex_unlock(&fork_mutex);
 }
 
-static void fork_list_remove(struct posix_file *file)
+static void fork_list_remove(const struct posix_file *file)
 {
-    hw_mutex_lock(&fork_mutex);
     for (struct posix_file **link = &closed_on_fork; *link != NULL; link = &(*link)->next_on_fork)
         if (*link == file) {
             *link = file->next_on_fork;
             break;
         }
+}
+
+/* An errno. */
+static int open_descriptor(struct posix_file *file, int os_flags, mode_t mode)
+{
+    do
+        file->fd = open(file->path, os_flags, mode);
+    while (file->fd < 0 && errno == EINTR);
+    return file->fd < 0 ? errno : 0;
+}
+
+/*
+ * The same with a fork before it, or after it, and never in the middle: a child that got the
+ * descriptor and does not know of it would keep a lock alive that the parent takes later.
+ */
+static int open_between_forks(struct posix_file *file, int os_flags, mode_t mode)
+{
+    int os_errno;
+
+    hw_mutex_lock(&fork_mutex);
+    os_errno = open_descriptor(file, os_flags, mode);
+    if (os_errno == 0)
+        fork_list_add(file);
     hw_mutex_unlock(&fork_mutex);
+    return os_errno;
+}
+
+static void close_descriptor(struct posix_file *file)
+{
+    if (file->fd >= 0)
+        (void)close(file->fd); /* what had to be durable was synced */
 }
 
 static enum hw_status posix_open(struct hw_env *env, const char *path, unsigned flags,
                                  struct hw_file **out, struct hw_error *err)
 {
-    int os_flags = (flags & HW_OPEN_WRITE ? O_RDWR : O_RDONLY) | O_CLOEXEC;
+    int os_flags = (flags & HW_OPEN_WRITE ? O_RDWR : O_RDONLY) | O_CLOEXEC, os_errno;
+    mode_t mode = flags & HW_OPEN_PRIVATE ? 0600 : 0644;
     struct posix_file *file;
     size_t path_size = strlen(path) + 1;
-    int fd;
 
     if (flags & HW_OPEN_CREATE)
         os_flags |= O_CREAT | (flags & HW_OPEN_EXCLUSIVE ? O_EXCL : 0);
     file = hw_alloc(sizeof(*file) + path_size);
     if (file == NULL)
         return hw_fail(err, HW_ENOMEM, "%s: no memory to open it", path);
-    do
-        fd = open(path, os_flags, flags & HW_OPEN_PRIVATE ? 0600 : 0644);
-    while (fd < 0 && errno == EINTR);
-    if (fd < 0) {
-        int saved = errno;
-
-        hw_free(file);
-        return hw_fail_errno(err, saved, "%s: cannot open", path);
-    }
     file->file.env = env;
-    file->fd = fd;
-    file->close_on_fork = false;
+    file->close_on_fork = (flags & HW_OPEN_CLOSE_ON_FORK) != 0;
     memcpy(file->path, path, path_size);
-    if (flags & HW_OPEN_CLOSE_ON_FORK)
-        fork_list_add(file);
+    os_errno = file->close_on_fork ? open_between_forks(file, os_flags, mode)
+                                   : open_descriptor(file, os_flags, mode);
+    if (os_errno != 0) {
+        hw_free(file);
+        return hw_fail_errno(err, os_errno, "%s: cannot open", path);
+    }
     *out = &file->file;
     return HW_OK;
 }
@@ -139,10 +161,14 @@ static void posix_close(struct hw_file *file)
 {
     if (file == NULL)
         return;
-    if (posix(file)->close_on_fork)
+    if (posix(file)->close_on_fork) {
+        hw_mutex_lock(&fork_mutex);
         fork_list_remove(posix(file));
-    if (posix(file)->fd >= 0)
-        (void)close(posix(file)->fd); /* what had to be durable was synced */
+        close_descriptor(posix(file));
+        hw_mutex_unlock(&fork_mutex);
+    } else {
+        close_descriptor(posix(file));
+    }
     hw_free(file);
 }
 
