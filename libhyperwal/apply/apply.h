@@ -194,7 +194,9 @@ struct hw_replica_base {
 /* What `path`-hyper says without opening the replica.  HW_ENOTFOUND: not a replica. */
 struct hw_replica_info {
     uint8_t key[HW_KEY_SIZE];
-    uint64_t seq; /* last recorded; UINT64_MAX: none */
+    uint64_t record; /* number of the last record of a state, from 1; 0: none */
+    bool is_closed;  /* its follower ended in good order with it */
+    uint64_t seq;    /* last recorded; UINT64_MAX: none */
     uint64_t sum;
     uint64_t fork; /* of the log that it is a state of */
     uint32_t page_count;

@@ -141,6 +141,8 @@ enum hw_status hw_replica_info(struct hw_env *env, const char *path, struct hw_r
         status = hw_positions_peek(env, dir, &record, err);
     if (status == HW_OK) {
         hw_record_rebase(&record, &info.base);
+        info.record = record.ordinal;
+        info.is_closed = (record.flags & HW_RECORD_CLOSED) != 0;
         info.seq = record.seq;
         info.sum = record.sum;
         info.page_count = record.page_count;

@@ -284,8 +284,10 @@ HYPERWAL_API int hyperwal_follow_sources(hyperwal_node *node, const char *const 
 HYPERWAL_API const char *hyperwal_follow_log_dir(hyperwal_follower *follower);
 
 /*
- * Is `path` a replica, and of what?  SQLITE_NOTFOUND: no.  *applied_seq: last one applied.  The
- * state sum is computed from the file and compared with the log's record if `verify` is not 0.
+ * Is `path` a replica, and of what?  SQLITE_NOTFOUND: no.  *applied_seq: last one applied.  If
+ * `verify` is not 0 the state sum is computed from the file: both are those of the file then, which
+ * is in the recorded state, or in one near it if a follower is at work or was killed.
+ * HYPERWAL_CORRUPT: it is in neither.
  */
 HYPERWAL_API int hyperwal_replica_info(const char *path, int verify, unsigned char key[32],
                                        uint64_t *applied_seq, uint64_t *sum, char **error);

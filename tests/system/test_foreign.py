@@ -17,8 +17,8 @@ import sqlite3
 import subprocess
 import sys
 
-from test_program import (add, check, dump, fact, facts, load_extension, logged, run, run_test, stock,
-                          through_vfs)
+from test_program import (add, background, check, dump, fact, facts, line_of, load_extension, logged, run,
+                          run_test, stock, through_vfs)
 
 STOCK = """
 import sqlite3, sys
@@ -245,6 +245,42 @@ def a_replica_written_by_a_stock_program_is_repaired(dir):
     all_is_well(seq, 0)
 
 
+def put_back(copy, path):
+    for suffix in ("-wal", "-shm"):
+        if os.path.exists(path + suffix):
+            os.remove(path + suffix)
+    shutil.copy2(copy, path)
+
+
+def a_replica_put_back_from_a_copy_is_told_apart(dir):
+    """Wrong behind a follower that ended well; behind a killed one it is said where it is."""
+    begin()
+    with contextlib.closing(stock("r.db")) as db:
+        db.execute("SELECT count(*) FROM t").fetchall()  # puts the WAL into the file
+    old = fact("verify", "r.db")
+    shutil.copy2("r.db", "copy.db")
+    add("app.db", "newer")
+    run("follow", "app.db", "r.db", "--once")
+    check(fact("verify", "r.db")["seq"] > old["seq"])
+    put_back("copy.db", "r.db")
+    said = run("verify", "r.db", code=3).stderr
+    check(old["sum"] in said, said)
+    with background("follow", "app.db", "r.db") as follower:
+        line_of(follower, "r.db: live")
+        seq = add("app.db", "newest")[-1]
+        with contextlib.closing(through_vfs("r.db")) as db:
+            db.execute("PRAGMA busy_timeout=20000")
+            db.execute(f"PRAGMA hyperwal_wait={seq}").fetchall()
+        follower.kill()
+        follower.wait()
+    put_back("copy.db", "r.db")
+    told = fact("verify", "r.db")
+    check((told["seq"], told["sum"]) == (old["seq"], old["sum"]), told, old)
+    run("follow", "app.db", "r.db", "--once")
+    check(fact("verify", "r.db")["seq"] == seq)
+    check(dump("r.db") == dump("app.db"), "the replica differs")
+
+
 def tests():
     for name, (action, when_closed, when_open) in TABLE.items():
         test = closed(action, when_closed)
@@ -258,6 +294,7 @@ def tests():
     yield a_wal_deleted_after_a_kill_is_made_up_for_by_the_log
     yield an_older_log_signs_nothing_until_it_is_adopted
     yield a_replica_written_by_a_stock_program_is_repaired
+    yield a_replica_put_back_from_a_copy_is_told_apart
 
 
 def main():
