@@ -130,6 +130,17 @@ static enum hw_status is_wal_mode(struct view *view, bool *out, struct hw_error 
     return status;
 }
 
+static enum hw_status header_read(struct view *view, struct hw_wal_index_header *out,
+                                  struct hw_error *err)
+{
+    enum hw_status status = HW_AGAIN; /* a writer is between the two copies: not for long */
+
+    for (int i = 0; status == HW_AGAIN && i < 1000000; i++)
+        status = hw_wal_index_read(view->index, out, err);
+    return status == HW_AGAIN ? hw_fail(err, HW_EBUSY, "%s-shm: no valid header", view->path)
+                              : status;
+}
+
 /*
  * Fix the frames that count.  Our read transaction keeps checkpoints from going beyond its own
  * snapshot, and the WAL from being restarted, unless all of it was in the file when it began: then
@@ -137,19 +148,19 @@ static enum hw_status is_wal_mode(struct view *view, bool *out, struct hw_error 
  */
 static enum hw_status view_fix(struct view *view, struct hw_error *err)
 {
-    struct hw_wal_index_header header;
+    struct hw_wal_index_header header, after;
     uint32_t backfilled, attempted;
     enum hw_status status = hw_wal_index_shared(view->database, &view->index, err);
 
-    if (status != HW_OK)
-        return status;
-    status = HW_AGAIN; /* a writer is between the two copies of the header: not for long */
-    for (int i = 0; status == HW_AGAIN && i < 1000000; i++)
-        status = hw_wal_index_read(view->index, &header, err);
-    if (status == HW_AGAIN)
-        return hw_fail(err, HW_EBUSY, "%s-shm: no valid header", view->path);
-    if (status == HW_OK)
-        status = hw_wal_index_backfill(view->index, &backfilled, &attempted, err);
+    /* The count of frames in the file is no other's if the WAL did not start over in between. */
+    do {
+        if (status == HW_OK)
+            status = header_read(view, &header, err);
+        if (status == HW_OK)
+            status = hw_wal_index_backfill(view->index, &backfilled, &attempted, err);
+        if (status == HW_OK)
+            status = header_read(view, &after, err);
+    } while (status == HW_OK && memcmp(header.salts, after.salts, sizeof(after.salts)) != 0);
     if (status != HW_OK)
         return status;
     if (header.page_size != 0)
