@@ -260,7 +260,23 @@ static enum hw_status put_in_place(struct hw_env *env, sqlite3_vfs *base, const 
     return status;
 }
 
-static enum hw_status open_output(struct output *output, const char *tmp, struct hw_error *err)
+/* Is the open file still the one at `path`?  Another restore may have given it another name. */
+static enum hw_status check_named(struct hw_file *file, const char *path, bool *is_named,
+                                  struct hw_error *err)
+{
+    struct hw_file_stat held, named;
+    enum hw_status status = file->env->ops->stat_file(file, &held, err);
+
+    if (status != HW_OK)
+        return status;
+    status = file->env->ops->stat(file->env, path, &named, err);
+    if (status != HW_OK && status != HW_ENOTFOUND)
+        return status;
+    *is_named = status == HW_OK && held.inode == named.inode && held.device == named.device;
+    return HW_OK;
+}
+
+static enum hw_status open_locked(struct output *output, const char *tmp, struct hw_error *err)
 {
     const struct hw_env_ops *ops = output->env->ops;
     enum hw_status status = ops->open(
@@ -273,6 +289,22 @@ static enum hw_status open_output(struct output *output, const char *tmp, struct
     status = ops->lock(output->file, false, err);
     if (status == HW_EBUSY)
         status = hw_fail(err, HW_EBUSY, "%s: another restore is writing it", tmp);
+    return status;
+}
+
+static enum hw_status open_output(struct output *output, const char *tmp, struct hw_error *err)
+{
+    const struct hw_env_ops *ops = output->env->ops;
+    bool is_named = false;
+    enum hw_status status = HW_OK;
+
+    while (status == HW_OK && !is_named) {
+        ops->close(output->file); /* it was finished before we had the lock, and is not ours */
+        output->file = NULL;
+        status = open_locked(output, tmp, err);
+        if (status == HW_OK)
+            status = check_named(output->file, tmp, &is_named, err);
+    }
     if (status == HW_OK)
         status = ops->truncate(output->file, 0, err); /* left by one that did not end */
     if (status != HW_OK) {

@@ -238,8 +238,9 @@ static void what_was_restored_is_there_when_power_is_lost(void **state)
 static void forced_restore_does_not_replace_what_it_cannot_see(void **state)
 {
     struct log_builder *log = log_builder_new(sim_env(machine), 512, 0, 5);
+    /* But for the two looks that tell whether out.db.tmp is still what was opened. */
     struct sim_fault fault = {
-        .kind = SIM_EIO, .operations = SIM_STAT, .path = "out.db", .at = 1, .for_ever = true};
+        .kind = SIM_EIO, .operations = SIM_STAT, .path = "out.db", .at = 3, .for_ever = true};
     uint64_t seq = log_transaction(log, 1, 5);
     sqlite3 *db = old_database();
     struct hw_state reached;
@@ -280,6 +281,43 @@ static bool stop_half_way(void *ctx, uint64_t done, uint64_t total)
 
     *last = done;
     return done < total / 2;
+}
+
+/* Another restore comes to its end between our open and our lock. */
+static struct hw_env_ops beside;
+
+static enum hw_status lock_late(struct hw_file *file, bool wait, struct hw_error *err)
+{
+    if (sim_file_exists(machine, "out.db.tmp") && !sim_file_exists(machine, "out.db"))
+        (void)!beside.rename(sim_env(machine), "out.db.tmp", "out.db", NULL);
+    return beside.lock(file, wait, err);
+}
+
+static void restore_that_ended_beside_ours_keeps_its_file(void **state)
+{
+    static const char other[] = "what another restore made";
+    struct log_builder *log = log_builder_new(sim_env(machine), 512, 60, 7);
+    const struct hw_env_ops *ops = sim_env(machine)->ops;
+    struct hw_env_ops late = *ops;
+    struct hw_state reached;
+    struct hw_error err = {0};
+    uint64_t seq = log_snapshot(log, false);
+    const uint8_t *bytes;
+    size_t size;
+
+    (void)state;
+    beside = *ops;
+    late.lock = lock_late;
+    sim_file_put(machine, "out.db.tmp", other, sizeof(other));
+    sim_env(machine)->ops = &late;
+    assert_int_equal(restore(log, seq, false, &reached, &err), HW_EEXIST);
+    sim_env(machine)->ops = ops;
+    bytes = sim_file_bytes(machine, "out.db", &size);
+    assert_int_equal(size, sizeof(other));
+    assert_memory_equal(bytes, other, size);
+    assert_false(sim_file_exists(machine, "out.db.tmp"));
+    sim_file_remove(machine, "out.db");
+    log_builder_free(log);
 }
 
 static void stopped_restore_leaves_nothing(void **state)
@@ -418,6 +456,7 @@ int main(void)
         cmocka_unit_test(what_was_restored_is_there_when_power_is_lost),
         cmocka_unit_test(forced_restore_does_not_replace_what_it_cannot_see),
         cmocka_unit_test(forced_restore_refuses_to_replace_what_is_no_database),
+        cmocka_unit_test(restore_that_ended_beside_ours_keeps_its_file),
         cmocka_unit_test(stopped_restore_leaves_nothing),
         cmocka_unit_test(wrong_sum_is_corrupt_and_no_file_is_made),
         cmocka_unit_test(restore_that_fails_or_crashes_anywhere_leaves_a_whole_file_or_none),
