@@ -213,6 +213,37 @@ static void an_end_without_a_record_that_is_in_the_file_stays_what_readers_see(v
     end(&w);
 }
 
+static void an_end_without_a_record_is_not_cut_off_under_its_readers(void **state)
+{
+    struct world w;
+    sqlite3 *reader;
+    uint64_t last;
+    uint8_t *position;
+    size_t size;
+
+    (void)state;
+    begin(&w);
+    open_replica(&w);
+    maker_commit(&w.m, "UPDATE t SET b = randomblob(5000)");
+    follow(&w);
+    position = copy_of(w.sim, REPLICA "-hyper/position", &size);
+    maker_commit(&w.m, "UPDATE t SET b = randomblob(5000)");
+    follow(&w);
+    last = fingerprint(w.m.db);
+    kill_follower(&w);
+    sim_file_put(w.sim, REPLICA "-hyper/position", position, size);
+    hw_free(position);
+    reader = reader_open(w.sim);
+    run_sql(reader, "BEGIN; SELECT * FROM t");
+    open_replica(&w);
+    maker_commit(&w.m, "INSERT INTO t(b) VALUES(randomblob(5000))");
+    follow(&w);
+    assert_int_equal(fingerprint(reader), last);
+    assert_false(sim_log_has(w.sim, "event=replica_cut"));
+    sqlite3_close(reader);
+    end(&w);
+}
+
 /* Else the same without a stock client: the file would have what no record tells of. */
 static void a_close_whose_records_are_not_durable_leaves_the_file_alone(void **state)
 {
@@ -296,6 +327,7 @@ int main(void)
         cmocka_unit_test(a_file_put_back_with_its_old_time_is_found),
         cmocka_unit_test(a_file_that_nobody_touched_is_not_read_whole),
         cmocka_unit_test(an_end_without_a_record_that_is_in_the_file_stays_what_readers_see),
+        cmocka_unit_test(an_end_without_a_record_is_not_cut_off_under_its_readers),
         cmocka_unit_test(a_close_whose_records_are_not_durable_leaves_the_file_alone),
         cmocka_unit_test(a_repair_that_grows_the_database_writes_all_of_its_new_pages),
     };
