@@ -67,16 +67,18 @@ static bool ends_with(const char *name, const char *end)
     return size > end_size && strcmp(name + size - end_size, end) == 0;
 }
 
-/* A file of the log, other than its marker. */
+/*
+ * Files other than the marker, which goes last.  The first goes first: without it nobody signs what
+ * is left of a log as if that were all, or opens what is left of a mirror.
+ */
+static const char *const parts[2][5] = {
+    {"key", "tree", "overtaken", NULL},
+    {"head", "nodes", "have", "tail", NULL},
+};
+
 static bool is_part(const char *name, enum hw_keep_what what)
 {
-    static const char *const parts[2][5] = {
-        {"key", "tree", "overtaken", NULL},
-        {"head", "nodes", "have", "tail", NULL},
-    };
-    const char *const *part = parts[what];
-
-    for (; *part != NULL; part++)
+    for (const char *const *part = parts[what]; *part != NULL; part++)
         if (strcmp(name, *part) == 0)
             return true;
     return ends_with(name, what == HW_KEEP_LOG ? ".seg" : ".dat");
@@ -84,16 +86,41 @@ static bool is_part(const char *name, enum hw_keep_what what)
 
 struct names {
     enum hw_keep_what what;
-    struct hw_buffer list; /* owned; each with its zero */
+    bool has_first;
+    struct hw_buffer list; /* owned; the others, each with its zero */
 };
 
 static bool name_take(void *ctx, const char *name)
 {
     struct names *names = ctx;
 
-    if (is_part(name, names->what))
+    if (strcmp(name, parts[names->what][0]) == 0)
+        names->has_first = true;
+    else if (is_part(name, names->what))
         hw_buffer_add(&names->list, name, strlen(name) + 1);
     return true;
+}
+
+static enum hw_status names_read(struct hw_env *env, const char *dir, struct names *out,
+                                 struct hw_error *err)
+{
+    enum hw_status status = env->ops->list(env, dir, name_take, out, err);
+
+    if (status == HW_OK && out->list.failed)
+        status = hw_fail(err, HW_ENOMEM, "%s: no memory to move it", dir);
+    return status;
+}
+
+/* The name at `at` of a list, and the place of the next; NULL: that was all. */
+static const char *name_next(const struct hw_buffer *list, size_t *at)
+{
+    const char *name;
+
+    if (*at >= list->size)
+        return NULL;
+    name = (const char *)list->bytes + *at;
+    *at += strlen(name) + 1;
+    return name;
 }
 
 static enum hw_status move_file(struct hw_env *env, const char *from, const char *to,
@@ -142,28 +169,41 @@ static enum hw_status sync_both(struct hw_env *env, const char *from, const char
     return status == HW_OK ? env->ops->sync_dir(env, from, err) : status;
 }
 
+/* All but the marker, and synced. */
+static enum hw_status move_parts(struct hw_env *env, const char *from, const char *to,
+                                 const struct names *names, struct hw_error *err)
+{
+    enum hw_status status = HW_OK;
+    const char *name;
+    size_t at = 0;
+
+    if (names->has_first)
+        status = move_file(env, from, to, parts[names->what][0], err);
+    while (status == HW_OK && (name = name_next(&names->list, &at)) != NULL)
+        status = move_file(env, from, to, name, err);
+    return status == HW_OK ? sync_both(env, from, to, err) : status;
+}
+
+static enum hw_status move_marker(struct hw_env *env, const char *from, const char *to,
+                                  enum hw_keep_what what, struct hw_error *err)
+{
+    enum hw_status status = move_file(env, from, to, marker(what), err);
+
+    return status == HW_OK ? sync_both(env, from, to, err) : status;
+}
+
 enum hw_status hw_keep_move(struct hw_env *env, const char *from, const char *to,
                             enum hw_keep_what what, struct hw_error *err)
 {
     struct names names = {.what = what};
-    enum hw_status status = env->ops->list(env, from, name_take, &names, err);
+    enum hw_status status = names_read(env, from, &names, err);
 
-    if (status == HW_OK && names.list.failed)
-        status = hw_fail(err, HW_ENOMEM, "%s: no memory to move it", from);
     if (status == HW_OK)
         status = make_dir(env, to, from, err);
-    for (size_t at = 0; status == HW_OK && at < names.list.size;) {
-        const char *name = (const char *)names.list.bytes + at;
-
-        status = move_file(env, from, to, name, err);
-        at += strlen(name) + 1;
-    }
     if (status == HW_OK)
-        status = sync_both(env, from, to, err);
+        status = move_parts(env, from, to, &names, err);
     if (status == HW_OK)
-        status = move_file(env, from, to, marker(what), err);
-    if (status == HW_OK)
-        status = sync_both(env, from, to, err);
+        status = move_marker(env, from, to, what, err);
     hw_buffer_release(&names.list);
     return status;
 }

@@ -7,7 +7,9 @@
  *
  * Nothing that was signed is thrown away: a log, or what is held of somebody else's, is moved file
  * by file, by renaming, and can be read in its new place like any other.  The file that makes the
- * directory a log (`log`, or `mirror`) goes last, so whoever was interrupted begins again.
+ * directory a log (`log`, or `mirror`) goes last, so whoever was interrupted begins again.  The one
+ * without which it is not signed (`key`), or opened (`head`), goes first, so nobody takes what is
+ * left meanwhile for all that there is.
  */
 #ifndef HW_HYPERCORE_KEEP_H
 #define HW_HYPERCORE_KEEP_H

@@ -9,6 +9,7 @@
 
 #include "base/alloc.h"
 #include "hypercore/keep.h"
+#include "hypercore/log_file.h"
 #include "hypercore/mirror.h"
 #include "sim/sim.h"
 #include "support/core_log.h"
@@ -21,6 +22,20 @@ struct world {
     struct hw_core *source; /* of the mirror; on no disk */
     char *to;               /* owned: where it is kept */
 };
+
+static void source_open(struct world *w)
+{
+    struct hw_error err = {0};
+
+    assert_status(hw_core_create(hw_env_posix(), NULL, &w->source, &err), HW_OK, &err);
+    assert_status(core_log_append(w->source, BLOCKS, "n", &err), HW_OK, &err);
+}
+
+static void world_release(struct world *w)
+{
+    hw_core_close(w->source);
+    hw_free(w->to);
+}
 
 static void make(struct sim *sim, void *ctx)
 {
@@ -73,38 +88,70 @@ static void check(struct sim *sim, void *ctx)
     assert_int_equal(sim_open_handles(sim), 0);
 }
 
-static void each_fault(enum hw_keep_what what)
+/* What `run` does ends at any operation, or one of them fails. */
+static void each_fault(enum hw_keep_what what, void (*prepare)(struct sim *, void *),
+                       void (*run)(struct sim *, void *), void (*verify)(struct sim *, void *))
 {
     struct sim_scenario scenario = {
         .faults = SIM_EIO | SIM_ENOSPC | SIM_CRASH | SIM_KILL,
         .seed = 5,
-        .prepare = make,
-        .run = keep,
-        .check = check,
+        .prepare = prepare,
+        .run = run,
+        .check = verify,
     };
     struct sim *sim = sim_new(5);
     struct world w = {.what = what};
-    struct hw_error err = {0};
 
-    assert_status(hw_core_create(hw_env_posix(), NULL, &w.source, &err), HW_OK, &err);
-    assert_status(core_log_append(w.source, BLOCKS, "n", &err), HW_OK, &err);
+    source_open(&w);
     scenario.ctx = &w;
     assert_true(sim_for_each_fault(sim, &scenario) > 20);
-    hw_core_close(w.source);
-    hw_free(w.to);
+    world_release(&w);
     sim_free(sim);
 }
 
 static void log_is_kept_whole_whatever_fails(void **state)
 {
     (void)state;
-    each_fault(HW_KEEP_LOG);
+    each_fault(HW_KEEP_LOG, make, keep, check);
 }
 
 static void mirror_is_kept_whole_whatever_fails(void **state)
 {
     (void)state;
-    each_fault(HW_KEEP_MIRROR);
+    each_fault(HW_KEEP_MIRROR, make, keep, check);
+}
+
+/* One whose key is the last that the directory lists. */
+static void make_key_last(struct sim *sim, void *ctx)
+{
+    struct hw_error err = {0};
+    uint8_t seed[HW_SEED_SIZE];
+
+    make(sim, ctx);
+    assert_status(hw_key_file_read(sim_env(sim), "/log", seed, &err), HW_OK, &err);
+    sim_file_remove(sim, "/log/key");
+    assert_status(hw_key_file_write(sim_env(sim), "/log", seed, &err), HW_OK, &err);
+}
+
+/* All of it is there, or it says that it cannot be written: nobody signs a part of it. */
+static void check_adopt(struct sim *sim, void *ctx)
+{
+    struct hw_core *core = NULL;
+    struct hw_error err = {0};
+
+    if (hw_core_adopt(sim_env(sim), "/log", &err) == HW_OK) {
+        assert_status(hw_core_open(sim_env(sim), "/log", HW_CORE_READ, UINT64_MAX, &core, &err),
+                      HW_OK, &err);
+        core_log_check_all(core, BLOCKS);
+        hw_core_close(core);
+    }
+    check(sim, ctx);
+}
+
+static void log_of_which_a_part_is_kept_cannot_be_adopted(void **state)
+{
+    (void)state;
+    each_fault(HW_KEEP_LOG, make_key_last, keep, check_adopt);
 }
 
 static void what_was_kept_stays_so_when_power_is_lost(void **state)
@@ -178,6 +225,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(log_is_kept_whole_whatever_fails),
         cmocka_unit_test(mirror_is_kept_whole_whatever_fails),
+        cmocka_unit_test(log_of_which_a_part_is_kept_cannot_be_adopted),
         cmocka_unit_test(what_was_kept_stays_so_when_power_is_lost),
         cmocka_unit_test(log_that_was_kept_and_moved_back_can_be_written),
         cmocka_unit_test(file_in_the_way_is_named_and_left_alone),
