@@ -143,13 +143,20 @@ static enum hw_status move_file(struct hw_env *env, const char *from, const char
     return status;
 }
 
+/* The directory that `dir` is in; the caller frees it.  NULL: no memory. */
+static char *directory_above(const char *dir)
+{
+    const char *slash = strrchr(dir, '/');
+
+    return slash == NULL ? hw_strdup(".")
+                         : hw_format("%.*s", slash == dir ? 1 : (int)(slash - dir), dir);
+}
+
 /* The directory, for those who may enter `from`, and its name in the one above. */
 static enum hw_status make_dir(struct hw_env *env, const char *dir, const char *from,
                                struct hw_error *err)
 {
-    const char *slash = strrchr(dir, '/');
-    char *above = slash == NULL ? hw_strdup(".")
-                                : hw_format("%.*s", slash == dir ? 1 : (int)(slash - dir), dir);
+    char *above = directory_above(dir);
     enum hw_status status;
 
     if (above == NULL)
@@ -208,6 +215,71 @@ enum hw_status hw_keep_move(struct hw_env *env, const char *from, const char *to
     return status;
 }
 
+/* -------------------------------------------------------------------------- where it is kept */
+
+/* Directories beside `base` that have the name of one where something of it is kept. */
+struct kept {
+    const char *base;      /* borrowed: without the directory above */
+    struct hw_buffer list; /* owned; names, each with its zero */
+};
+
+static bool kept_take(void *ctx, const char *name)
+{
+    struct kept *kept = ctx;
+    size_t size = strlen(kept->base);
+
+    if (strncmp(name, kept->base, size) == 0 && name[size] == '.' &&
+        strspn(name + size + 1, "0123456789abcdef") == NAME_DIGITS &&
+        name[size + 1 + NAME_DIGITS] == '\0')
+        hw_buffer_add(&kept->list, name, strlen(name) + 1);
+    return true;
+}
+
+static enum hw_status sync_if_there(struct hw_env *env, const char *dir, struct hw_error *err)
+{
+    enum hw_status status = env->ops->sync_dir(env, dir, err);
+
+    return status == HW_ENOTFOUND ? HW_OK : status;
+}
+
+static enum hw_status sync_kept(struct hw_env *env, const char *above, const char *name,
+                                struct hw_error *err)
+{
+    char *path = hw_format("%s/%s", above, name);
+    enum hw_status status;
+
+    if (path == NULL)
+        return hw_fail(err, HW_ENOMEM, "%s/%s: no memory to sync it", above, name);
+    status = sync_if_there(env, path, err);
+    hw_free(path);
+    return status;
+}
+
+/*
+ * Nothing is here.  If an earlier call moved it, that one may have ended before it was synced, and
+ * where to nobody can tell any more.
+ */
+static enum hw_status sync_again(struct hw_env *env, const char *dir, struct hw_error *err)
+{
+    const char *slash = strrchr(dir, '/'), *name;
+    struct kept kept = {.base = slash == NULL ? dir : slash + 1};
+    char *above = directory_above(dir);
+    enum hw_status status = HW_OK;
+    size_t at = 0;
+
+    if (above != NULL)
+        status = env->ops->list(env, above, kept_take, &kept, err);
+    if (status == HW_ENOTFOUND)
+        status = HW_OK; /* then there is nothing */
+    if (above == NULL || kept.list.failed)
+        status = hw_fail(err, HW_ENOMEM, "%s: no memory to look for what is kept of it", dir);
+    while (status == HW_OK && (name = name_next(&kept.list, &at)) != NULL)
+        status = sync_kept(env, above, name, err);
+    hw_buffer_release(&kept.list);
+    hw_free(above);
+    return status == HW_OK ? sync_if_there(env, dir, err) : status;
+}
+
 enum hw_status hw_keep(struct hw_env *env, const char *dir, enum hw_keep_what what,
                        struct hw_error *err)
 {
@@ -216,7 +288,7 @@ enum hw_status hw_keep(struct hw_env *env, const char *dir, enum hw_keep_what wh
     enum hw_status status = hw_keep_key(env, dir, what, key, err);
 
     if (status == HW_ENOTFOUND)
-        return HW_OK;
+        return sync_again(env, dir, err);
     if (status != HW_OK)
         return status;
     to = hw_keep_dir(dir, key);

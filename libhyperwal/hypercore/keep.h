@@ -33,7 +33,10 @@ enum hw_status hw_keep_key(struct hw_env *env, const char *dir, enum hw_keep_wha
  */
 enum hw_status hw_keep_move(struct hw_env *env, const char *from, const char *to,
                             enum hw_keep_what what, struct hw_error *err) HW_MUST_CHECK;
-/* The same to where it is kept.  HW_OK also if there is nothing to move. */
+/*
+ * The same to where it is kept.  HW_OK: nothing of it is in `dir`, also after a power loss,
+ * whichever call it was that moved it.
+ */
 enum hw_status hw_keep(struct hw_env *env, const char *dir, enum hw_keep_what what,
                        struct hw_error *err) HW_MUST_CHECK;
 
