@@ -234,14 +234,14 @@ static enum hw_status log_gives_way(const char *path, const char *dir, struct hy
                                     struct hyperwal_follower *follower, struct hw_error *err)
 {
     struct hw_env *env = hw_env_posix();
-    bool has_log = false, is_decided = false, is_replica = false;
-    enum hw_status status = hw_api_has_file(env, dir, "log", &has_log, err);
+    bool has_log = false, is_replica = false;
+    enum hw_status status = hw_follow_check_promotion(path, dir, err);
 
     if (status == HW_OK)
-        status = hw_api_has_file(env, dir, HW_REPLICA_PROMOTED "/log", &is_decided, err);
+        status = hw_api_has_file(env, dir, "log", &has_log, err);
     if (status == HW_OK)
         status = hw_api_has_file(env, dir, "replica", &is_replica, err);
-    if (status != HW_OK || !has_log || is_decided)
+    if (status != HW_OK || !has_log)
         return status;
     if (is_replica)
         return hw_keep(env, dir, HW_KEEP_LOG, err);

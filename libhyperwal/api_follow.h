@@ -66,6 +66,12 @@ struct hyperwal_follower {
 bool hw_follow_has_heir(struct hyperwal_follower *follower, bool is_hopeless);
 bool hw_follow_goes_on(void *follower); /* nobody wants it to stop */
 /*
+ * At the start.  HW_EBUSY: it is being made a primary, whose log may be in `dir` already; nothing
+ * of what is there may be moved for a follower.
+ */
+enum hw_status hw_follow_check_promotion(const char *path, const char *dir,
+                                         struct hw_error *err) HW_MUST_CHECK;
+/*
  * At the start: none of the sources has the log that is here.  HW_END: one of them has its heir,
  * and the way is free.  Else *err, as it is or with more.
  */

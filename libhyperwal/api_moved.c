@@ -250,6 +250,23 @@ enum hw_status hw_follow_keep(struct hyperwal_follower *follower, struct hw_erro
     return hw_keep(hw_env_posix(), follower->dir, HW_KEEP_MIRROR, err);
 }
 
+enum hw_status hw_follow_check_promotion(const char *path, const char *dir, struct hw_error *err)
+{
+    char *promoted = hw_format("%s/%s", dir, HW_REPLICA_PROMOTED);
+    bool is_decided = false;
+    enum hw_status status;
+
+    if (promoted == NULL)
+        return hw_fail(err, HW_ENOMEM, "no memory to follow a log");
+    status = hw_env_exists(hw_env_posix(), promoted, &is_decided, err);
+    hw_free(promoted);
+    if (status == HW_OK && is_decided)
+        status =
+            hw_fail(err, HW_EBUSY,
+                    "%s: it is being made a primary; `hyperwal promote` goes on with that", path);
+    return status;
+}
+
 /* Which log has the name of one of our sources, other than the one that is here? */
 static enum hw_status resolve(struct hyperwal_node *node, const char *source,
                               const uint8_t own[HW_KEY_SIZE], uint8_t key[HW_KEY_SIZE],

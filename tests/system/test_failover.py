@@ -567,6 +567,20 @@ def a_follower_whose_new_primary_is_cut_off_waits_for_it(dir):
             moved("f.db", f, cluster)
 
 
+def a_replica_that_is_all_but_a_primary_is_not_followed_again(dir):
+    url, _ = mirrored("r.db")
+    os.link("r.db-hyper/replica", "replica")
+    done, before = fact("promote", "r.db"), dump("r.db")
+    os.rename("replica", "r.db-hyper/replica")  # as if it was killed just before that was removed
+    os.mkdir("r.db-hyper/promoted")
+    for source in (url, "app.db"):
+        error = run("follow", source, "r.db", code=1).stderr
+        check("`hyperwal promote` goes on" in error, error)
+    check(fact("promote", "r.db")["key"] == done["key"] and dump("r.db") == before, "a primary")
+    check(kept_of("r.db") == [done["kept"]], kept_of("r.db"))
+    run("verify", "r.db", "--deep")
+
+
 TESTS = (a_planned_change_under_a_writer_loses_nothing, a_planned_change_by_path_loses_nothing,
          who_goes_away_while_it_is_asked_is_not_waited_for,
          an_old_primary_that_is_served_again_is_closed_and_idle,
@@ -585,7 +599,8 @@ TESTS = (a_planned_change_under_a_writer_loses_nothing, a_planned_change_by_path
          a_replica_of_a_log_that_is_gone_becomes_a_primary,
          a_replica_behind_another_one_is_refused_or_catches_up,
          a_promotion_that_is_killed_is_gone_on_with, a_follower_far_away_goes_on_with_the_new_primary,
-         a_follower_whose_new_primary_is_cut_off_waits_for_it)
+         a_follower_whose_new_primary_is_cut_off_waits_for_it,
+         a_replica_that_is_all_but_a_primary_is_not_followed_again)
 
 if __name__ == "__main__":
     test_network.TESTS = TESTS
