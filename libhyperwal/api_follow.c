@@ -387,6 +387,8 @@ static enum hw_status look_at(struct hyperwal_follower *follower, const char *di
     } else if (status == HW_ENOTFOUND) {
         status = check_free(follower, dir, err);
     }
+    if (status == HW_OK && !follower->has_heir) /* else it was just moved */
+        status = hw_follow_mirror_back(follower, *has_key ? key : NULL, err);
     if (status == HW_OK)
         status = hw_api_has_file(env, dir, "mirror", &has_mirror, err);
     if (status != HW_OK)
@@ -680,15 +682,13 @@ static enum hw_status follow_apply(struct hyperwal_follower *follower, uint64_t 
 /* From the log that was followed to the one that goes on from it. */
 static enum hw_status move(struct hyperwal_follower *follower, struct hw_error *err)
 {
-    enum hw_status status = HW_OK;
+    enum hw_status status;
 
     atomic_store(&follower->is_moving, 1);
     while (atomic_load(&follower->interrupters) != 0)
         ; /* for the moment that waking takes */
-    if (follower->log != NULL) {
-        hw_follow_leave(follower);
-        status = hw_follow_keep(follower, err);
-    }
+    hw_follow_leave(follower);
+    status = hw_follow_keep(follower, err); /* or the rest, of which an earlier step failed */
     if (status == HW_OK)
         status = open_mirror(follower, err);
     if (status == HW_OK)

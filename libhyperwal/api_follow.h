@@ -109,8 +109,14 @@ enum hw_status hw_follow_missed(struct hyperwal_follower *follower, hw_progress 
 void hw_follow_rename(struct hyperwal_follower *follower);
 /* Close what is open of the log that was followed. */
 void hw_follow_leave(struct hyperwal_follower *follower);
-/* Its mirror makes room for the next one. */
+/* Its mirror makes room for the heir's, if that is not there yet; goes on where a call failed. */
 enum hw_status hw_follow_keep(struct hyperwal_follower *follower,
                               struct hw_error *err) HW_MUST_CHECK;
+/*
+ * At the start: the mirror of the replica's log, `key` (NULL: there is no replica yet), is in its
+ * place again if it made room for an heir's that was never there.
+ */
+enum hw_status hw_follow_mirror_back(struct hyperwal_follower *follower, const uint8_t *key,
+                                     struct hw_error *err) HW_MUST_CHECK;
 
 #endif

@@ -247,7 +247,23 @@ void hw_follow_leave(struct hyperwal_follower *follower)
 
 enum hw_status hw_follow_keep(struct hyperwal_follower *follower, struct hw_error *err)
 {
-    return hw_keep(hw_env_posix(), follower->dir, HW_KEEP_MIRROR, err);
+    struct hw_env *env = hw_env_posix();
+    uint8_t key[HW_KEY_SIZE];
+    enum hw_status status = hw_keep_key(env, follower->dir, HW_KEEP_MIRROR, key, err);
+
+    if (status == HW_OK && memcmp(key, follower->heir_key, HW_KEY_SIZE) == 0)
+        return HW_OK; /* it is there already */
+    return status == HW_OK || status == HW_ENOTFOUND
+               ? hw_keep(env, follower->dir, HW_KEEP_MIRROR, err)
+               : status;
+}
+
+enum hw_status hw_follow_mirror_back(struct hyperwal_follower *follower, const uint8_t *key,
+                                     struct hw_error *err)
+{
+    if (key == NULL && follower->has_name_key)
+        key = follower->name_key;
+    return hw_keep_mirror_back(hw_env_posix(), follower->dir, key, err);
 }
 
 enum hw_status hw_follow_check_promotion(const char *path, const char *dir, struct hw_error *err)

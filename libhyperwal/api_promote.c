@@ -157,9 +157,11 @@ static enum hw_status old_open(struct hw_promotion *p, struct hw_core **out, str
 {
     const char *dir = p->dir;
     bool is_here = false;
-    enum hw_status status = hw_api_has_file(p->env, dir, "mirror", &is_here, err);
+    enum hw_status status = hw_keep_mirror_back(p->env, dir, p->info.key, err);
 
     *out = NULL;
+    if (status == HW_OK)
+        status = hw_api_has_file(p->env, dir, "mirror", &is_here, err);
     if (status == HW_OK && !is_here && !hw_address_is_remote(p->info.source)) {
         dir = p->info.source;
         status = hw_api_has_file(p->env, dir, "log", &is_here, err);

@@ -5,6 +5,7 @@
 
 #include "base/alloc.h"
 #include "hypercore/log_file.h"
+#include "hypercore/mirror.h"
 #include "hypercore/mirror_file.h"
 
 enum { NAME_DIGITS = 16, INFO_SIZE_MAX = 64 + 16384 + 8 };
@@ -123,6 +124,19 @@ static const char *name_next(const struct hw_buffer *list, size_t *at)
     return name;
 }
 
+static enum hw_status has_file(struct hw_env *env, const char *dir, const char *name, bool *out,
+                               struct hw_error *err)
+{
+    char *path = hw_format("%s/%s", dir, name);
+    enum hw_status status;
+
+    if (path == NULL)
+        return hw_fail(err, HW_ENOMEM, "%s: no memory to look for its %s", dir, name);
+    status = hw_env_exists(env, path, out, err);
+    hw_free(path);
+    return status;
+}
+
 static enum hw_status move_file(struct hw_env *env, const char *from, const char *to,
                                 const char *name, struct hw_error *err)
 {
@@ -180,11 +194,12 @@ static enum hw_status sync_both(struct hw_env *env, const char *from, const char
 static enum hw_status move_parts(struct hw_env *env, const char *from, const char *to,
                                  const struct names *names, struct hw_error *err)
 {
-    enum hw_status status = HW_OK;
+    /* If they are there by a move that was not synced, a power loss must not make it the last. */
+    enum hw_status status = env->ops->sync_dir(env, from, err);
     const char *name;
     size_t at = 0;
 
-    if (names->has_first)
+    if (status == HW_OK && names->has_first)
         status = move_file(env, from, to, parts[names->what][0], err);
     while (status == HW_OK && (name = name_next(&names->list, &at)) != NULL)
         status = move_file(env, from, to, name, err);
@@ -296,4 +311,112 @@ enum hw_status hw_keep(struct hw_env *env, const char *dir, enum hw_keep_what wh
                         : hw_keep_move(env, dir, to, what, err);
     hw_free(to);
     return status;
+}
+
+/* -------------------------------------------------------------------------------- and back */
+
+/* Where the mirror is kept that is in `dir`, or else that of the log `key`; NULL: none is meant. */
+static enum hw_status mirror_place(struct hw_env *env, const char *dir, const uint8_t *key,
+                                   char **out, struct hw_error *err)
+{
+    uint8_t own[HW_KEY_SIZE];
+    enum hw_status status = mirror_key(env, dir, own, err);
+
+    if (status == HW_OK)
+        key = own;
+    else if (status != HW_ENOTFOUND)
+        return status;
+    *out = key == NULL ? NULL : hw_keep_dir(dir, key);
+    return key != NULL && *out == NULL
+               ? hw_fail(err, HW_ENOMEM, "%s: no memory to look for its mirror", dir)
+               : HW_OK;
+}
+
+/* The mirror here has a file of that name, too: it was made anew, and is not half of that one. */
+static enum hw_status have_both(struct hw_env *env, const char *dir, const struct names *kept,
+                                bool *out, struct hw_error *err)
+{
+    enum hw_status status = HW_OK;
+    const char *name;
+    size_t at = 0;
+
+    *out = false;
+    if (kept->has_first)
+        status = has_file(env, dir, parts[kept->what][0], out, err);
+    while (status == HW_OK && !*out && (name = name_next(&kept->list, &at)) != NULL)
+        status = has_file(env, dir, name, out, err);
+    return status;
+}
+
+/* One of the two has the marker. */
+static enum hw_status bring_back(struct hw_env *env, const char *kept, const char *dir,
+                                 bool has_marker, struct hw_error *err)
+{
+    struct names names = {.what = HW_KEEP_MIRROR};
+    bool is_other = false;
+    enum hw_status status = names_read(env, kept, &names, err);
+
+    if (status == HW_OK && has_marker)
+        status = have_both(env, dir, &names, &is_other, err);
+    else if (status == HW_OK && names.has_first)       /* nothing came back yet */
+        status = hw_core_remove_mirror(env, dir, err); /* one that was begun */
+    if (status == HW_OK && !is_other)
+        status = move_parts(env, kept, dir, &names, err);
+    if (status == HW_OK && !has_marker)
+        status = move_marker(env, kept, dir, HW_KEEP_MIRROR, err);
+    if (status == HW_OK && !is_other)
+        (void)env->ops->remove_dir(env, kept, NULL); /* stays if something else is in it */
+    hw_buffer_release(&names.list);
+    return status;
+}
+
+/* Who has this lock feeds the mirror (node/mirror.c).  HW_END: somebody has. */
+static enum hw_status mirror_lock(struct hw_env *env, const char *dir, struct hw_file **out,
+                                  struct hw_error *err)
+{
+    char *path = hw_format("%s/mirror.lock", dir);
+    enum hw_status status;
+
+    if (path == NULL)
+        return hw_fail(err, HW_ENOMEM, "%s: no memory to lock it", dir);
+    status = env->ops->open(
+        env, path, HW_OPEN_READ | HW_OPEN_WRITE | HW_OPEN_CREATE | HW_OPEN_CLOSE_ON_FORK, out, err);
+    if (status == HW_OK)
+        status = env->ops->lock(*out, false, err);
+    hw_free(path);
+    return status == HW_EBUSY ? HW_END : status;
+}
+
+static enum hw_status back_locked(struct hw_env *env, const char *kept, const char *dir,
+                                  struct hw_error *err)
+{
+    bool is_here = false, is_kept = false;
+    enum hw_status status = has_file(env, dir, marker(HW_KEEP_MIRROR), &is_here, err);
+
+    if (status == HW_OK)
+        status = has_file(env, kept, marker(HW_KEEP_MIRROR), &is_kept, err);
+    /* With two of them one was made anew; without any, what there may be is of none. */
+    return status == HW_OK && is_here != is_kept ? bring_back(env, kept, dir, is_here, err)
+                                                 : status;
+}
+
+enum hw_status hw_keep_mirror_back(struct hw_env *env, const char *dir, const uint8_t *key,
+                                   struct hw_error *err)
+{
+    struct hw_file *lock = NULL;
+    bool has_kept = false;
+    char *kept = NULL;
+    enum hw_status status = mirror_place(env, dir, key, &kept, err);
+
+    if (status == HW_OK && kept != NULL)
+        status = hw_env_exists(env, kept, &has_kept, err);
+    if (status == HW_OK && has_kept)
+        status = make_dir(env, dir, NULL, err);
+    if (status == HW_OK && has_kept)
+        status = mirror_lock(env, dir, &lock, err);
+    if (status == HW_OK && has_kept)
+        status = back_locked(env, kept, dir, err);
+    env->ops->close(lock);
+    hw_free(kept);
+    return status == HW_END ? HW_OK : status;
 }

@@ -39,5 +39,14 @@ enum hw_status hw_keep_move(struct hw_env *env, const char *from, const char *to
  */
 enum hw_status hw_keep(struct hw_env *env, const char *dir, enum hw_keep_what what,
                        struct hw_error *err) HW_MUST_CHECK;
+/*
+ * A mirror that was to make room for another one, which was never there, is in its place again: the
+ * one in `dir` of which a part is kept, or, where there is none, that of the log `key` (NULL: of
+ * none), if it is kept.  So blocks are at hand that perhaps nobody else has, and no second mirror
+ * of that log is begun, which would find its place taken when it is to be kept.  HW_OK also if
+ * there is nothing to be done, or somebody feeds a mirror here now.
+ */
+enum hw_status hw_keep_mirror_back(struct hw_env *env, const char *dir, const uint8_t *key,
+                                   struct hw_error *err) HW_MUST_CHECK;
 
 #endif

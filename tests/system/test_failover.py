@@ -567,6 +567,75 @@ def a_follower_whose_new_primary_is_cut_off_waits_for_it(dir):
             moved("f.db", f, cluster)
 
 
+def move_aside(name, cluster, *files):
+    """As a follower does that is killed amid its change to the new log: what of its mirror was moved."""
+    kept = f"{name}-hyper.{cluster.key[:16]}"
+    os.mkdir(kept)
+    for file in files or sorted(os.listdir(f"{name}-hyper")):
+        if file in ("head", "nodes", "have", "tail", "mirror") or file.endswith(".dat"):
+            if os.path.exists(f"{name}-hyper/{file}"):
+                os.rename(f"{name}-hyper/{file}", f"{kept}/{file}")
+
+
+def a_follower_killed_while_its_mirror_is_moved_goes_on(dir):
+    cluster = Cluster("first.db", "half.db", "most.db", "all.db", "begun.db")
+    cluster.add("one", "two")
+    cluster.catch_up("new/app.db", *cluster.names)
+    cluster.primary.end()
+    move_aside("first.db", cluster, "head")
+    move_aside("half.db", cluster, "have", "nodes")
+    move_aside("most.db", cluster, "head", "nodes", "have", "tail", "00000000.dat")
+    move_aside("all.db", cluster)
+    move_aside("begun.db", cluster)
+    for file in ("head", "nodes"):
+        open(f"begun.db-hyper/{file}", "wb").close()
+    with follower(cluster.url, "all.db") as f:
+        f.line("all.db: live")
+        check(fact("status", "all.db")["key"] == cluster.key, "what it has is there, and nobody else")
+    with cluster.fail_over():
+        for name in cluster.names:
+            with follower(cluster.url, name) as f:
+                moved(name, f, cluster)
+                check(not was_repaired(f), name, f.said())
+            run("verify", kept_of(name)[0])
+            run("restore", kept_of(name)[0], f"{name}.old", "--seq", cluster.seq)
+
+
+def a_replica_killed_while_its_mirror_is_moved_can_be_promoted(dir):
+    cluster = Cluster("half.db", "all.db")
+    cluster.add("one", "two")
+    cluster.catch_up(*cluster.names)
+    cluster.primary.end()
+    move_aside("half.db", cluster, "head", "nodes")
+    move_aside("all.db", cluster)
+    for name in cluster.names:
+        done = fact("promote", name)
+        check(done["old_key"] == cluster.key and done["old_seq"] >= cluster.seq, done)
+        check(dump(name) == dump("app.db"), name)
+        run("verify", done["kept"])
+        run("verify", name, "--deep")
+
+
+def a_follower_whose_mirror_cannot_be_moved_goes_on_once_it_can(dir):
+    cluster = Cluster()
+    in_the_way = f"f.db-hyper.{cluster.key[:16]}/nodes"
+    with follower(cluster.url, "f.db") as f:
+        f.line("f.db: live")
+        cluster.add("one")
+        wait_for("f.db", cluster.seq)
+        cluster.catch_up("new/app.db")
+        os.mkdir(os.path.dirname(in_the_way))
+        os.symlink("nodes", in_the_way)  # it cannot be told whether it is there
+        with cluster.fail_over():
+            until(lambda: "trying again" in f.said() or f.process.poll() is not None, "it is told")
+            check(in_the_way in f.said() and f.process.poll() is None, f.said())
+            until(lambda: os.path.exists(f"{os.path.dirname(in_the_way)}/head"), "a part is moved")
+            os.remove(in_the_way)
+            moved("f.db", f, cluster)
+            check(not was_repaired(f), f.said())
+        run("verify", kept_of("f.db")[0])
+
+
 def a_replica_that_is_all_but_a_primary_is_not_followed_again(dir):
     url, _ = mirrored("r.db")
     os.link("r.db-hyper/replica", "replica")
@@ -600,6 +669,9 @@ TESTS = (a_planned_change_under_a_writer_loses_nothing, a_planned_change_by_path
          a_replica_behind_another_one_is_refused_or_catches_up,
          a_promotion_that_is_killed_is_gone_on_with, a_follower_far_away_goes_on_with_the_new_primary,
          a_follower_whose_new_primary_is_cut_off_waits_for_it,
+         a_follower_killed_while_its_mirror_is_moved_goes_on,
+         a_replica_killed_while_its_mirror_is_moved_can_be_promoted,
+         a_follower_whose_mirror_cannot_be_moved_goes_on_once_it_can,
          a_replica_that_is_all_but_a_primary_is_not_followed_again)
 
 if __name__ == "__main__":

@@ -155,6 +155,159 @@ static void log_of_which_a_part_is_kept_cannot_be_adopted(void **state)
     each_fault(HW_KEEP_LOG, make_key_last, keep, check_adopt);
 }
 
+/* --------------------------------------------------------------------------------- and back */
+
+static void make_kept(struct sim *sim, void *ctx)
+{
+    struct hw_error err = {0};
+    struct world *w = ctx;
+
+    make(sim, ctx);
+    assert_status(hw_keep(sim_env(sim), "/log", w->what, &err), HW_OK, &err);
+}
+
+static void back(struct sim *sim, void *ctx)
+{
+    struct world *w = ctx;
+
+    (void)!hw_keep_mirror_back(sim_env(sim), "/log", hw_core_identity(w->source)->key, NULL);
+}
+
+/* It is in its place, also after a power loss, can be fed there, and can be kept. */
+static void check_back(struct sim *sim, void *ctx)
+{
+    struct world *w = ctx;
+    struct hw_core *core = NULL;
+    struct hw_error err = {0};
+    uint8_t key[HW_KEY_SIZE];
+
+    assert_status(hw_keep_mirror_back(sim_env(sim), "/log", hw_core_identity(w->source)->key, &err),
+                  HW_OK, &err);
+    sim_crash(sim, SIM_DROP);
+    assert_int_equal(hw_keep_key(sim_env(sim), w->to, HW_KEEP_MIRROR, key, &err), HW_ENOTFOUND);
+    assert_status(hw_core_open(sim_env(sim), "/log", HW_CORE_MIRROR, UINT64_MAX, &core, &err),
+                  HW_OK, &err);
+    core_log_check_all(core, BLOCKS);
+    hw_core_close(core);
+    check(sim, ctx);
+}
+
+static void mirror_that_was_half_moved_is_back_whatever_failed(void **state)
+{
+    (void)state;
+    each_fault(HW_KEEP_MIRROR, make, keep, check_back);
+}
+
+static void mirror_comes_back_whatever_fails(void **state)
+{
+    (void)state;
+    each_fault(HW_KEEP_MIRROR, make_kept, back, check_back);
+}
+
+static void make_next(struct sim *sim, void *ctx)
+{
+    static const uint8_t key[HW_KEY_SIZE] = {1, 2, 3};
+    struct hw_core *core = NULL;
+
+    (void)ctx;
+    if (hw_core_create_mirror(sim_env(sim), "/log", key, &core, NULL) == HW_OK)
+        hw_core_close(core);
+}
+
+/* If the next one is there it stays, and so does what is kept. */
+static void check_next(struct sim *sim, void *ctx)
+{
+    struct hw_error err = {0};
+    uint8_t key[HW_KEY_SIZE];
+
+    if (hw_keep_key(sim_env(sim), "/log", HW_KEEP_MIRROR, key, &err) != HW_OK) {
+        check_back(sim, ctx);
+        return;
+    }
+    back(sim, ctx);
+    assert_status(hw_keep_key(sim_env(sim), "/log", HW_KEEP_MIRROR, key, &err), HW_OK, &err);
+    assert_int_equal(key[0], 1);
+    check(sim, ctx);
+}
+
+static void mirror_comes_back_while_the_next_one_is_not_there(void **state)
+{
+    (void)state;
+    each_fault(HW_KEEP_MIRROR, make_kept, make_next, check_next);
+}
+
+static void mirror_that_was_made_anew_is_left_alone(void **state)
+{
+    struct sim *sim = sim_new(5);
+    struct world w = {.what = HW_KEEP_MIRROR};
+    struct hw_core *core = NULL;
+    struct hw_error err = {0};
+    uint8_t key[HW_KEY_SIZE];
+    char *path;
+
+    (void)state;
+    source_open(&w);
+    make_kept(sim, &w);
+    path = hw_format("%s/mirror", w.to);
+    sim_file_remove(sim, path); /* half of it alone is kept */
+    assert_status(
+        hw_core_create_mirror(sim_env(sim), "/log", hw_core_identity(w.source)->key, &core, &err),
+        HW_OK, &err);
+    hw_core_close(core);
+    assert_status(hw_keep_mirror_back(sim_env(sim), "/log", NULL, &err), HW_OK, &err);
+    assert_status(hw_core_open(sim_env(sim), "/log", HW_CORE_READ, UINT64_MAX, &core, &err), HW_OK,
+                  &err);
+    assert_int_equal(hw_core_length(core), 0);
+    hw_core_close(core);
+    assert_int_equal(hw_keep(sim_env(sim), "/log", HW_KEEP_MIRROR, &err), HW_EEXIST);
+    assert_status(hw_keep_key(sim_env(sim), "/log", HW_KEEP_MIRROR, key, &err), HW_OK, &err);
+    hw_free(path);
+    world_release(&w);
+    sim_free(sim);
+}
+
+static void mirror_that_somebody_feeds_is_left_alone(void **state)
+{
+    struct sim *sim = sim_new(5);
+    struct world w = {.what = HW_KEEP_MIRROR};
+    struct hw_file *lock = NULL;
+    struct hw_error err = {0};
+
+    (void)state;
+    source_open(&w);
+    make_kept(sim, &w);
+    sim_set_process(sim, 1);
+    assert_status(sim_env(sim)->ops->open(sim_env(sim), "/log/mirror.lock",
+                                          HW_OPEN_READ | HW_OPEN_WRITE | HW_OPEN_CREATE, &lock,
+                                          &err),
+                  HW_OK, &err);
+    assert_status(sim_env(sim)->ops->lock(lock, false, &err), HW_OK, &err);
+    sim_set_process(sim, 0);
+    assert_status(hw_keep_mirror_back(sim_env(sim), "/log", hw_core_identity(w.source)->key, &err),
+                  HW_OK, &err);
+    assert_false(sim_file_exists(sim, "/log/head"));
+    sim_env(sim)->ops->close(lock);
+    check_back(sim, &w);
+    world_release(&w);
+    sim_free(sim);
+}
+
+static void nothing_comes_back_where_nothing_is_kept(void **state)
+{
+    static const uint8_t key[HW_KEY_SIZE] = {1, 2, 3};
+    struct sim *sim = sim_new(5);
+    struct hw_error err = {0};
+
+    (void)state;
+    assert_status(hw_keep_mirror_back(sim_env(sim), "/log", key, &err), HW_OK, &err);
+    assert_status(hw_keep_mirror_back(sim_env(sim), "/log", NULL, &err), HW_OK, &err);
+    assert_status(hw_keep(sim_env(sim), "/log", HW_KEEP_MIRROR, &err), HW_OK, &err);
+    assert_false(sim_file_exists(sim, "/log"));
+    sim_free(sim);
+}
+
+/* -------------------------------------------------------------------------------- by itself */
+
 static void log_that_was_kept_and_moved_back_can_be_written(void **state)
 {
     struct sim *sim = sim_new(5);
@@ -210,6 +363,12 @@ int main(void)
         cmocka_unit_test(log_is_kept_whole_whatever_fails),
         cmocka_unit_test(mirror_is_kept_whole_whatever_fails),
         cmocka_unit_test(log_of_which_a_part_is_kept_cannot_be_adopted),
+        cmocka_unit_test(mirror_that_was_half_moved_is_back_whatever_failed),
+        cmocka_unit_test(mirror_comes_back_whatever_fails),
+        cmocka_unit_test(mirror_comes_back_while_the_next_one_is_not_there),
+        cmocka_unit_test(mirror_that_was_made_anew_is_left_alone),
+        cmocka_unit_test(mirror_that_somebody_feeds_is_left_alone),
+        cmocka_unit_test(nothing_comes_back_where_nothing_is_kept),
         cmocka_unit_test(log_that_was_kept_and_moved_back_can_be_written),
         cmocka_unit_test(file_in_the_way_is_named_and_left_alone),
     };
