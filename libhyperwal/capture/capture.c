@@ -8,7 +8,7 @@
 #include "base/alloc.h"
 #include "capture/internal.h"
 
-enum { CLOSE_WAIT_MS = 5000, ROLE_WAIT_NS = 2000000000, SLICE_NS = 50000000 };
+enum { CLOSE_WAIT_MS = 5000, SLICE_NS = 50000000 };
 #define STALLED_NS (10 * (uint64_t)1000000000) /* an alarm that lasts so long answers who asks */
 
 static struct hw_mutex registry_mutex = HW_MUTEX_INIT; /* guards registry and references */
@@ -247,7 +247,7 @@ static uint32_t *useful_word(struct hw_capture *capture)
     return (uint32_t *)(uintptr_t)&capture->useful; /* atomic ones have the same bytes */
 }
 
-static void wake_useful(struct hw_capture *capture)
+void hw_capture_wake_useful(struct hw_capture *capture)
 {
     atomic_fetch_add(&capture->useful, 1);
     capture->env->ops->wake_word(capture->env, useful_word(capture));
@@ -274,7 +274,7 @@ void hw_capture_close(struct hw_capture *capture)
         atomic_store(&capture->closing, true);
         if (capture->thread_started) {
             hw_shared_ring(capture->shared);
-            wake_useful(capture);
+            hw_capture_wake_useful(capture);
             hw_thread_interrupt(&capture->thread);
             hw_thread_join(&capture->thread);
         }
@@ -406,7 +406,7 @@ bool hw_capture_ready(struct hw_capture *capture)
             hw_env_log(capture->env, HW_LOG_ERROR, "event=wal_index_unreadable db=%s error=\"%s\"",
                        capture->path, err.message);
             hw_shared_ring(capture->shared); /* whoever read may not come again */
-            wake_useful(capture);
+            hw_capture_wake_useful(capture);
         }
         return false;
     }
@@ -414,7 +414,7 @@ bool hw_capture_ready(struct hw_capture *capture)
     atomic_store(&capture->unready, false);
     atomic_store(&capture->ready, true);
     hw_shared_ring(capture->shared);
-    wake_useful(capture);
+    hw_capture_wake_useful(capture);
     return true;
 }
 
@@ -449,69 +449,6 @@ void hw_capture_wal_synced(struct hw_capture *capture, const uint8_t salts[8], u
     hw_shared_set_wal_synced(capture->shared, salts, size);
 }
 
-enum hw_status hw_capture_enter_exclusive(struct hw_capture *capture, bool has_shm,
-                                          struct hw_error *err)
-{
-    struct hw_env *env = capture->env;
-    uint64_t deadline = env->ops->monotonic_ns(env) + ROLE_WAIT_NS;
-    enum hw_status status;
-
-    if (hw_gate_may_write(capture, err) != SQLITE_OK)
-        return hw_fail(err, HW_EBUSY, "%s: its log is handed over to another primary",
-                       capture->path);
-    hw_shared_set_yield(capture->shared, capture->process_id);
-    for (;;) {
-        uint32_t seen = hw_shared_wake_count(capture->shared);
-        uint64_t now = env->ops->monotonic_ns(env);
-
-        hw_fair_mutex_lock(&capture->step_mutex);
-        status = hw_worker_take_role(capture, err);
-        if (status == HW_OK) {
-            atomic_store(&capture->exclusive_has_shm, has_shm);
-            atomic_store(&capture->exclusive, true);
-            wake_useful(capture);
-        }
-        hw_fair_mutex_unlock(&capture->step_mutex);
-        if (status != HW_EBUSY || now >= deadline)
-            break;
-        hw_shared_wait(capture->shared, seen,
-                       deadline - now < SLICE_NS ? deadline - now : SLICE_NS);
-    }
-    hw_shared_set_yield(capture->shared, 0);
-    return status;
-}
-
-void hw_capture_leave_exclusive(struct hw_capture *capture)
-{
-    hw_fair_mutex_lock(&capture->step_mutex);
-    if (atomic_load(&capture->exclusive) && !atomic_load(&capture->exclusive_has_shm))
-        hw_worker_let_go(capture); /* the private index is of no use any more */
-    atomic_store(&capture->exclusive, false);
-    hw_fair_mutex_unlock(&capture->step_mutex);
-}
-
-void hw_capture_exclusive_committed(struct hw_capture *capture, uint64_t offset)
-{
-    if (!atomic_load(&capture->exclusive_has_shm)) {
-        struct hw_error err;
-        enum hw_status status;
-
-        hw_fair_mutex_lock(&capture->step_mutex);
-        status = hw_exclusive_scan(capture, offset, &err);
-        hw_fair_mutex_unlock(&capture->step_mutex);
-        if (status < 0)
-            hw_env_log(capture->env, HW_LOG_ERROR, "event=wal_unreadable db=%s error=\"%s\"",
-                       capture->path, err.message);
-    }
-    hw_shared_commit(capture->shared);
-}
-
-/* Nobody else is at the database, and the wal-index is on SQLite's heap. */
-static bool is_alone(const struct hw_capture *capture)
-{
-    return atomic_load(&capture->exclusive) && !atomic_load(&capture->exclusive_has_shm);
-}
-
 /*
  * The end of the log is known to be a state of this database, in the WAL as it is now.  If not (the
  * worker could not look, or looks still, or others emptied the WAL), nothing may say that the file
@@ -522,7 +459,7 @@ static bool is_reconciled(struct hw_capture *capture)
     struct hw_shared_position position = hw_shared_position(capture->shared);
     struct hw_wal_index_header header;
 
-    if (is_alone(capture))
+    if (hw_capture_is_private(capture))
         return position.seq != UINT64_MAX && position.frame != UINT32_MAX;
     return hw_gate_header(capture, &header) == HW_OK && hw_round_is_at(capture, &position, &header);
 }
@@ -557,7 +494,7 @@ static enum hw_status header_now(struct hw_capture *capture, struct hw_wal_index
 {
     enum hw_status status = HW_OK;
 
-    if (is_alone(capture)) {
+    if (hw_capture_is_private(capture)) {
         hw_fair_mutex_lock(&capture->step_mutex);
         *out = capture->worker.private_header;
         hw_fair_mutex_unlock(&capture->step_mutex);
@@ -586,7 +523,7 @@ static bool is_reached(struct hw_capture *capture, const struct hw_capture_targe
         return false;
     if (memcmp(position->salts, target->salts, sizeof(target->salts)) == 0)
         return position->frame >= target->frame;
-    if (is_alone(capture) && target->frame == 0)
+    if (hw_capture_is_private(capture) && target->frame == 0)
         return true;
     /* Another round: that which the WAL is in now is later.  In others the log may be behind. */
     return header_now(capture, &now, 0, NULL) == HW_OK &&
@@ -648,7 +585,8 @@ static enum hw_status target_now(struct hw_capture *capture, struct hw_capture_t
 
 void hw_capture_target(struct hw_capture *capture, struct hw_capture_target *target)
 {
-    target->is_known = !is_alone(capture) && target_now(capture, target, 0, NULL) == HW_OK;
+    target->is_known =
+        !hw_capture_is_private(capture) && target_now(capture, target, 0, NULL) == HW_OK;
 }
 
 enum hw_status hw_capture_wait_target(struct hw_capture *capture,

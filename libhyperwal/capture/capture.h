@@ -101,17 +101,24 @@ void hw_capture_wal_synced(struct hw_capture *capture, const uint8_t salts[8], u
  */
 void hw_capture_new_round(struct hw_capture *capture, const uint8_t salts[8]);
 /*
- * A connection goes into exclusive locking mode (no lock calls from now on): take the worker's role
- * into this process.  `has_shm`: it had mapped the wal-index before and goes on using it; else
- * SQLite keeps the index on its heap, where nobody else sees it.
+ * A connection wishes for exclusive locking mode: take the worker's role into this process, until
+ * as many have left as came.  It has the locks of everybody until it is alone.
  * HW_EBUSY: another process has the role and did not yield in time.
  */
-enum hw_status hw_capture_enter_exclusive(struct hw_capture *capture, bool has_shm,
+enum hw_status hw_capture_enter_exclusive(struct hw_capture *capture,
                                           struct hw_error *err) HW_MUST_CHECK;
 void hw_capture_leave_exclusive(struct hw_capture *capture);
 /*
- * In exclusive mode: a commit is done, the WAL is written (and synced, or not) up to its end.
- * `offset`: where in the WAL the connection wrote the last commit frame.
+ * One that entered was given EXCLUSIVE: nobody else has the database open, and there are no lock
+ * calls until hw_capture_alone_end(), which comes before EXCLUSIVE is given back.  `has_shm`: it
+ * had mapped the wal-index before and goes on using it; else SQLite keeps the index on its heap,
+ * where nobody else sees it.
+ */
+void hw_capture_alone(struct hw_capture *capture, bool has_shm);
+void hw_capture_alone_end(struct hw_capture *capture);
+/*
+ * By the one that is alone: a commit is done, the WAL is written (and synced, or not) up to its
+ * end.  `offset`: where in the WAL the connection wrote the last commit frame.
  */
 void hw_capture_exclusive_committed(struct hw_capture *capture, uint64_t offset);
 /* The last connection closes, EXCLUSIVE is held, the WAL will be deleted: note a clean close and

@@ -1,11 +1,19 @@
 /*
- * Exclusive locking mode without shared memory: SQLite keeps the wal-index on its heap, so ours is
- * built from the WAL itself, at each commit, by the thread that committed.  What lies behind the
- * last commit then is of no transaction that counts.
+ * Exclusive locking mode: connections that wish for it, and the one that is alone with the
+ * database.
+ *
+ * Without shared memory SQLite keeps the wal-index on its heap, so ours is built from the WAL
+ * itself, at each commit, by the thread that committed.  What lies behind the last commit then is
+ * of no transaction that counts.
  */
+#include <assert.h>
 #include <string.h>
 
 #include "capture/internal.h"
+
+enum { ROLE_WAIT_NS = 2000000000, ROLE_SLICE_NS = 50000000 };
+
+/* ------------------------------------------------------------------------- the private index */
 
 /* Begin a new index if the WAL is in another round than the one we have. */
 static enum hw_status follow_header(struct hw_capture *capture, struct hw_error *err)
@@ -110,4 +118,81 @@ enum hw_status hw_exclusive_scan(struct hw_capture *capture, uint64_t offset, st
         }
     }
     return status < 0 ? status : HW_OK;
+}
+
+/* --------------------------------------------------------------------------------- events */
+
+enum hw_status hw_capture_enter_exclusive(struct hw_capture *capture, struct hw_error *err)
+{
+    struct hw_env *env = capture->env;
+    uint64_t deadline = env->ops->monotonic_ns(env) + ROLE_WAIT_NS;
+    enum hw_status status;
+
+    if (hw_gate_may_write(capture, err) != SQLITE_OK)
+        return hw_fail(err, HW_EBUSY, "%s: its log is handed over to another primary",
+                       capture->path);
+    hw_shared_set_yield(capture->shared, capture->process_id);
+    for (;;) {
+        uint32_t seen = hw_shared_wake_count(capture->shared);
+        uint64_t now = env->ops->monotonic_ns(env);
+
+        hw_fair_mutex_lock(&capture->step_mutex);
+        status = hw_worker_take_role(capture, err);
+        if (status == HW_OK) {
+            atomic_fetch_add(&capture->exclusive, 1);
+            hw_capture_wake_useful(capture);
+        }
+        hw_fair_mutex_unlock(&capture->step_mutex);
+        if (status != HW_EBUSY || now >= deadline)
+            break;
+        hw_shared_wait(capture->shared, seen,
+                       deadline - now < ROLE_SLICE_NS ? deadline - now : ROLE_SLICE_NS);
+    }
+    hw_shared_set_yield(capture->shared, 0);
+    return status;
+}
+
+void hw_capture_leave_exclusive(struct hw_capture *capture)
+{
+    unsigned before = atomic_fetch_sub(&capture->exclusive, 1);
+
+    assert(before > 0);
+    (void)before;
+}
+
+void hw_capture_alone(struct hw_capture *capture, bool has_shm)
+{
+    assert(atomic_load(&capture->exclusive) > 0);
+    hw_fair_mutex_lock(&capture->step_mutex);
+    if (!has_shm)
+        hw_worker_let_go(capture); /* of a wal-index that nobody uses now */
+    atomic_store(&capture->alone, has_shm ? ALONE_WITH_SHM : ALONE_WITHOUT_SHM);
+    hw_fair_mutex_unlock(&capture->step_mutex);
+    hw_shared_ring(capture->shared);
+    hw_capture_wake_useful(capture);
+}
+
+void hw_capture_alone_end(struct hw_capture *capture)
+{
+    hw_fair_mutex_lock(&capture->step_mutex);
+    if (hw_capture_is_private(capture))
+        hw_worker_let_go(capture); /* the private index is of no use any more */
+    atomic_store(&capture->alone, ALONE_NOBODY);
+    hw_fair_mutex_unlock(&capture->step_mutex);
+}
+
+void hw_capture_exclusive_committed(struct hw_capture *capture, uint64_t offset)
+{
+    if (hw_capture_is_private(capture)) {
+        struct hw_error err;
+        enum hw_status status;
+
+        hw_fair_mutex_lock(&capture->step_mutex);
+        status = hw_exclusive_scan(capture, offset, &err);
+        hw_fair_mutex_unlock(&capture->step_mutex);
+        if (status < 0)
+            hw_env_log(capture->env, HW_LOG_ERROR, "event=wal_unreadable db=%s error=\"%s\"",
+                       capture->path, err.message);
+    }
+    hw_shared_commit(capture->shared);
 }

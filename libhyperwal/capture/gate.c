@@ -112,7 +112,7 @@ bool hw_gate_is_logged(struct hw_capture *capture)
 {
     struct hw_wal_index_header header;
 
-    if (atomic_load(&capture->exclusive) && !atomic_load(&capture->exclusive_has_shm)) {
+    if (hw_capture_is_private(capture)) {
         bool logged;
 
         hw_fair_mutex_lock(&capture->step_mutex);

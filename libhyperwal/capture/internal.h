@@ -54,6 +54,9 @@ enum {
 
 enum worker_state { WORKER_IDLE, WORKER_CHECKING, WORKER_RUNNING, WORKER_STALLED, WORKER_RELEASED };
 
+/* Who is alone has the wal-index that everybody uses, or one on SQLite's heap. */
+enum alone { ALONE_NOBODY, ALONE_WITH_SHM, ALONE_WITHOUT_SHM };
+
 enum request_kind {
     REQUEST_SNAPSHOT = 1,
     REQUEST_LABEL,
@@ -226,9 +229,9 @@ struct hw_capture {
     atomic_bool blind;               /* it looks at the WAL, and we could not yet */
     atomic_bool unready;             /* for a call failed: the thread tries again */
     atomic_bool settled;             /* the first writer need not wait (any more) */
-    atomic_bool exclusive;           /* exclusive locking mode in this process */
-    atomic_bool exclusive_has_shm;
-    atomic_bool held;       /* hw_capture_hold() */
+    atomic_uint exclusive;           /* connections of this process that entered exclusive mode */
+    atomic_int alone;                /* enum alone: is one of them alone with the database? */
+    atomic_bool held;                /* hw_capture_hold() */
     atomic_bool held_since; /* hw_capture_held_since(), until the worker relied on it once */
 
     struct hw_fair_mutex step_mutex; /* the thread wants it again and again */
@@ -254,6 +257,16 @@ static inline bool hw_capture_can_work(const struct hw_capture *capture)
 {
     return atomic_load(&capture->ready) || atomic_load(&capture->exclusive);
 }
+
+/* A connection of this process is alone with the database, and its wal-index cannot be seen. */
+static inline bool hw_capture_is_private(const struct hw_capture *capture)
+{
+    return atomic_load(&capture->alone) == ALONE_WITHOUT_SHM;
+}
+
+/* -------------------------------------------------------------------------------- capture.c */
+
+void hw_capture_wake_useful(struct hw_capture *capture); /* the thread has something to do here */
 
 /* --------------------------------------------------------------------------------- worker.c */
 

@@ -75,7 +75,7 @@ void hw_capture_new_round(struct hw_capture *capture, const uint8_t salts[8])
     struct hw_wal_index_header header;
 
     memcpy(round.salts, salts, sizeof(round.salts));
-    if (atomic_load(&capture->exclusive) && !atomic_load(&capture->exclusive_has_shm)) {
+    if (hw_capture_is_private(capture)) {
         /* There is no wal-index to see; but nobody else has been here, either. */
         round.is_known = position.seq != UINT64_MAX && position.frame == 0;
         memcpy(round.empty_salts, position.salts, sizeof(round.empty_salts));

@@ -675,14 +675,18 @@ static enum hw_status step_running(struct hw_capture *capture, uint64_t *deadlin
     return HW_END;
 }
 
-/* Somebody else asks for the role: let it go and stand back, but not for ever. */
+/*
+ * Somebody else asks for the role: let it go and stand back, but not for ever.  What a connection
+ * that is alone commits nobody else can see: while there is one here the role stays here.
+ */
 static bool yields(struct hw_capture *capture, uint64_t *deadline_ns)
 {
     struct hw_worker *worker = &capture->worker;
     uint32_t asker = hw_shared_yield(capture->shared);
     uint64_t now = now_ns(capture);
 
-    if (asker == 0 || asker == capture->process_id) {
+    if (asker == 0 || asker == capture->process_id ||
+        atomic_load(&capture->alone) != ALONE_NOBODY) {
         worker->yield_since_ns = 0;
         return false;
     }
@@ -733,7 +737,7 @@ static enum hw_status step_idle(struct hw_capture *capture, struct hw_error *err
 
     if (!hw_capture_can_work(capture))
         return HW_END;
-    if (atomic_load(&capture->exclusive) && !atomic_load(&capture->exclusive_has_shm))
+    if (hw_capture_is_private(capture))
         status = hw_exclusive_scan(capture, 0, err);
     else
         status = open_index(capture, err);

@@ -8,8 +8,7 @@ static int file_close(sqlite3_file *sqlite_file)
 
     if (file->role == HW_SHIM_PRIMARY && !hw_shim_is_forked(file)) {
         hw_shim_checkpoint_end(file);
-        if (file->exclusive_entered)
-            hw_capture_leave_exclusive(file->capture);
+        hw_shim_exclusive_leave(file);
     }
     /* First the base, so that nobody waits for our locks while the log is brought to its end. */
     code = file->layer.below->pMethods->xClose(file->layer.below);

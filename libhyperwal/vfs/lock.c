@@ -4,14 +4,16 @@
  *
  * A connection and exclusive locking mode:
  *
- *             PRAGMA exclusive: entered                   EXCLUSIVE, then frames
+ *             PRAGMA exclusive: entered                     EXCLUSIVE
  *   NORMAL ───────────────────────────▶ WANTED ───────────────────────────────▶ ALONE
- *      ▲                                  │ PRAGMA normal                          │
- *      └──────────────────────────────────┴──────── EXCLUSIVE given back ──────────┘
+ *      ▲                                  │ ▲        EXCLUSIVE given back          │
+ *      │             PRAGMA normal, close │ └──────────────────────────────────────┤
+ *      └──────────────────────────────────┴────── the same, after PRAGMA normal ───┘
  *
- * WANTED and ALONE are both `exclusive_entered`.  A connection may come to ALONE without the PRAGMA
- * (PRAGMA locking_mode without a schema also means databases attached later); then it enters at
- * its first frame.
+ * WANTED and ALONE are both `exclusive_entered`, and ALONE is `is_alone` besides.  WANTED are as
+ * many as like, and have the locks of everybody; ALONE is one.  A connection may come to ALONE
+ * without the PRAGMA (PRAGMA locking_mode without a schema also means databases attached later);
+ * then it enters at its first frame.
  */
 #include <string.h>
 
@@ -28,6 +30,35 @@ static uint16_t slots(int first, int count)
 static bool holds(const struct hw_shim_file *file, int slot)
 {
     return (file->shm_exclusive & 1U << slot) != 0;
+}
+
+/* -------------------------------------------------------------------------- exclusive mode */
+
+static void become_alone(struct hw_shim_file *file)
+{
+    if (file->is_alone)
+        return;
+    file->is_alone = true;
+    hw_capture_alone(file->capture, file->shm_mapped);
+}
+
+/* EXCLUSIVE is about to be given back. */
+static void end_alone(struct hw_shim_file *file)
+{
+    if (!file->is_alone)
+        return;
+    file->is_alone = false;
+    file->frames_alone = false; /* those that are left were taken back */
+    hw_capture_alone_end(file->capture);
+}
+
+void hw_shim_exclusive_leave(struct hw_shim_file *file)
+{
+    end_alone(file);
+    if (!file->exclusive_entered)
+        return;
+    file->exclusive_entered = false;
+    hw_capture_leave_exclusive(file->capture);
 }
 
 /* ---------------------------------------------------------------------- the database file */
@@ -47,6 +78,8 @@ int hw_shim_file_lock(sqlite3_file *sqlite_file, int level)
     code = file->layer.below->pMethods->xLock(file->layer.below, level);
     if (code == SQLITE_OK && level > file->lock)
         file->lock = level;
+    if (code == SQLITE_OK && file->exclusive_entered && file->lock == SQLITE_LOCK_EXCLUSIVE)
+        become_alone(file);
     return code;
 }
 
@@ -76,10 +109,9 @@ int hw_shim_file_unlock(sqlite3_file *sqlite_file, int level)
     if (!forked && file->role == HW_SHIM_PRIMARY && level < SQLITE_LOCK_EXCLUSIVE &&
         file->lock == SQLITE_LOCK_EXCLUSIVE) {
         hw_shim_checkpoint_end(file);
-        if (file->exclusive_entered && !file->exclusive_wanted) {
-            file->exclusive_entered = false;
-            hw_capture_leave_exclusive(file->capture);
-        }
+        end_alone(file);
+        if (!file->exclusive_wanted)
+            hw_shim_exclusive_leave(file);
     }
     code = file->layer.below->pMethods->xUnlock(file->layer.below, level);
     if (code == SQLITE_OK && level < file->lock)
@@ -98,16 +130,16 @@ enum hw_status hw_shim_exclusive(struct hw_shim_file *file, bool wanted, struct 
             return hw_fail(err, HW_EMISUSE,
                            "locking_mode=exclusive needs a database in WAL mode: run PRAGMA "
                            "journal_mode=WAL first");
-        status = hw_capture_enter_exclusive(file->capture, file->shm_mapped, err);
+        status = hw_capture_enter_exclusive(file->capture, err);
         if (status != HW_OK)
             return status;
         file->exclusive_entered = true;
+        if (file->lock == SQLITE_LOCK_EXCLUSIVE) /* it had it without the PRAGMA, and wrote not */
+            become_alone(file);
     }
     file->exclusive_wanted = wanted;
-    if (!wanted && file->exclusive_entered && file->lock != SQLITE_LOCK_EXCLUSIVE) {
-        file->exclusive_entered = false;
-        hw_capture_leave_exclusive(file->capture);
-    }
+    if (!wanted && file->lock != SQLITE_LOCK_EXCLUSIVE)
+        hw_shim_exclusive_leave(file);
     return HW_OK;
 }
 
@@ -120,7 +152,7 @@ static int frame_alone(struct hw_shim_file *main)
     enum hw_status status;
 
     if (!main->exclusive_entered) {
-        status = hw_capture_enter_exclusive(main->capture, main->shm_mapped, &error);
+        status = hw_capture_enter_exclusive(main->capture, &error);
         if (status != HW_OK) { /* the transaction rolls back */
             hw_shim_tell(main->path, SQLITE_IOERR_WRITE, &error);
             return SQLITE_IOERR_WRITE;
@@ -128,6 +160,7 @@ static int frame_alone(struct hw_shim_file *main)
         main->exclusive_entered = true;
         main->exclusive_wanted = true;
     }
+    become_alone(main);
     main->frames_alone = true;
     main->wal_deleted = false;
     return SQLITE_OK;

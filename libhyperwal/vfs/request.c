@@ -236,7 +236,7 @@ static enum hw_status make_ready(struct hw_shim_file *file, uint64_t timeout_ms,
     enum hw_header_state header = hw_internal_header(file);
     enum hw_status status = HW_OK;
 
-    if (file->ready || file->exclusive_entered || header == HW_HEADER_EMPTY)
+    if (file->ready || file->is_alone || header == HW_HEADER_EMPTY)
         return HW_OK;
     if (header == HW_HEADER_OTHER)
         status = hw_internal_switch(file, err);

@@ -93,6 +93,7 @@ struct hw_shim_file {
     bool needs_wal;            /* the file may not be in WAL mode: look when nothing is locked */
     bool exclusive_entered;    /* capture knows of exclusive locking mode */
     bool exclusive_wanted;     /* the last PRAGMA locking_mode said exclusive */
+    bool is_alone;             /* entered, with EXCLUSIVE: capture knows that, too */
     bool just_committed;       /* nothing happened since its last commit */
     bool frames_alone;         /* WAL frames were written without shm locks since the last commit */
     uint64_t commit_offset;    /* where in the WAL it wrote the last commit frame */
@@ -241,6 +242,8 @@ void hw_shim_wal_deleted(struct hw_shim_file *file);
 /* PRAGMA locking_mode = exclusive (or normal): HW_EBUSY, HW_EMISUSE. */
 enum hw_status hw_shim_exclusive(struct hw_shim_file *file, bool wanted,
                                  struct hw_error *err) HW_MUST_CHECK;
+/* The connection is closed: capture need not think of its locking mode any more. */
+void hw_shim_exclusive_leave(struct hw_shim_file *file);
 /* Bytes are about to be written into `wal`; SQLITE_IOERR_WRITE: not in this state. */
 int hw_shim_wal_write(struct hw_shim_file *wal, const uint8_t *bytes, int size, int64_t offset);
 void hw_shim_wal_synced(struct hw_shim_file *wal);

@@ -1,0 +1,300 @@
+/*
+ * PRAGMA locking_mode=EXCLUSIVE over the simulated disk: a connection that is alone with the
+ * database calls no locks, and one that was so from its first read on keeps the wal-index on its
+ * heap.  What it commits is in the log all the same, and nothing else is.
+ */
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <setjmp.h>
+
+#include <cmocka.h>
+
+#include "apply/apply.h"
+#include "capture/capture.h"
+#include "hypercore/hypercore.h"
+#include "sim/sim.h"
+#include "vfs/vfs.h"
+
+static struct sim *sim;
+
+static int setup(void **state)
+{
+    struct hw_vfs_options options = {.name = "hwsim"};
+
+    (void)state;
+    sim = sim_new(0);
+    options.base = sim_vfs(sim);
+    options.env = sim_env(sim);
+    return hw_vfs_register(&options, NULL) == HW_OK ? 0 : -1;
+}
+
+static int teardown(void **state)
+{
+    unsigned open = sim_open_handles(sim);
+
+    (void)state;
+    hw_vfs_unregister("hwsim");
+    sim_free(sim);
+    return open == 0 ? 0 : -1;
+}
+
+static sqlite3 *open_with(const char *vfs)
+{
+    int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE;
+    sqlite3 *db = NULL;
+
+    assert_int_equal(sqlite3_open_v2("/app.db", &db, flags, vfs), SQLITE_OK);
+    return db;
+}
+
+static void run_sql(sqlite3 *db, const char *sql)
+{
+    if (sqlite3_exec(db, sql, NULL, NULL, NULL) != SQLITE_OK)
+        fail_msg("%s: %s", sql, sqlite3_errmsg(db));
+}
+
+static void close_database(sqlite3 *db)
+{
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+}
+
+static struct hw_capture *capture_of(sqlite3 *db)
+{
+    struct hw_capture *capture = NULL;
+
+    (void)sqlite3_file_control(db, "main", HW_FCNTL_CAPTURE, &capture);
+    assert_non_null(capture);
+    return capture;
+}
+
+static uint64_t logged(sqlite3 *db)
+{
+    struct hw_error err = {0};
+    uint64_t seq = 0;
+
+    run_sql(db, "SELECT count(*) FROM t"); /* a WAL that is just new is known from then on */
+    if (hw_capture_wait_logged(capture_of(db), 5000, &seq, &err) != HW_OK)
+        fail_msg("%s", err.message);
+    return seq;
+}
+
+static uint64_t fingerprint_of(sqlite3 *db)
+{
+    uint64_t fingerprint = 0;
+    char message[256];
+
+    if (!sim_fingerprint(db, &fingerprint, message))
+        fail_msg("%s", message);
+    return fingerprint;
+}
+
+/* The database as a connection of ours leaves it, with two tables that share no page. */
+static void make_database(void)
+{
+    sqlite3 *db = open_with("hwsim");
+
+    run_sql(db,
+            "CREATE TABLE t(a INTEGER PRIMARY KEY, b); CREATE TABLE u(a INTEGER PRIMARY KEY, b);"
+            "INSERT INTO t VALUES(1, zeroblob(3000)); INSERT INTO u VALUES(1, zeroblob(3000))");
+    (void)logged(db);
+    close_database(db);
+}
+
+enum shape { WITH_SHM, WITHOUT_SHM, SHAPES };
+
+/* A connection that is alone as soon as it writes; its wal-index is in shared memory or not. */
+static sqlite3 *open_exclusive(enum shape shape)
+{
+    sqlite3 *db = open_with("hwsim");
+
+    if (shape == WITH_SHM)
+        run_sql(db, "SELECT count(*) FROM t");
+    run_sql(db, "PRAGMA locking_mode=EXCLUSIVE");
+    return db;
+}
+
+static unsigned count_entries(enum hw_entry_type type)
+{
+    struct hw_entry_summary entry;
+    struct hw_core *core = NULL;
+    uint64_t seq = 0;
+    unsigned count = 0;
+
+    assert_int_equal(
+        hw_core_open(sim_env(sim), "/app.db-hyper", HW_CORE_READ, UINT64_MAX, &core, NULL), HW_OK);
+    while (hw_entry_next(core, &seq, &entry, NULL) == HW_OK)
+        count += entry.header.type == type;
+    hw_core_close(core);
+    return count;
+}
+
+/* All is closed: the log's head is the database, as SQLite alone has it, with so many gaps. */
+static void check_log(unsigned gaps)
+{
+    struct hw_target head = {.kind = HW_TARGET_HEAD};
+    struct hw_env *env = sim_env(sim);
+    struct hw_core *core = NULL;
+    struct hw_state reached;
+    struct hw_error err = {0};
+    uint64_t wanted, restored;
+    sqlite3 *db = open_with(sim_vfs(sim)->zName);
+
+    assert_int_equal(hw_capture_count(), 0);
+    wanted = fingerprint_of(db);
+    close_database(db);
+    assert_int_equal(hw_core_open(env, "/app.db-hyper", HW_CORE_READ, UINT64_MAX, &core, NULL),
+                     HW_OK);
+    if (hw_verify_deep(env, core, NULL, NULL, &err) != HW_OK ||
+        hw_restore(env, sim_vfs(sim), core, &head, "/out.db", false, NULL, NULL, &reached, &err) !=
+            HW_OK)
+        fail_msg("%s", err.message);
+    hw_core_close(core);
+    assert_int_equal(sqlite3_open_v2("/out.db", &db, SQLITE_OPEN_READONLY, sim_vfs(sim)->zName),
+                     SQLITE_OK);
+    restored = fingerprint_of(db);
+    close_database(db);
+    sim_file_remove(sim, "/out.db");
+    if (restored != wanted)
+        fail_msg("the head of the log is not the database");
+    assert_int_equal(count_entries(HW_ENTRY_GAP), gaps);
+}
+
+/* ------------------------------------------------------------------------- two connections */
+
+/* Somebody else wishes for the same, does not get it, and goes, or goes back to normal. */
+static void another_one_who_does_not_get_it(enum shape shape, bool goes_back)
+{
+    sqlite3 *db, *other;
+    uint64_t first;
+
+    make_database();
+    db = open_exclusive(shape);
+    run_sql(db, "INSERT INTO t VALUES(2, 'alone')");
+    first = logged(db);
+    other = open_with("hwsim");
+    run_sql(other, "PRAGMA locking_mode=EXCLUSIVE");
+    run_sql(db, "INSERT INTO t VALUES(3, 'while it is there')");
+    assert_int_equal(sqlite3_exec(other, "SELECT * FROM t", NULL, NULL, NULL), SQLITE_BUSY);
+    run_sql(db, "INSERT INTO t VALUES(4, 'while it waits')");
+    if (goes_back)
+        run_sql(other, "PRAGMA locking_mode=NORMAL");
+    else
+        close_database(other);
+    run_sql(db, "INSERT INTO t VALUES(5, 'after it')");
+    assert_true(logged(db) >= first + 3);
+    run_sql(db, "PRAGMA wal_checkpoint(TRUNCATE); INSERT INTO t VALUES(6, 'in the next round')");
+    assert_true(logged(db) >= first + 4);
+    close_database(db);
+    if (goes_back)
+        close_database(other);
+    check_log(0);
+}
+
+static void another_one_that_closes_leaves_capture_to_the_one_that_is_alone(void **state)
+{
+    (void)state;
+    another_one_who_does_not_get_it(WITHOUT_SHM, false);
+}
+
+static void another_one_that_goes_back_leaves_capture_to_the_one_that_is_alone(void **state)
+{
+    (void)state;
+    another_one_who_does_not_get_it(WITHOUT_SHM, true);
+}
+
+static void another_one_leaves_capture_to_the_one_that_is_alone_with_the_wal_index(void **state)
+{
+    (void)state;
+    another_one_who_does_not_get_it(WITH_SHM, false);
+}
+
+/* To wish for it without having it opens no gate for those who write meanwhile. */
+static void a_wish_for_exclusive_mode_opens_no_gate(void **state)
+{
+    struct sim_fault full = {
+        .kind = SIM_ENOSPC, .path = "/app.db-hyper", .at = 1, .for_ever = true};
+    sqlite3 *db, *other;
+    size_t size = 0;
+
+    (void)state;
+    make_database();
+    db = open_with("hwsim");
+    run_sql(db, "INSERT INTO t VALUES(2, 'logged')");
+    (void)logged(db);
+    other = open_with("hwsim");
+    run_sql(other, "PRAGMA locking_mode=EXCLUSIVE");
+    sim_set_fault(sim, &full);
+    run_sql(db, "INSERT INTO t VALUES(3, 'not logged')");
+    (void)sqlite3_exec(db, "PRAGMA wal_checkpoint(TRUNCATE)", NULL, NULL, NULL); /* may say BUSY */
+    assert_non_null(sim_file_bytes(sim, "/app.db-wal", &size));
+    assert_true(size > 0);
+    sim_set_fault(sim, NULL);
+    close_database(other);
+    sim_advance(sim, 1000000000);
+    (void)logged(db);
+    close_database(db);
+    check_log(0);
+}
+
+static unsigned steps_failed;
+
+static void let_the_first_process_work(void *capture)
+{
+    uint64_t next;
+
+    sim_set_process(sim, 0);
+    if (hw_capture_step(capture, &next, NULL) < 0)
+        steps_failed++;
+    sim_set_process(sim, 2);
+}
+
+/* What is committed there cannot be seen from another process: the role stays. */
+static void another_process_does_not_get_the_role_of_the_one_that_is_alone(void **state)
+{
+    struct hw_vfs_options options = {.name = "hwsim2", .base = sim_vfs(sim), .env = sim_env(sim)};
+    sqlite3 *db, *other;
+
+    (void)state;
+    assert_int_equal(hw_vfs_register(&options, NULL), HW_OK);
+    make_database();
+    db = open_exclusive(WITHOUT_SHM);
+    run_sql(db, "INSERT INTO t VALUES(2, 'alone')");
+    (void)logged(db);
+    sim_set_process(sim, 2);
+    other = open_with("hwsim2");
+    sim_set_idle(sim, let_the_first_process_work, capture_of(db));
+    assert_int_equal(sqlite3_exec(other, "PRAGMA locking_mode=EXCLUSIVE", NULL, NULL, NULL),
+                     SQLITE_BUSY);
+    sim_set_idle(sim, NULL, NULL);
+    assert_int_equal(steps_failed, 0);
+    sim_set_process(sim, 0);
+    run_sql(db, "INSERT INTO t VALUES(3, 'while it is there')");
+    (void)logged(db);
+    sim_set_process(sim, 2);
+    close_database(other);
+    sim_set_process(sim, 0);
+    close_database(db);
+    hw_vfs_unregister("hwsim2");
+    check_log(0);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(another_one_that_closes_leaves_capture_to_the_one_that_is_alone),
+        TEST(another_one_that_goes_back_leaves_capture_to_the_one_that_is_alone),
+        TEST(another_one_leaves_capture_to_the_one_that_is_alone_with_the_wal_index),
+        TEST(a_wish_for_exclusive_mode_opens_no_gate),
+        TEST(another_process_does_not_get_the_role_of_the_one_that_is_alone),
+    };
+
+    if (argc > 1) /* one test, by name or pattern */
+        cmocka_set_test_filter(argv[1]);
+    return cmocka_run_group_tests_name("exclusive", tests, NULL, NULL);
+}
