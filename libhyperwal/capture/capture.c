@@ -489,17 +489,38 @@ void hw_capture_checkpointed(struct hw_capture *capture)
 
 /* ------------------------------------------------------------------------------ questions */
 
+/* Of the one that is alone, as soon as all that it committed is in the private index. */
+static enum hw_status private_header_now(struct hw_capture *capture,
+                                         struct hw_wal_index_header *out, uint64_t deadline,
+                                         struct hw_error *err)
+{
+    for (;;) {
+        uint32_t seen = hw_shared_wake_count(capture->shared);
+        uint64_t now = capture->env->ops->monotonic_ns(capture->env);
+        enum hw_status status;
+
+        hw_fair_mutex_lock(&capture->step_mutex);
+        status = hw_exclusive_look(capture, err);
+        if (status == HW_OK)
+            *out = capture->worker.private_header;
+        hw_fair_mutex_unlock(&capture->step_mutex);
+        if (status == HW_OK)
+            return HW_OK;
+        if (now >= deadline)
+            return hw_prefix(err, HW_ETIMEOUT, "%s: what is committed cannot be seen",
+                             capture->path);
+        hw_shared_wait(capture->shared, seen,
+                       deadline - now < SLICE_NS ? deadline - now : SLICE_NS);
+    }
+}
+
 static enum hw_status header_now(struct hw_capture *capture, struct hw_wal_index_header *out,
                                  uint64_t deadline, struct hw_error *err)
 {
     enum hw_status status = HW_OK;
 
-    if (hw_capture_is_private(capture)) {
-        hw_fair_mutex_lock(&capture->step_mutex);
-        *out = capture->worker.private_header;
-        hw_fair_mutex_unlock(&capture->step_mutex);
-        return HW_OK;
-    }
+    if (hw_capture_is_private(capture))
+        return private_header_now(capture, out, deadline, err);
     while (hw_gate_header(capture, out) != HW_OK) {
         uint64_t now = capture->env->ops->monotonic_ns(capture->env);
 

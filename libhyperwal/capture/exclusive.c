@@ -70,31 +70,24 @@ static bool frame_continues(const struct hw_worker *worker, const struct hw_wal_
     return true;
 }
 
-enum hw_status hw_exclusive_scan(struct hw_capture *capture, uint64_t offset, struct hw_error *err)
+/* Where in the round of `header` the last commit frame is that this process wrote; 0: nowhere. */
+static uint64_t committed_in(const struct hw_worker *worker,
+                             const struct hw_wal_index_header *header)
+{
+    return hw_header_same_round(header, worker->private_salts) ? worker->private_commit : 0;
+}
+
+/* Index the frames of the round in private_header, as far as they are committed. */
+static enum hw_status scan_frames(struct hw_capture *capture, struct hw_error *err)
 {
     struct hw_worker *worker = &capture->worker;
-    struct hw_wal_index_header next;
-    uint64_t committed;
+    struct hw_wal_index_header next = worker->private_header;
+    uint64_t committed = committed_in(worker, &next);
     uint32_t sum[2];
-    enum hw_status status = hw_gate_open(capture, false, err);
+    enum hw_status status = hw_worker_prepare(capture, next.page_size, err);
 
-    if (status == HW_OK && worker->private_index == NULL)
-        status = hw_wal_index_private(&worker->private_index, err);
-    if (status == HW_OK)
-        status = follow_header(capture, err);
-    if (status != HW_OK)
-        return status == HW_END ? HW_OK : status;
-    status = hw_worker_prepare(capture, worker->private_header.page_size, err);
     if (status == HW_OK)
         status = hw_wal_index_cleanup(worker->private_index, err);
-    next = worker->private_header;
-    if (offset > 0) {
-        worker->private_commit = offset;
-        memcpy(worker->private_salts, next.salts, sizeof(next.salts));
-    }
-    committed = memcmp(worker->private_salts, next.salts, sizeof(next.salts)) == 0
-                    ? worker->private_commit
-                    : 0;
     memcpy(sum, next.frame_checksum, sizeof(sum));
     worker->frames_count = 0; /* the buffer is used here */
     for (uint32_t number = next.max_frame + 1; status == HW_OK; number++) {
@@ -117,7 +110,61 @@ enum hw_status hw_exclusive_scan(struct hw_capture *capture, uint64_t offset, st
             worker->private_header = next;
         }
     }
-    return status < 0 ? status : HW_OK;
+    if (status < 0)
+        return status;
+    if (hw_wal_frame_offset(next.page_size, next.max_frame + 1) <= committed)
+        return hw_fail(err, HW_EIO, "%s ends before what was committed in it", capture->wal_path);
+    return HW_OK;
+}
+
+static enum hw_status scan(struct hw_capture *capture, struct hw_error *err)
+{
+    struct hw_worker *worker = &capture->worker;
+    enum hw_status status = hw_gate_open(capture, false, err);
+
+    if (status == HW_OK && worker->private_index == NULL)
+        status = hw_wal_index_private(&worker->private_index, err);
+    if (status == HW_OK)
+        status = follow_header(capture, err);
+    if (status == HW_END && worker->private_told == 0)
+        return HW_OK;
+    if (status == HW_END)
+        return hw_fail(err, HW_EIO, "%s: something was committed in it, and it is empty",
+                       capture->wal_path);
+    if (status != HW_OK)
+        return status;
+    if (worker->private_told != 0) { /* in this round: none begins before that was looked at */
+        worker->private_commit = worker->private_told;
+        memcpy(worker->private_salts, worker->private_header.salts, sizeof(worker->private_salts));
+        worker->private_told = 0;
+    }
+    return scan_frames(capture, err);
+}
+
+enum hw_status hw_exclusive_look(struct hw_capture *capture, struct hw_error *err)
+{
+    struct hw_worker *worker = &capture->worker;
+    enum hw_status status;
+
+    if (!hw_capture_is_private(capture) || !worker->private_stale)
+        return HW_OK;
+    status = scan(capture, err);
+    worker->private_stale = status != HW_OK;
+    return status;
+}
+
+enum hw_status hw_exclusive_step(struct hw_capture *capture, struct hw_error *err)
+{
+    struct hw_worker *worker = &capture->worker;
+    bool was_stale = worker->private_stale;
+    enum hw_status status;
+
+    if (worker->state == WORKER_STALLED)
+        return HW_OK; /* it lets go of the index before it goes on, and looks then */
+    status = hw_exclusive_look(capture, err);
+    if (status == HW_OK && was_stale && worker->alarmed && worker->state == WORKER_RUNNING)
+        hw_worker_alarm_over(capture);
+    return status;
 }
 
 /* --------------------------------------------------------------------------------- events */
@@ -164,8 +211,10 @@ void hw_capture_alone(struct hw_capture *capture, bool has_shm)
 {
     assert(atomic_load(&capture->exclusive) > 0);
     hw_fair_mutex_lock(&capture->step_mutex);
-    if (!has_shm)
+    if (!has_shm) {
         hw_worker_let_go(capture); /* of a wal-index that nobody uses now */
+        capture->worker.private_told = capture->worker.private_commit = 0;
+    }
     atomic_store(&capture->alone, has_shm ? ALONE_WITH_SHM : ALONE_WITHOUT_SHM);
     hw_fair_mutex_unlock(&capture->step_mutex);
     hw_shared_ring(capture->shared);
@@ -188,9 +237,12 @@ void hw_capture_exclusive_committed(struct hw_capture *capture, uint64_t offset)
         enum hw_status status;
 
         hw_fair_mutex_lock(&capture->step_mutex);
-        status = hw_exclusive_scan(capture, offset, &err);
+        if (offset > 0)
+            capture->worker.private_told = offset;
+        capture->worker.private_stale = true;
+        status = hw_exclusive_look(capture, &err);
         hw_fair_mutex_unlock(&capture->step_mutex);
-        if (status < 0)
+        if (status < 0) /* the worker tries again */
             hw_env_log(capture->env, HW_LOG_ERROR, "event=wal_unreadable db=%s error=\"%s\"",
                        capture->path, err.message);
     }

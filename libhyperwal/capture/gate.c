@@ -117,7 +117,7 @@ bool hw_gate_is_logged(struct hw_capture *capture)
 
         hw_fair_mutex_lock(&capture->step_mutex);
         header = capture->worker.private_header;
-        logged = reaches(capture, header.salts, header.max_frame);
+        logged = !capture->worker.private_stale && reaches(capture, header.salts, header.max_frame);
         hw_fair_mutex_unlock(&capture->step_mutex);
         return logged;
     }

@@ -153,6 +153,8 @@ struct hw_worker {
     struct hw_wal_index *index;         /* owned: of the capture's database, or private */
     struct hw_wal_index *private_index; /* owned: exclusive mode without shm */
     struct hw_wal_index_header private_header;
+    bool private_stale;       /* something committed may be missing in it: look again */
+    uint64_t private_told;    /* of a commit frame, told and not looked at yet; 0: none */
     uint64_t private_commit;  /* offset of the last commit frame that this process wrote alone, */
     uint8_t private_salts[8]; /* in this round */
     struct hw_file *wal;      /* owned */
@@ -298,11 +300,12 @@ void hw_worker_alarm(struct hw_capture *capture, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 void hw_worker_alarm_over(struct hw_capture *capture);
 /*
- * Exclusive mode without shm: index what was committed since the last scan.  `offset`: of the frame
- * that ends what this process committed, in the round that the WAL is in; 0: of none that is new.
+ * Exclusive mode without shm: the private index has all that is committed.  Looks at the WAL only
+ * if something may be missing; after a failure that is so still, and nothing counts as logged.
  */
-enum hw_status hw_exclusive_scan(struct hw_capture *capture, uint64_t offset,
-                                 struct hw_error *err) HW_MUST_CHECK;
+enum hw_status hw_exclusive_look(struct hw_capture *capture, struct hw_error *err) HW_MUST_CHECK;
+/* The worker's, before all else: what could not be looked at as it was committed. */
+enum hw_status hw_exclusive_step(struct hw_capture *capture, struct hw_error *err) HW_MUST_CHECK;
 bool hw_header_same_round(const struct hw_wal_index_header *header, const uint8_t salts[8]);
 /* The clamped time of a new entry. */
 int64_t hw_worker_time(struct hw_capture *capture);

@@ -209,6 +209,7 @@ void hw_worker_let_go(struct hw_capture *capture)
     hw_wal_index_free(worker->private_index);
     worker->index = worker->private_index = NULL;
     worker->private_header = (struct hw_wal_index_header){0};
+    worker->private_stale = true;
     capture->env->ops->close(worker->wal);
     worker->wal = NULL;
     worker->named_inode = 0; /* the next WAL may get the same number */
@@ -737,9 +738,7 @@ static enum hw_status step_idle(struct hw_capture *capture, struct hw_error *err
 
     if (!hw_capture_can_work(capture))
         return HW_END;
-    if (hw_capture_is_private(capture))
-        status = hw_exclusive_scan(capture, 0, err);
-    else
+    if (!hw_capture_is_private(capture))
         status = open_index(capture, err);
     return status == HW_OK ? hw_reconcile_begin(capture, err) : status;
 }
@@ -763,6 +762,8 @@ enum hw_status hw_worker_step(struct hw_capture *capture, uint64_t *deadline_ns,
         return HW_END;
     if (status == HW_OK && worker->is_ended)
         return hw_handover_answer(capture, err);
+    if (status == HW_OK)
+        status = hw_exclusive_step(capture, err);
     if (status == HW_OK) {
         switch (worker->state) {
         case WORKER_IDLE:

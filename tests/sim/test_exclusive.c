@@ -282,6 +282,105 @@ static void another_process_does_not_get_the_role_of_the_one_that_is_alone(void 
     check_log(0);
 }
 
+/* ---------------------------------------------------------------------- calls that fail */
+
+static const struct sim_fault wal_faults[] = {
+    {.kind = SIM_EMFILE, .operations = SIM_OPEN, .path = "/app.db-wal", .at = 1},
+    {.kind = SIM_EIO, .operations = SIM_STAT, .path = "/app.db-wal", .at = 1},
+    {.kind = SIM_EMFILE, .operations = SIM_OPEN, .path = "/app.db-wal", .at = 1, .for_ever = true},
+};
+
+enum { WAL_FAULTS = sizeof(wal_faults) / sizeof(wal_faults[0]) };
+
+/* All is in the log, and the worker let go of the WAL. */
+static void let_the_worker_rest(sqlite3 *db)
+{
+    uint64_t next;
+
+    (void)logged(db);
+    while (hw_capture_step(capture_of(db), &next, NULL) == HW_OK)
+        continue;
+}
+
+/* Alone without the wal-index; the last commit could not be looked at as it was done. */
+static sqlite3 *open_with_unseen_commit(const char *uri, const struct sim_fault *fault, int *code)
+{
+    int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_URI;
+    sqlite3 *db = NULL;
+
+    assert_int_equal(sqlite3_open_v2(uri, &db, flags, "hwsim"), SQLITE_OK);
+    run_sql(db, "PRAGMA locking_mode=EXCLUSIVE; INSERT INTO t(b) VALUES('seen')");
+    let_the_worker_rest(db);
+    sim_set_fault(sim, fault);
+    *code = sqlite3_exec(db, "INSERT INTO t(b) VALUES('unseen')", NULL, NULL, NULL);
+    assert_true(sim_fault_was_reached(sim));
+    return db;
+}
+
+/* Its WAL is not deleted before it is in the log. */
+static void a_commit_that_could_not_be_seen_is_logged_before_the_wal_goes(void **state)
+{
+    (void)state;
+    make_database();
+    for (size_t i = 0; i < WAL_FAULTS; i++) {
+        int code;
+        sqlite3 *db = open_with_unseen_commit("/app.db", &wal_faults[i], &code);
+
+        assert_int_equal(code, SQLITE_OK);
+        close_database(db);
+        sim_set_fault(sim, NULL);
+        db = open_with("hwsim");
+        (void)logged(db);
+        close_database(db);
+        check_log(0);
+    }
+}
+
+/* It is as soon as the fault is over, without another commit. */
+static void a_commit_that_could_not_be_seen_is_looked_at_again(void **state)
+{
+    (void)state;
+    make_database();
+    for (size_t i = 0; i < WAL_FAULTS; i++) {
+        unsigned before = count_entries(HW_ENTRY_TRANSACTION);
+        struct hw_capture_status status;
+        int code;
+        sqlite3 *db = open_with_unseen_commit("/app.db", &wal_faults[i], &code);
+
+        sim_set_fault(sim, NULL);
+        (void)logged(db);
+        assert_true(count_entries(HW_ENTRY_TRANSACTION) == before + 2);
+        hw_capture_status(capture_of(db), &status);
+        assert_string_equal(status.alarm, "");
+        close_database(db);
+        check_log(0);
+    }
+}
+
+static void a_commit_that_cannot_be_seen_is_not_confirmed(void **state)
+{
+    const char *uri = "file:/app.db?durability=local&timeout=300";
+    struct hw_capture_status status;
+    int code;
+    sqlite3 *db;
+
+    (void)state;
+    make_database();
+    db = open_with_unseen_commit(uri, &wal_faults[0], &code);
+    assert_int_equal(code, SQLITE_OK); /* it was looked at again */
+    sim_set_fault(sim, NULL);
+    close_database(db);
+    db = open_with_unseen_commit(uri, &wal_faults[2], &code);
+    assert_int_equal(code, SQLITE_ERROR);
+    assert_int_equal(sqlite3_extended_errcode(db), HW_VFS_UNCONFIRMED);
+    (void)sqlite3_exec(db, "PRAGMA hyperwal_status", NULL, NULL, NULL); /* runs no step */
+    hw_capture_status(capture_of(db), &status);
+    assert_int_equal(status.unconfirmed_count, 1);
+    sim_set_fault(sim, NULL);
+    close_database(db);
+    check_log(0);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(int argc, char **argv)
@@ -292,6 +391,9 @@ int main(int argc, char **argv)
         TEST(another_one_leaves_capture_to_the_one_that_is_alone_with_the_wal_index),
         TEST(a_wish_for_exclusive_mode_opens_no_gate),
         TEST(another_process_does_not_get_the_role_of_the_one_that_is_alone),
+        TEST(a_commit_that_could_not_be_seen_is_logged_before_the_wal_goes),
+        TEST(a_commit_that_could_not_be_seen_is_looked_at_again),
+        TEST(a_commit_that_cannot_be_seen_is_not_confirmed),
     };
 
     if (argc > 1) /* one test, by name or pattern */

@@ -29,9 +29,9 @@ enum { TRIES = 40, ROWS_MAX = 64 };
 
 struct world {
     struct sim *sim;
-    bool exclusive; /* locking mode of the application */
-    bool has_log;   /* there is one already when it opens */
-    unsigned rows;  /* tried so far */
+    const char *pragmas; /* of the application, as it opens */
+    bool has_log;        /* there is one already when it opens */
+    unsigned rows;       /* tried so far */
     bool acknowledged[ROWS_MAX];
 };
 
@@ -41,7 +41,7 @@ static int setup(void **state)
 {
     struct hw_vfs_options options = {.name = "hwsim"};
 
-    world = (struct world){.sim = sim_new(0)};
+    world = (struct world){.sim = sim_new(0), .pragmas = "PRAGMA synchronous=FULL"};
     options.base = sim_vfs(world.sim);
     options.env = sim_env(world.sim);
     assert_int_equal(hw_vfs_register(&options, NULL), HW_OK);
@@ -79,8 +79,7 @@ static sqlite3 *open_primary(void)
     sqlite3 *db = open_database("file:/app.db?vfs=hwsim");
 
     if (db != NULL)
-        (void)run_sql(db, world.exclusive ? "PRAGMA synchronous=FULL; PRAGMA locking_mode=EXCLUSIVE"
-                                          : "PRAGMA synchronous=FULL");
+        (void)run_sql(db, world.pragmas);
     return db;
 }
 
@@ -346,13 +345,27 @@ static void an_application_that_opens_its_log_again_bears_errors_of_any_call(voi
     each(SIM_ENOMEM, false, 3);
 }
 
-static void an_application_in_exclusive_mode_bears_errors_of_any_call(void **state)
+/* A database that is in WAL mode already: no other has that. */
+static void in_exclusive_mode(const char *pragmas)
 {
-    (void)state;
-    world.exclusive = true;
+    world.pragmas = pragmas;
+    world.has_log = true;
     each(SIM_EIO | SIM_ENOSPC | SIM_EMFILE, false, 5);
     each(SIM_EIO | SIM_ENOSPC | SIM_EMFILE, true, 11);
     each(SIM_ENOMEM, false, 3);
+}
+
+/* It has the wal-index in shared memory when it goes into that mode: the first PRAGMA reads. */
+static void an_application_in_exclusive_mode_bears_errors_of_any_call(void **state)
+{
+    (void)state;
+    in_exclusive_mode("PRAGMA synchronous=FULL; PRAGMA locking_mode=EXCLUSIVE");
+}
+
+static void one_in_exclusive_mode_without_shared_memory_bears_errors_of_any_call(void **state)
+{
+    (void)state;
+    in_exclusive_mode("PRAGMA locking_mode=EXCLUSIVE; PRAGMA synchronous=FULL");
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -366,6 +379,7 @@ int main(int argc, char **argv)
         TEST(an_allocation_that_fails_is_over_when_it_is_over),
         TEST(an_application_that_opens_its_log_again_bears_errors_of_any_call),
         TEST(an_application_in_exclusive_mode_bears_errors_of_any_call),
+        TEST(one_in_exclusive_mode_without_shared_memory_bears_errors_of_any_call),
     };
 
     if (argc > 1) /* one test, by name or pattern */
