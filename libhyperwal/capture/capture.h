@@ -116,6 +116,8 @@ void hw_capture_leave_exclusive(struct hw_capture *capture);
  */
 void hw_capture_alone(struct hw_capture *capture, bool has_shm);
 void hw_capture_alone_end(struct hw_capture *capture);
+/* By the one that is alone: it is about to cut the WAL, which may be empty by its wal-index now. */
+void hw_capture_alone_emptied(struct hw_capture *capture);
 /*
  * By the one that is alone: a commit is done, the WAL is written (and synced, or not) up to its
  * end.  `offset`: where in the WAL the connection wrote the last commit frame.

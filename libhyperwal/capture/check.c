@@ -91,8 +91,7 @@ static bool check_is_outrun(struct hw_capture *capture, const struct hw_wal_inde
 
     if (!hw_header_same_round(header, worker->check_at.salts) &&
         (worker->check_at.frame > 0 || header->max_frame == 0 ||
-         !(atomic_load(&capture->exclusive) ||
-           hw_round_follows(capture, &worker->check_at, header->salts))))
+         !hw_round_follows(capture, &worker->check_at, header->salts)))
         return true; /* else an empty WAL began: the file is still the state */
     return header->max_frame < worker->check_at.frame;
 }

@@ -167,6 +167,30 @@ enum hw_status hw_exclusive_step(struct hw_capture *capture, struct hw_error *er
     return status;
 }
 
+/* ------------------------------------------------------------------------- the shared index */
+
+/* Until the one that is alone calls this again, only it changes the wal-index. */
+static void see_index(struct hw_capture *capture)
+{
+    struct hw_wal_index_header header = {0};
+    bool seen = hw_gate_header(capture, &header) == HW_OK;
+
+    hw_mutex_lock(&capture->gate_mutex);
+    capture->alone_header = header;
+    capture->alone_seen = seen;
+    hw_mutex_unlock(&capture->gate_mutex);
+}
+
+bool hw_exclusive_has_seen(struct hw_capture *capture, const struct hw_wal_index_header *header)
+{
+    bool seen;
+
+    hw_mutex_lock(&capture->gate_mutex);
+    seen = !capture->alone_seen || hw_header_same_round(header, capture->alone_header.salts);
+    hw_mutex_unlock(&capture->gate_mutex);
+    return seen;
+}
+
 /* --------------------------------------------------------------------------------- events */
 
 enum hw_status hw_capture_enter_exclusive(struct hw_capture *capture, struct hw_error *err)
@@ -215,10 +239,15 @@ void hw_capture_alone(struct hw_capture *capture, bool has_shm)
         hw_worker_let_go(capture); /* of a wal-index that nobody uses now */
         capture->worker.private_told = capture->worker.private_commit = 0;
     }
+    if (has_shm)
+        see_index(capture);
     atomic_store(&capture->alone, has_shm ? ALONE_WITH_SHM : ALONE_WITHOUT_SHM);
     hw_fair_mutex_unlock(&capture->step_mutex);
     hw_shared_ring(capture->shared);
     hw_capture_wake_useful(capture);
+    /* Its first frame may overwrite what others copied into the file, and knocks at no door. */
+    if (has_shm)
+        (void)hw_gate_checkpoint_start(capture); /* in vain: then the state is checked */
 }
 
 void hw_capture_alone_end(struct hw_capture *capture)
@@ -228,6 +257,18 @@ void hw_capture_alone_end(struct hw_capture *capture)
         hw_worker_let_go(capture); /* the private index is of no use any more */
     atomic_store(&capture->alone, ALONE_NOBODY);
     hw_fair_mutex_unlock(&capture->step_mutex);
+}
+
+void hw_capture_alone_emptied(struct hw_capture *capture)
+{
+    struct hw_gate_pass pass = {.is_open = false};
+
+    if (atomic_load(&capture->alone) != ALONE_WITH_SHM)
+        return;
+    if (capture->alone_seen)
+        hw_round_pass(capture, &capture->alone_header, &pass);
+    hw_gate_restarted(capture, &pass);
+    see_index(capture);
 }
 
 void hw_capture_exclusive_committed(struct hw_capture *capture, uint64_t offset)
@@ -245,6 +286,8 @@ void hw_capture_exclusive_committed(struct hw_capture *capture, uint64_t offset)
         if (status < 0) /* the worker tries again */
             hw_env_log(capture->env, HW_LOG_ERROR, "event=wal_unreadable db=%s error=\"%s\"",
                        capture->path, err.message);
+    } else {
+        see_index(capture);
     }
     hw_shared_commit(capture->shared);
 }

@@ -224,16 +224,18 @@ struct hw_capture {
     struct hw_file *lock_file;     /* owned: worker.lock, open for life */
 
     struct hw_mutex gate_mutex;
-    uint64_t shm_inode;              /* gate: of the -shm that the handle has mapped; 0: unknown */
-    sqlite3_file *database;          /* gate: the base's handle, for the wal-index and old images */
-    struct hw_wal_index *gate_index; /* gate */
-    atomic_bool ready;               /* the wal-index is valid: a connection reads */
-    atomic_bool blind;               /* it looks at the WAL, and we could not yet */
-    atomic_bool unready;             /* for a call failed: the thread tries again */
-    atomic_bool settled;             /* the first writer need not wait (any more) */
-    atomic_uint exclusive;           /* connections of this process that entered exclusive mode */
-    atomic_int alone;                /* enum alone: is one of them alone with the database? */
-    atomic_bool held;                /* hw_capture_hold() */
+    uint64_t shm_inode;     /* gate: of the -shm that the handle has mapped; 0: unknown */
+    sqlite3_file *database; /* gate: the base's handle, for the wal-index and old images */
+    bool alone_seen;        /* gate: below is */
+    struct hw_wal_index_header alone_header; /* gate: as who is alone with shm left the wal-index */
+    struct hw_wal_index *gate_index;         /* gate */
+    atomic_bool ready;                       /* the wal-index is valid: a connection reads */
+    atomic_bool blind;                       /* it looks at the WAL, and we could not yet */
+    atomic_bool unready;                     /* for a call failed: the thread tries again */
+    atomic_bool settled;                     /* the first writer need not wait (any more) */
+    atomic_uint exclusive;  /* connections of this process that entered exclusive mode */
+    atomic_int alone;       /* enum alone: is one of them alone with the database? */
+    atomic_bool held;       /* hw_capture_hold() */
     atomic_bool held_since; /* hw_capture_held_since(), until the worker relied on it once */
 
     struct hw_fair_mutex step_mutex; /* the thread wants it again and again */
@@ -304,6 +306,11 @@ void hw_worker_alarm_over(struct hw_capture *capture);
  * if something may be missing; after a failure that is so still, and nothing counts as logged.
  */
 enum hw_status hw_exclusive_look(struct hw_capture *capture, struct hw_error *err) HW_MUST_CHECK;
+/*
+ * Is the wal-index, whose header this is, in the round that a connection alone with shm knows of?
+ * If not it is just emptying the WAL, and says so next.
+ */
+bool hw_exclusive_has_seen(struct hw_capture *capture, const struct hw_wal_index_header *header);
 /* The worker's, before all else: what could not be looked at as it was committed. */
 enum hw_status hw_exclusive_step(struct hw_capture *capture, struct hw_error *err) HW_MUST_CHECK;
 bool hw_header_same_round(const struct hw_wal_index_header *header, const uint8_t salts[8]);

@@ -9,6 +9,10 @@
  * The wal-index of an empty WAL has salts that no other emptying gave it, so the two records of the
  * shared page fit together only if nobody committed in between.  They are made by connections of
  * ours while they hold WRITE; what programs without hyperwal do leaves none.
+ *
+ * Who is alone with the database (exclusive.c) takes no locks, and leaves the same records: what
+ * the WAL was before it is known, for only it changes that.  A wal-index on SQLite's heap has salts
+ * that nobody sees; those of the round that begins stand for them.
  */
 #include <string.h>
 
@@ -68,17 +72,45 @@ void hw_gate_restarted(struct hw_capture *capture, struct hw_gate_pass *pass)
     hw_shared_set_door(capture->shared, &door);
 }
 
-void hw_capture_new_round(struct hw_capture *capture, const uint8_t salts[8])
+/*
+ * The one that is alone without shm begins the round with these salts.  Was the WAL empty before,
+ * or all of it in the log?  Then `empty_salts` are those that it had in between.
+ */
+static bool private_emptied(struct hw_capture *capture, const uint8_t salts[8],
+                            uint8_t empty_salts[8])
 {
     struct hw_shared_position position = hw_shared_position(capture->shared);
+    struct hw_shared_door door = {.frame = position.frame};
+    struct hw_wal_index_header header = {0};
+    enum hw_status status;
+
+    hw_fair_mutex_lock(&capture->step_mutex);
+    status = hw_exclusive_look(capture, NULL);
+    header = capture->worker.private_header;
+    hw_fair_mutex_unlock(&capture->step_mutex);
+    if (status != HW_OK)
+        return false;
+    memcpy(empty_salts, header.max_frame == 0 ? header.salts : salts, sizeof(header.salts));
+    if (header.max_frame == 0)
+        return true;
+    if (position.seq == UINT64_MAX || position.frame != header.max_frame ||
+        !hw_header_same_round(&header, position.salts))
+        return false;
+    memcpy(door.salts, position.salts, sizeof(door.salts));
+    memcpy(door.empty_salts, salts, sizeof(door.empty_salts));
+    hw_shared_set_door(capture->shared, &door);
+    return true;
+}
+
+void hw_capture_new_round(struct hw_capture *capture, const uint8_t salts[8])
+{
     struct hw_shared_round round = {.is_known = false};
     struct hw_wal_index_header header;
 
+    hw_capture_alone_emptied(capture);
     memcpy(round.salts, salts, sizeof(round.salts));
     if (hw_capture_is_private(capture)) {
-        /* There is no wal-index to see; but nobody else has been here, either. */
-        round.is_known = position.seq != UINT64_MAX && position.frame == 0;
-        memcpy(round.empty_salts, position.salts, sizeof(round.empty_salts));
+        round.is_known = private_emptied(capture, salts, round.empty_salts);
     } else if (hw_gate_header(capture, &header) == HW_OK && header.max_frame == 0) {
         round.is_known = true;
         memcpy(round.empty_salts, header.salts, sizeof(round.empty_salts));
@@ -111,11 +143,15 @@ bool hw_round_is_ours(struct hw_capture *capture, const uint8_t salts[8])
 }
 
 /* Is somebody inside of a restart?  What it means is noted before the locks are given back. */
-static bool is_restarting(struct hw_capture *capture)
+static bool is_restarting(struct hw_capture *capture, const struct hw_wal_index_header *header)
 {
     const sqlite3_io_methods *methods = capture->database->pMethods;
     int slot = HW_SHM_READ0 + 4;
 
+    if (hw_capture_is_private(capture))
+        return false; /* its index has the new round only when that was noted */
+    if (atomic_load(&capture->alone) == ALONE_WITH_SHM && !hw_exclusive_has_seen(capture, header))
+        return true;
     if (methods->xShmLock(capture->database, slot, 1, SQLITE_SHM_LOCK | SQLITE_SHM_SHARED) !=
         SQLITE_OK)
         return true;
@@ -130,12 +166,11 @@ enum hw_status hw_round_follow_empty(struct hw_capture *capture,
     struct hw_worker *worker = &capture->worker;
     struct hw_wal_position *at = &worker->note.at;
 
-    if (atomic_load(&capture->exclusive) ||
-        (at->frame == 0 && hw_header_same_round(header, at->salts)))
+    if (at->frame == 0 && hw_header_same_round(header, at->salts))
         return HW_OK;
     if (hw_header_same_round(header, at->salts))
         return hw_worker_doubt(capture, "the WAL lost what had been committed in it");
-    if (is_restarting(capture))
+    if (is_restarting(capture, header))
         return HW_AGAIN;
     if (!atomic_load(&capture->held) &&
         !hw_round_is_emptied_at(capture, at->salts, at->frame, header->salts))
@@ -173,8 +208,7 @@ enum hw_status hw_round_follow(struct hw_capture *capture, const struct hw_wal_i
 {
     struct hw_worker *worker = &capture->worker;
     bool same = hw_header_same_round(header, worker->note.at.salts);
-    bool allowed = same || atomic_load(&capture->exclusive) || /* door 2 alone decides there */
-                   hw_round_follows(capture, &worker->note.at, header->salts);
+    bool allowed = same || hw_round_follows(capture, &worker->note.at, header->salts);
     enum hw_status status = hw_worker_open_wal(capture, err);
 
     if (status != HW_OK)

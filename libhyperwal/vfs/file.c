@@ -54,6 +54,8 @@ static int file_truncate(sqlite3_file *sqlite_file, sqlite3_int64 size)
 
     if (hw_shim_is_forked(file))
         return SQLITE_IOERR;
+    if (file->role == HW_SHIM_WAL && size == 0 && file->main->is_alone)
+        hw_capture_alone_emptied(file->capture);
     return file->layer.below->pMethods->xTruncate(file->layer.below, size);
 }
 

@@ -381,6 +381,115 @@ static void a_commit_that_cannot_be_seen_is_not_confirmed(void **state)
     check_log(0);
 }
 
+/* --------------------------------------------------------------------- rounds of the WAL */
+
+/* A program without the VFS, which may come as long as nobody is alone. */
+static sqlite3 *open_stock(void)
+{
+    return open_with(sim_vfs(sim)->zName);
+}
+
+/* Its commits in one round of the WAL, copied into the file, and in the next one. */
+static void restart_the_wal(sqlite3 *stock)
+{
+    run_sql(stock, "UPDATE u SET b = randomblob(3000)");
+    run_sql(stock, "PRAGMA wal_checkpoint");
+    run_sql(stock, "UPDATE t SET b = 'there the log knows the page before'");
+}
+
+/* To have wished for exclusive mode is not to have been alone since: one gap says so. */
+static void a_round_that_a_stranger_began_before_is_a_gap(void **state)
+{
+    sqlite3 *db, *stock;
+
+    (void)state;
+    make_database();
+    db = open_exclusive(WITH_SHM);
+    let_the_worker_rest(db);
+    stock = open_stock();
+    restart_the_wal(stock);
+    close_database(stock);
+    run_sql(db, "UPDATE t SET b = 'alone'");
+    (void)logged(db);
+    run_sql(db, "UPDATE t SET b = 'alone again'");
+    (void)logged(db);
+    close_database(db);
+    check_log(1);
+}
+
+/* Likewise for one whose wal-index is its own, while the worker still had that of others. */
+static void what_a_stranger_left_before_one_is_alone_without_shm_is_a_gap(void **state)
+{
+    sqlite3 *db, *normal, *stock;
+
+    (void)state;
+    make_database();
+    db = open_exclusive(WITHOUT_SHM);
+    normal = open_with("hwsim");
+    run_sql(normal, "INSERT INTO t VALUES(2, 'as everybody')");
+    let_the_worker_rest(normal);
+    stock = open_stock();
+    run_sql(stock, "SELECT * FROM t");
+    close_database(normal);
+    restart_the_wal(stock);
+    close_database(stock);
+    run_sql(db, "UPDATE t SET b = 'alone'");
+    (void)logged(db);
+    close_database(db);
+    check_log(1);
+}
+
+/* Frames that are in the WAL are logged, though the first frame alone would begin it anew. */
+static void what_a_stranger_copied_is_logged_before_one_is_alone(void **state)
+{
+    sqlite3 *db, *stock;
+
+    (void)state;
+    make_database();
+    db = open_with("hwsim");
+    run_sql(db, "UPDATE t SET b = 'as everybody'; PRAGMA locking_mode=EXCLUSIVE");
+    (void)logged(db);
+    stock = open_stock();
+    run_sql(stock, "UPDATE u SET b = randomblob(3000); PRAGMA wal_checkpoint");
+    close_database(stock);
+    run_sql(db, "UPDATE t SET b = 'alone'");
+    (void)logged(db);
+    close_database(db);
+    check_log(0);
+}
+
+/* Rounds that one who is alone begins follow one another without a check of the state. */
+static void rounds_of_one_who_is_alone_follow_one_another(void **state)
+{
+    static const char *const ends[] = {"PRAGMA wal_checkpoint(PASSIVE)",
+                                       "PRAGMA wal_checkpoint(RESTART)",
+                                       "PRAGMA wal_checkpoint(TRUNCATE)"};
+
+    (void)state;
+    make_database();
+    for (enum shape shape = WITH_SHM; shape < SHAPES; shape++) {
+        sqlite3 *db = open_exclusive(shape);
+        unsigned before;
+
+        run_sql(db, "UPDATE t SET b = 'alone'");
+        (void)logged(db);
+        before = count_entries(HW_ENTRY_TRANSACTION);
+        for (size_t i = 0; i < sizeof(ends) / sizeof(ends[0]); i++) {
+            run_sql(db, ends[i]);
+            let_the_worker_rest(db); /* it may see an empty WAL */
+            run_sql(db, "BEGIN; UPDATE t SET b = 'taken back'; ROLLBACK");
+            run_sql(db, "UPDATE t SET b = randomblob(9); UPDATE u SET b = randomblob(9)");
+            let_the_worker_rest(db);
+        }
+        run_sql(db, "PRAGMA wal_checkpoint; UPDATE u SET b = 'not seen before it closes'");
+        close_database(db);
+        assert_int_equal(count_entries(HW_ENTRY_TRANSACTION), before + 7);
+        check_log(0);
+    }
+    assert_false(sim_log_has(sim, "by a program without hyperwal"));
+    assert_false(sim_log_has(sim, "after an unclean end"));
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(int argc, char **argv)
@@ -394,6 +503,10 @@ int main(int argc, char **argv)
         TEST(a_commit_that_could_not_be_seen_is_logged_before_the_wal_goes),
         TEST(a_commit_that_could_not_be_seen_is_looked_at_again),
         TEST(a_commit_that_cannot_be_seen_is_not_confirmed),
+        TEST(a_round_that_a_stranger_began_before_is_a_gap),
+        TEST(what_a_stranger_left_before_one_is_alone_without_shm_is_a_gap),
+        TEST(what_a_stranger_copied_is_logged_before_one_is_alone),
+        TEST(rounds_of_one_who_is_alone_follow_one_another),
     };
 
     if (argc > 1) /* one test, by name or pattern */
