@@ -116,11 +116,16 @@ void hw_capture_leave_exclusive(struct hw_capture *capture);
  */
 void hw_capture_alone(struct hw_capture *capture, bool has_shm);
 void hw_capture_alone_end(struct hw_capture *capture);
+/*
+ * By the one that is alone: it is about to write for the first time since, at this offset of the
+ * WAL, in the round with these salts.  What is before that in the round was committed by others.
+ */
+void hw_capture_alone_writes(struct hw_capture *capture, const uint8_t salts[8], uint64_t offset);
 /* By the one that is alone: it is about to cut the WAL, which may be empty by its wal-index now. */
 void hw_capture_alone_emptied(struct hw_capture *capture);
 /*
  * By the one that is alone: a commit is done, the WAL is written (and synced, or not) up to its
- * end.  `offset`: where in the WAL the connection wrote the last commit frame.
+ * end.  `offset`: where in the WAL the connection wrote the commit frame of that; 0: it wrote none.
  */
 void hw_capture_exclusive_committed(struct hw_capture *capture, uint64_t offset);
 /* The last connection closes, EXCLUSIVE is held, the WAL will be deleted: note a clean close and

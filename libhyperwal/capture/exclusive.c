@@ -3,8 +3,14 @@
  * database.
  *
  * Without shared memory SQLite keeps the wal-index on its heap, so ours is built from the WAL
- * itself, at each commit, by the thread that committed.  What lies behind the last commit then is
- * of no transaction that counts.
+ * itself, at each commit, by the thread that committed:
+ *
+ *     found when it became alone │ committed since, as SQLite told │ begun, or taken back
+ *     ───────────────────────────┴─────────────────────────────────┼─────────────────────
+ *                                                             private_end
+ *
+ * Until it writes, all counts that SQLite's recovery would take; from then on a frame that looks
+ * committed may be of a transaction whose sync failed, and what was told alone counts.
  */
 #include <assert.h>
 #include <string.h>
@@ -70,19 +76,12 @@ static bool frame_continues(const struct hw_worker *worker, const struct hw_wal_
     return true;
 }
 
-/* Where in the round of `header` the last commit frame is that this process wrote; 0: nowhere. */
-static uint64_t committed_in(const struct hw_worker *worker,
-                             const struct hw_wal_index_header *header)
-{
-    return hw_header_same_round(header, worker->private_salts) ? worker->private_commit : 0;
-}
-
 /* Index the frames of the round in private_header, as far as they are committed. */
 static enum hw_status scan_frames(struct hw_capture *capture, struct hw_error *err)
 {
     struct hw_worker *worker = &capture->worker;
     struct hw_wal_index_header next = worker->private_header;
-    uint64_t committed = committed_in(worker, &next);
+    uint64_t end = hw_header_same_round(&next, worker->private_salts) ? worker->private_end : 0;
     uint32_t sum[2];
     enum hw_status status = hw_worker_prepare(capture, next.page_size, err);
 
@@ -95,11 +94,13 @@ static enum hw_status scan_frames(struct hw_capture *capture, struct hw_error *e
         size_t size = HW_WAL_FRAME_HEADER_SIZE + (size_t)next.page_size;
         struct hw_wal_frame frame;
 
+        if (worker->private_bounded && at >= end)
+            break; /* it may be taken back still, or was */
         status = capture->env->ops->read_at(worker->wal, at, worker->frames, size, err);
         if (status != HW_OK)
             break;
         frame = hw_wal_frame_decode(worker->frames);
-        if (!frame_continues(worker, &frame, at <= committed, sum))
+        if (!frame_continues(worker, &frame, at < end, sum))
             break;
         status = hw_wal_index_insert(worker->private_index, number, frame.page_number, err);
         if (status == HW_OK && frame.commit_size != 0) {
@@ -112,7 +113,7 @@ static enum hw_status scan_frames(struct hw_capture *capture, struct hw_error *e
     }
     if (status < 0)
         return status;
-    if (hw_wal_frame_offset(next.page_size, next.max_frame + 1) <= committed)
+    if (hw_wal_frame_offset(next.page_size, next.max_frame + 1) < end)
         return hw_fail(err, HW_EIO, "%s ends before what was committed in it", capture->wal_path);
     return HW_OK;
 }
@@ -134,7 +135,7 @@ static enum hw_status scan(struct hw_capture *capture, struct hw_error *err)
     if (status != HW_OK)
         return status;
     if (worker->private_told != 0) { /* in this round: none begins before that was looked at */
-        worker->private_commit = worker->private_told;
+        worker->private_end = worker->private_told;
         memcpy(worker->private_salts, worker->private_header.salts, sizeof(worker->private_salts));
         worker->private_told = 0;
     }
@@ -237,7 +238,8 @@ void hw_capture_alone(struct hw_capture *capture, bool has_shm)
     hw_fair_mutex_lock(&capture->step_mutex);
     if (!has_shm) {
         hw_worker_let_go(capture); /* of a wal-index that nobody uses now */
-        capture->worker.private_told = capture->worker.private_commit = 0;
+        capture->worker.private_bounded = false;
+        capture->worker.private_told = capture->worker.private_end = 0;
     }
     if (has_shm)
         see_index(capture);
@@ -256,6 +258,19 @@ void hw_capture_alone_end(struct hw_capture *capture)
     if (hw_capture_is_private(capture))
         hw_worker_let_go(capture); /* the private index is of no use any more */
     atomic_store(&capture->alone, ALONE_NOBODY);
+    hw_fair_mutex_unlock(&capture->step_mutex);
+}
+
+void hw_capture_alone_writes(struct hw_capture *capture, const uint8_t salts[8], uint64_t offset)
+{
+    struct hw_worker *worker = &capture->worker;
+
+    if (!hw_capture_is_private(capture))
+        return;
+    hw_fair_mutex_lock(&capture->step_mutex);
+    worker->private_bounded = true;
+    worker->private_end = offset;
+    memcpy(worker->private_salts, salts, sizeof(worker->private_salts));
     hw_fair_mutex_unlock(&capture->step_mutex);
 }
 
@@ -279,7 +294,7 @@ void hw_capture_exclusive_committed(struct hw_capture *capture, uint64_t offset)
 
         hw_fair_mutex_lock(&capture->step_mutex);
         if (offset > 0)
-            capture->worker.private_told = offset;
+            capture->worker.private_told = offset + 1;
         capture->worker.private_stale = true;
         status = hw_exclusive_look(capture, &err);
         hw_fair_mutex_unlock(&capture->step_mutex);

@@ -153,12 +153,13 @@ struct hw_worker {
     struct hw_wal_index *index;         /* owned: of the capture's database, or private */
     struct hw_wal_index *private_index; /* owned: exclusive mode without shm */
     struct hw_wal_index_header private_header;
-    bool private_stale;       /* something committed may be missing in it: look again */
-    uint64_t private_told;    /* of a commit frame, told and not looked at yet; 0: none */
-    uint64_t private_commit;  /* offset of the last commit frame that this process wrote alone, */
-    uint8_t private_salts[8]; /* in this round */
-    struct hw_file *wal;      /* owned */
-    uint64_t named_inode;     /* of the WAL whose name is durable; 0: none */
+    bool private_stale;           /* something committed may be missing in it: look again */
+    bool private_bounded;         /* who is alone has written: only this counts: */
+    uint64_t private_end;         /* frames that begin before this offset are committed, */
+    uint8_t private_salts[8];     /* in this round */
+    uint64_t private_told;        /* the next private_end, not looked at yet; 0: none */
+    struct hw_file *wal;          /* owned */
+    uint64_t named_inode;         /* of the WAL whose name is durable; 0: none */
     struct hw_file_stat wal_stat; /* which file that is */
     struct hw_wal_header wal_header;
     struct hw_sums *sums;                   /* owned */

@@ -48,6 +48,7 @@ static int committed(struct hw_shim_file *file)
         file->frames_alone = false;
         hw_shim_checkpoint_end(file);
         hw_capture_exclusive_committed(file->capture, file->commit_offset);
+        file->commit_offset = 0;
         file->target.is_known = false;
     }
     if (file->durability == HW_DURABILITY_ASYNC || wait_durable(file, &seq, &error) == HW_OK)
@@ -59,12 +60,15 @@ static int committed(struct hw_shim_file *file)
     return file->continue_on_timeout ? SQLITE_OK : HW_VFS_UNCONFIRMED;
 }
 
-/* Door 2: the checkpointer knows how far it wants to go. */
+/*
+ * Door 2: the checkpointer knows how far it wants to go.  A commit that SQLite told not of, since
+ * that of a database attached before was an error, is told with the next one.
+ */
 static void checkpoint_start(struct hw_shim_file *file)
 {
     struct hw_error error = {0};
 
-    if (hw_gate_checkpoint_start(file->capture)) {
+    if (!hw_shim_is_untold(file) && hw_gate_checkpoint_start(file->capture)) {
         file->checkpoint_wrote = true;
         return;
     }
@@ -106,7 +110,8 @@ static int primary_control(struct hw_shim_file *file, int op, void *argument, in
         int *persist = argument;
 
         /* The last close would delete a WAL that is not all in the log. */
-        if (code == SQLITE_OK && *persist == 0 && !hw_gate_is_logged(file->capture))
+        if (code == SQLITE_OK && *persist == 0 &&
+            (hw_shim_is_untold(file) || !hw_gate_is_logged(file->capture)))
             *persist = 1;
         return code;
     }

@@ -45,7 +45,10 @@ static int file_write(sqlite3_file *sqlite_file, const void *bytes, int size, sq
     }
     if (file->role == HW_SHIM_REMOTE_WAL)
         return hw_shim_remote_wal_write(file, bytes, size, offset);
-    return file->layer.below->pMethods->xWrite(file->layer.below, bytes, size, offset);
+    code = file->layer.below->pMethods->xWrite(file->layer.below, bytes, size, offset);
+    if (code != SQLITE_OK && file->role == HW_SHIM_WAL)
+        hw_shim_wal_failed(file);
+    return code;
 }
 
 static int file_truncate(sqlite3_file *sqlite_file, sqlite3_int64 size)
@@ -67,8 +70,10 @@ static int file_sync(sqlite3_file *sqlite_file, int flags)
     if (hw_shim_is_forked(file))
         return SQLITE_IOERR;
     code = file->layer.below->pMethods->xSync(file->layer.below, flags);
-    if (code == SQLITE_OK && file->role == HW_SHIM_WAL)
+    if (file->role == HW_SHIM_WAL && code == SQLITE_OK)
         hw_shim_wal_synced(file);
+    else if (file->role == HW_SHIM_WAL)
+        hw_shim_wal_failed(file);
     return file->role == HW_SHIM_REMOTE_WAL ? hw_shim_remote_passed(file->main, code) : code;
 }
 

@@ -39,6 +39,8 @@ static void become_alone(struct hw_shim_file *file)
     if (file->is_alone)
         return;
     file->is_alone = true;
+    file->alone_wrote = false;
+    file->commit_offset = 0;
     hw_capture_alone(file->capture, file->shm_mapped);
 }
 
@@ -166,6 +168,42 @@ static int frame_alone(struct hw_shim_file *main)
     return SQLITE_OK;
 }
 
+/* The first write of one that is alone: the header of the WAL, or that of a frame. */
+static void first_alone(struct hw_shim_file *main, const uint8_t *bytes, uint64_t offset)
+{
+    bool is_frame = offset >= HW_WAL_HEADER_SIZE;
+
+    main->alone_wrote = true;
+    hw_capture_alone_writes(main->capture, bytes + (is_frame ? 8 : 16), is_frame ? offset : 0);
+}
+
+/*
+ * A frame's header.  What is begun behind a commit frame says that this counts; what is written
+ * over it, that it was taken back (or it is SQLite, which writes the headers of a commit once more,
+ * the last one last).
+ */
+static void note_commit(struct hw_shim_file *main, const uint8_t *bytes, uint64_t offset)
+{
+    if (hw_wal_frame_decode(bytes).commit_size != 0) {
+        main->commit_offset = offset;
+        return;
+    }
+    if (hw_shim_is_untold(main) && offset > main->commit_offset)
+        hw_capture_exclusive_committed(main->capture, main->commit_offset);
+    main->commit_offset = 0;
+}
+
+bool hw_shim_is_untold(const struct hw_shim_file *file)
+{
+    return file->is_alone && !file->shm_mapped && file->commit_offset != 0;
+}
+
+void hw_shim_wal_failed(struct hw_shim_file *wal)
+{
+    if (!wal->main->checkpoint_refused) /* that syncs, too, and SQLite takes nothing back then */
+        wal->main->commit_offset = 0;
+}
+
 int hw_shim_wal_write(struct hw_shim_file *wal, const uint8_t *bytes, int size, int64_t offset)
 {
     struct hw_shim_file *main = wal->main;
@@ -185,11 +223,12 @@ int hw_shim_wal_write(struct hw_shim_file *wal, const uint8_t *bytes, int size, 
         if (memcmp(wal->wal_salts, bytes + 8, sizeof(wal->wal_salts)) != 0 || begin >= wal->wal_end)
             wal->wal_end = end; /* what others wrote in between are whole commits */
         memcpy(wal->wal_salts, bytes + 8, sizeof(wal->wal_salts));
-        if (hw_wal_frame_decode(bytes).commit_size != 0)
-            main->commit_offset = begin;
+        note_commit(main, bytes, begin);
     } else if (begin == wal->wal_end) {
         wal->wal_end = end; /* the page after its header, or the rest of a split write */
     }
+    if (main->is_alone && !main->alone_wrote)
+        first_alone(main, bytes, begin);
     return SQLITE_OK;
 }
 

@@ -94,14 +94,15 @@ struct hw_shim_file {
     bool exclusive_entered;    /* capture knows of exclusive locking mode */
     bool exclusive_wanted;     /* the last PRAGMA locking_mode said exclusive */
     bool is_alone;             /* entered, with EXCLUSIVE: capture knows that, too */
+    bool alone_wrote;          /* and wrote into the WAL since */
     bool just_committed;       /* nothing happened since its last commit */
     bool frames_alone;         /* WAL frames were written without shm locks since the last commit */
-    uint64_t commit_offset;    /* where in the WAL it wrote the last commit frame */
-    bool checkpoint_wrote;     /* since the last hw_capture_checkpointed() */
-    bool checkpoint_due;       /* commits were not confirmed, so SQLite's own did not run */
-    bool wal_deleted;          /* capture was told, and no WAL was begun since */
-    bool checkpoint_refused;   /* door 2 failed: the next xFileSize fails */
-    struct hw_gate_pass door;  /* while it holds the locks of a restart */
+    uint64_t commit_offset;   /* where in the WAL a commit frame is that SQLite told not of; or 0 */
+    bool checkpoint_wrote;    /* since the last hw_capture_checkpointed() */
+    bool checkpoint_due;      /* commits were not confirmed, so SQLite's own did not run */
+    bool wal_deleted;         /* capture was told, and no WAL was begun since */
+    bool checkpoint_refused;  /* door 2 failed: the next xFileSize fails */
+    struct hw_gate_pass door; /* while it holds the locks of a restart */
     struct hw_capture_target target; /* of its last commit, if one has to wait */
     enum hw_durability durability;
     unsigned replicas; /* that confirm */
@@ -247,6 +248,10 @@ void hw_shim_exclusive_leave(struct hw_shim_file *file);
 /* Bytes are about to be written into `wal`; SQLITE_IOERR_WRITE: not in this state. */
 int hw_shim_wal_write(struct hw_shim_file *wal, const uint8_t *bytes, int size, int64_t offset);
 void hw_shim_wal_synced(struct hw_shim_file *wal);
+/* Writing or syncing it failed: SQLite takes the transaction back. */
+void hw_shim_wal_failed(struct hw_shim_file *wal);
+/* Did a connection without shm write a commit frame, and nobody knows whether it counts? */
+bool hw_shim_is_untold(const struct hw_shim_file *file);
 
 /* --------------------------------------------------------------------------- control.c */
 

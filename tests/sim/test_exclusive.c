@@ -490,6 +490,99 @@ static void rounds_of_one_who_is_alone_follow_one_another(void **state)
     assert_false(sim_log_has(sim, "after an unclean end"));
 }
 
+/* ------------------------------------------------------------------- what was taken back */
+
+/* A commit whose frames are in the WAL and count for nothing: its sync failed. */
+static sqlite3 *open_with_commit_taken_back(void)
+{
+    struct sim_fault fault = {
+        .kind = SIM_EIO, .operations = SIM_SYNC, .path = "/app.db-wal", .at = 1};
+    sqlite3 *db = open_exclusive(WITHOUT_SHM);
+
+    run_sql(db, "PRAGMA synchronous=FULL; UPDATE t SET b = 'committed'");
+    let_the_worker_rest(db);
+    sim_set_fault(sim, &fault);
+    assert_int_equal(sqlite3_exec(db, "UPDATE u SET b = 'taken back'", NULL, NULL, NULL),
+                     SQLITE_IOERR);
+    assert_true(sim_fault_was_reached(sim));
+    sim_set_fault(sim, NULL);
+    return db;
+}
+
+static void what_was_taken_back_is_not_logged_by_a_commit_of_nothing(void **state)
+{
+    unsigned before;
+    sqlite3 *db;
+
+    (void)state;
+    make_database();
+    db = open_with_commit_taken_back();
+    before = count_entries(HW_ENTRY_TRANSACTION);
+    run_sql(db, "BEGIN IMMEDIATE; COMMIT");
+    let_the_worker_rest(db);
+    assert_int_equal(count_entries(HW_ENTRY_TRANSACTION), before);
+    run_sql(db, "UPDATE t SET b = 'over it'");
+    let_the_worker_rest(db);
+    assert_int_equal(count_entries(HW_ENTRY_TRANSACTION), before + 1);
+    close_database(db);
+    check_log(0);
+}
+
+/* The worker begins anew and looks at the whole WAL, while nothing was committed since. */
+static void what_was_taken_back_is_not_logged_by_a_worker_that_begins_anew(void **state)
+{
+    struct sim_fault full = {
+        .kind = SIM_ENOSPC, .path = "/app.db-hyper", .at = 1, .for_ever = true};
+    unsigned before;
+    sqlite3 *db;
+
+    (void)state;
+    make_database();
+    db = open_with_commit_taken_back();
+    before = count_entries(HW_ENTRY_TRANSACTION);
+    sim_set_fault(sim, &full);
+    assert_int_equal(sqlite3_exec(db, "PRAGMA hyperwal_label='none'", NULL, NULL, NULL),
+                     SQLITE_FULL);
+    sim_set_fault(sim, NULL);
+    sim_advance(sim, 1000000000);
+    let_the_worker_rest(db);
+    assert_true(sim_log_has(sim, "event=alarm_over"));
+    assert_int_equal(count_entries(HW_ENTRY_TRANSACTION), before);
+    run_sql(db, "UPDATE t SET b = 'over it'");
+    let_the_worker_rest(db);
+    assert_int_equal(count_entries(HW_ENTRY_TRANSACTION), before + 1);
+    close_database(db);
+    check_log(0);
+}
+
+/* SQLite does not tell of a commit if that of a database before it in the list was an error. */
+static void a_commit_that_nobody_told_of_keeps_the_wal(void **state)
+{
+    int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_URI;
+    sqlite3 *db = NULL;
+
+    (void)state;
+    make_database();
+    assert_int_equal(
+        sqlite3_open_v2("file:/other.db?durability=remote&timeout=100", &db, flags, "hwsim"),
+        SQLITE_OK);
+    (void)sqlite3_exec(db, "CREATE TABLE o(a)", NULL, NULL, NULL); /* not confirmed either */
+    run_sql(db, "SELECT * FROM o; PRAGMA locking_mode=EXCLUSIVE; ATTACH 'file:/app.db' AS app");
+    run_sql(db, "UPDATE app.t SET b = 'told'");
+    assert_int_equal(sqlite3_exec(db,
+                                  "BEGIN; INSERT INTO o VALUES(1); UPDATE app.t SET b = 'untold';"
+                                  "COMMIT",
+                                  NULL, NULL, NULL),
+                     SQLITE_ERROR);
+    assert_int_equal(sqlite3_extended_errcode(db), HW_VFS_UNCONFIRMED);
+    (void)sqlite3_exec(db, "PRAGMA app.wal_checkpoint", NULL, NULL, NULL); /* may be refused */
+    close_database(db);
+    db = open_with("hwsim");
+    (void)logged(db);
+    close_database(db);
+    check_log(0);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(int argc, char **argv)
@@ -507,6 +600,9 @@ int main(int argc, char **argv)
         TEST(what_a_stranger_left_before_one_is_alone_without_shm_is_a_gap),
         TEST(what_a_stranger_copied_is_logged_before_one_is_alone),
         TEST(rounds_of_one_who_is_alone_follow_one_another),
+        TEST(what_was_taken_back_is_not_logged_by_a_commit_of_nothing),
+        TEST(what_was_taken_back_is_not_logged_by_a_worker_that_begins_anew),
+        TEST(a_commit_that_nobody_told_of_keeps_the_wal),
     };
 
     if (argc > 1) /* one test, by name or pattern */
