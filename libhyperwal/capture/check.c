@@ -28,13 +28,6 @@ static enum hw_status find_page_count(struct hw_capture *capture,
     return HW_OK;
 }
 
-static void shut_gate(struct hw_capture *capture)
-{
-    struct hw_shared_position nothing = {.seq = UINT64_MAX};
-
-    hw_shared_set_position(capture->shared, &nothing);
-}
-
 /* The state as of now, whatever it is. */
 static enum hw_status place_now(struct hw_capture *capture, struct hw_error *err)
 {
@@ -56,7 +49,7 @@ enum hw_status hw_check_begin(struct hw_capture *capture, const char *reason, bo
     if (worker->check_reason != reason)
         (void)snprintf(worker->check_reason, sizeof(worker->check_reason), "%s", reason);
     hw_snapshot_reset(worker);
-    shut_gate(capture);
+    hw_worker_publish_nothing(capture); /* the gate is shut */
     status = hw_worker_header(capture, &worker->check_header, err);
     if (status != HW_OK)
         return status;

@@ -278,6 +278,9 @@ void hw_capture_wake_useful(struct hw_capture *capture); /* the thread has somet
 /* Take the role if it is free: HW_EBUSY if it is not.  Opens the log, makes it if it is missing. */
 enum hw_status hw_worker_take_role(struct hw_capture *capture, struct hw_error *err) HW_MUST_CHECK;
 void hw_worker_drop_role(struct hw_capture *capture);
+/* What of that is the log: worker->core, and what its last batch says of the database. */
+enum hw_status hw_worker_open_core(struct hw_capture *capture, struct hw_error *err) HW_MUST_CHECK;
+void hw_worker_close_core(struct hw_worker *worker);
 /* The buffers and coders for pages of `page_size` bytes. */
 enum hw_status hw_worker_prepare(struct hw_capture *capture, uint32_t page_size,
                                  struct hw_error *err) HW_MUST_CHECK;
@@ -298,7 +301,13 @@ enum hw_status hw_worker_step(struct hw_capture *capture, uint64_t *deadline_ns,
 enum hw_status hw_worker_header(struct hw_capture *capture, struct hw_wal_index_header *out,
                                 struct hw_error *err) HW_MUST_CHECK;
 struct hw_wal_index *hw_worker_index(struct hw_worker *worker);
+/* The wal-index that the connections share, in worker->index; HW_END: nobody has it yet. */
+enum hw_status hw_worker_open_index(struct hw_capture *capture, struct hw_error *err) HW_MUST_CHECK;
+/* Begin to compare log and database.  HW_END: nobody here reads, there is no wal-index to see. */
+enum hw_status hw_worker_reconcile(struct hw_capture *capture, struct hw_error *err) HW_MUST_CHECK;
 void hw_worker_publish(struct hw_capture *capture); /* durable length and position */
+/* Nobody may rely on the log reaching anything: not adopted, or being checked. */
+void hw_worker_publish_nothing(struct hw_capture *capture);
 void hw_worker_alarm(struct hw_capture *capture, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 void hw_worker_alarm_over(struct hw_capture *capture);
@@ -325,6 +334,15 @@ enum hw_status hw_worker_commit(struct hw_capture *capture, const struct hw_note
 /* Follows the WAL into a new round; *pending: frames that are committed and not logged. */
 enum hw_status hw_worker_pending(struct hw_capture *capture, struct hw_wal_index_header *header,
                                  uint32_t *pending, struct hw_error *err) HW_MUST_CHECK;
+
+/* -------------------------------------------------------------------------------- stalled.c */
+
+/*
+ * STALLED and RELEASED: look whether the log can be written again, and let go of a WAL too long.
+ * HW_END: not before *deadline_ns.
+ */
+enum hw_status hw_stalled_step(struct hw_capture *capture, uint64_t *deadline_ns,
+                               struct hw_error *err) HW_MUST_CHECK;
 
 /* ------------------------------------------------------------------------------- handover.c */
 

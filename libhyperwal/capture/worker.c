@@ -8,8 +8,7 @@
 #include "capture/internal.h"
 #include "hypercore/overtaken.h"
 
-enum { YIELD_TIMEOUT_MS = 3000, HEADER_RETRY_NS = 1000000, PROBE_SIZE = 1 << 20 };
-enum { REPAIR_RETRY = 25 }; /* times RETRY_NS: a damaged log waits for its operator */
+enum { YIELD_TIMEOUT_MS = 3000, HEADER_RETRY_NS = 1000000 };
 
 static const char *const state_names[] = {"starting", "checking", "running", "stalled", "released"};
 
@@ -103,7 +102,7 @@ static enum hw_status check_fork(struct hw_capture *capture, struct hw_error *er
                    capture->log_dir, (unsigned long long)head.fork);
 }
 
-static enum hw_status open_core(struct hw_capture *capture, struct hw_error *err)
+enum hw_status hw_worker_open_core(struct hw_capture *capture, struct hw_error *err)
 {
     struct hw_worker *worker = &capture->worker;
     struct hw_overtaken overtaken;
@@ -134,14 +133,13 @@ static enum hw_status open_core(struct hw_capture *capture, struct hw_error *err
     return status == HW_OK ? hw_handover_look(capture, err) : status;
 }
 
-static void close_core(struct hw_worker *worker)
+void hw_worker_close_core(struct hw_worker *worker)
 {
     hw_core_close(worker->core);
     worker->core = NULL;
 }
 
-/* Nobody may rely on the log reaching anything: not adopted, or being checked. */
-static void publish_nothing(struct hw_capture *capture)
+void hw_worker_publish_nothing(struct hw_capture *capture)
 {
     struct hw_shared_position nothing = {.seq = UINT64_MAX};
 
@@ -166,18 +164,18 @@ enum hw_status hw_worker_take_role(struct hw_capture *capture, struct hw_error *
     status = capture->env->ops->lock(capture->lock_file, false, err);
     if (status != HW_OK)
         return status;
-    status = open_core(capture, err);
+    status = hw_worker_open_core(capture, err);
     if (status == HW_OK)
         status = hw_remote_set_fork(capture, hw_core_head(worker->core).fork, err);
     if (status != HW_OK) {
-        close_core(worker);
+        hw_worker_close_core(worker);
         if (!is_damage(worker, status)) {
             capture->env->ops->unlock(capture->lock_file);
             return status;
         }
     }
     worker->has_role = true;
-    publish_nothing(capture);
+    hw_worker_publish_nothing(capture);
     hw_shared_set_worker(capture->shared, capture->process_id);
     if (status != HW_OK) { /* the application comes first: the WAL keeps what is committed */
         worker->state = WORKER_STALLED;
@@ -203,7 +201,7 @@ void hw_worker_let_go(struct hw_capture *capture)
     /* Without a log that could be opened there is nothing to begin anew. */
     if (worker->has_role && worker->core != NULL && worker->state != WORKER_IDLE) {
         hw_worker_set_state(capture, WORKER_IDLE);
-        publish_nothing(capture);
+        hw_worker_publish_nothing(capture);
     }
     hw_wal_index_free(worker->index);
     hw_wal_index_free(worker->private_index);
@@ -241,7 +239,7 @@ void hw_worker_drop_role(struct hw_capture *capture)
     release_buffers(worker);
     if (worker->has_role) {
         hw_shared_set_worker(capture->shared, 0);
-        close_core(worker);
+        hw_worker_close_core(worker);
         worker->has_role = false;
         worker->state = WORKER_IDLE;
     }
@@ -411,7 +409,7 @@ enum hw_status hw_worker_doubt(struct hw_capture *capture, const char *reason)
     worker->doubts++;
     hw_snapshot_reset(worker);
     hw_worker_set_state(capture, WORKER_IDLE);
-    publish_nothing(capture);
+    hw_worker_publish_nothing(capture);
     return HW_OK;
 }
 
@@ -426,37 +424,7 @@ static void stall(struct hw_capture *capture, const struct hw_error *err)
     worker->retry_ns = now_ns(capture) + RETRY_NS;
 }
 
-/* Is there room again?  A file as large as a batch, synced, beside the log. */
-static enum hw_status probe(struct hw_capture *capture, struct hw_error *err)
-{
-    struct hw_env *env = capture->env;
-    struct hw_file *file = NULL;
-    uint8_t *zeros;
-    char *path;
-    enum hw_status status;
-
-    path = hw_format("%s/probe", capture->log_dir);
-    zeros = hw_zalloc(PROBE_SIZE);
-    if (path == NULL || zeros == NULL) {
-        status = hw_fail(err, HW_ENOMEM, "%s: no memory to probe the disk", capture->log_dir);
-        goto done;
-    }
-    status = env->ops->open(env, path, HW_OPEN_READ | HW_OPEN_WRITE | HW_OPEN_CREATE, &file, err);
-    if (status != HW_OK)
-        goto done;
-    status = env->ops->write_at(file, 0, zeros, PROBE_SIZE, err);
-    if (status == HW_OK)
-        status = env->ops->sync(file, err);
-    env->ops->close(file);
-    (void)env->ops->remove(env, path, NULL); /* overwritten the next time */
-done:
-    hw_free(path);
-    hw_free(zeros);
-    return status;
-}
-
-/* The wal-index that the connections share; HW_END: nobody has it yet. */
-static enum hw_status open_index(struct hw_capture *capture, struct hw_error *err)
+enum hw_status hw_worker_open_index(struct hw_capture *capture, struct hw_error *err)
 {
     struct hw_worker *worker = &capture->worker;
     enum hw_status status = HW_OK;
@@ -469,55 +437,6 @@ static enum hw_status open_index(struct hw_capture *capture, struct hw_error *er
                  : hw_wal_index_shared(capture->database, &worker->index, err);
     hw_mutex_unlock(&capture->gate_mutex);
     return status;
-}
-
-/* STALLED and RELEASED: look whether the log can be written again, and let go of a WAL too long. */
-static enum hw_status step_stalled(struct hw_capture *capture, uint64_t *deadline_ns,
-                                   struct hw_error *err)
-{
-    struct hw_worker *worker = &capture->worker;
-    struct hw_wal_index_header header;
-    enum hw_status status;
-
-    if (now_ns(capture) < worker->retry_ns) {
-        *deadline_ns = worker->retry_ns;
-        return HW_END;
-    }
-    status = worker->is_overtaken ? HW_OK : probe(capture, err); /* room is not what it lacks */
-    worker->retry_ns = now_ns(capture) + RETRY_NS;
-    if (status == HW_OK) {
-        close_core(worker); /* a poisoned core says nothing any more: what is durable counts */
-        status = open_core(capture, err);
-        if (status == HW_OK && worker->core != NULL)
-            status = hw_remote_set_fork(capture, hw_core_head(worker->core).fork, err);
-        if (status != HW_OK) {
-            close_core(worker);
-            worker->retry_ns = now_ns(capture) + (uint64_t)REPAIR_RETRY * RETRY_NS;
-        }
-    }
-    if (status == HW_OK && worker->core != NULL) {
-        if (worker->state == WORKER_STALLED) {
-            hw_worker_let_go(capture);
-            return HW_OK;
-        }
-        return hw_check_begin(capture, "the log could not be written, and the WAL outgrew its cap",
-                              false, err);
-    }
-    *deadline_ns = worker->retry_ns;
-    if (worker->state == WORKER_STALLED && open_index(capture, NULL) == HW_OK &&
-        hw_worker_index(worker) != NULL && hw_worker_header(capture, &header, NULL) == HW_OK &&
-        (uint64_t)header.max_frame * (HW_WAL_FRAME_HEADER_SIZE + header.page_size) >
-            capture->wal_cap) {
-        struct hw_shared_position open_gate = {.frame = UINT32_MAX, .seq = UINT64_MAX};
-
-        hw_worker_set_state(capture, WORKER_RELEASED);
-        hw_shared_set_position(capture->shared, &open_gate);
-        hw_worker_alarm(capture,
-                        "the WAL passed its cap of %llu bytes while the log could not be written: "
-                        "commits from now on are not in the log; a gap will name them (%s)",
-                        (unsigned long long)capture->wal_cap, err->message);
-    }
-    return HW_END;
 }
 
 /* Is the wal-index that we look at the one that everybody else does? */
@@ -732,14 +651,14 @@ static bool is_useless(struct hw_capture *capture, uint64_t *deadline_ns)
     return true;
 }
 
-static enum hw_status step_idle(struct hw_capture *capture, struct hw_error *err)
+enum hw_status hw_worker_reconcile(struct hw_capture *capture, struct hw_error *err)
 {
     enum hw_status status = HW_OK;
 
     if (!hw_capture_can_work(capture))
         return HW_END;
     if (!hw_capture_is_private(capture))
-        status = open_index(capture, err);
+        status = hw_worker_open_index(capture, err);
     return status == HW_OK ? hw_reconcile_begin(capture, err) : status;
 }
 
@@ -767,7 +686,7 @@ enum hw_status hw_worker_step(struct hw_capture *capture, uint64_t *deadline_ns,
     if (status == HW_OK) {
         switch (worker->state) {
         case WORKER_IDLE:
-            status = step_idle(capture, err);
+            status = hw_worker_reconcile(capture, err);
             break;
         case WORKER_CHECKING:
             status = hw_check_step(capture, err);
@@ -780,7 +699,8 @@ enum hw_status hw_worker_step(struct hw_capture *capture, uint64_t *deadline_ns,
             return step_running(capture, deadline_ns, err);
         case WORKER_STALLED:
         case WORKER_RELEASED:
-            return step_stalled(capture, deadline_ns, err);
+            status = hw_stalled_step(capture, deadline_ns, err);
+            break;
         }
     }
     if (status == HW_AGAIN) {
