@@ -83,9 +83,13 @@ enum hw_status hw_sums_get(struct hw_sums *sums, uint32_t page_number, uint64_t 
                            struct hw_error *err) HW_MUST_CHECK;
 enum hw_status hw_sums_set(struct hw_sums *sums, uint32_t page_number, uint64_t sum,
                            struct hw_error *err) HW_MUST_CHECK;
+/* The batch is durable.  A failure: the words stay in memory, and the next commit writes them. */
 enum hw_status hw_sums_commit(struct hw_sums *sums, uint64_t seq,
                               struct hw_error *err) HW_MUST_CHECK;
-/* HW_ECORRUPT: changes had been written early, the sums must be computed again. */
+/*
+ * HW_ECORRUPT: changes had been written early, or those of the batch before not yet: the sums must
+ * be computed again.
+ */
 enum hw_status hw_sums_abort(struct hw_sums *sums, struct hw_error *err) HW_MUST_CHECK;
 void hw_sums_invalidate(struct hw_sums *sums); /* matches nothing until the next commit */
 

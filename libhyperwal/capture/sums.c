@@ -29,8 +29,8 @@ struct hw_sums {
     struct hw_env *env;
     struct hw_file *file; /* owned */
     uint32_t page_size;
-    bool valid; /* the header is what was last committed */
     bool wrote_early;
+    bool is_behind;          /* of a batch that is durable some words are pending still */
     struct pending *pending; /* owned: open addressing, 2 * PENDING_MAX slots at most */
     uint32_t pending_count, pending_capacity;
 };
@@ -132,7 +132,6 @@ bool hw_sums_matches(struct hw_sums *sums, uint64_t seq, uint32_t page_count, ui
     matches = total == sum;
 done:
     hw_free(chunk);
-    sums->valid = matches;
     return matches;
 }
 
@@ -229,6 +228,10 @@ enum hw_status hw_sums_set(struct hw_sums *sums, uint32_t page_number, uint64_t 
     return HW_OK;
 }
 
+/*
+ * What cannot be written stays pending: the file's header is that of an older seq until the next
+ * commit writes all of it, and whoever asks here has the words.
+ */
 enum hw_status hw_sums_commit(struct hw_sums *sums, uint64_t seq, struct hw_error *err)
 {
     enum hw_status status = pending_write(sums, err);
@@ -236,21 +239,21 @@ enum hw_status hw_sums_commit(struct hw_sums *sums, uint64_t seq, struct hw_erro
     if (status == HW_OK)
         status = header_write(sums, MAGIC, seq, err);
     sums->wrote_early = false;
-    sums->valid = status == HW_OK;
-    if (status != HW_OK)
-        hw_sums_invalidate(sums);
+    sums->is_behind = sums->pending_count > 0;
     return status;
 }
 
 enum hw_status hw_sums_abort(struct hw_sums *sums, struct hw_error *err)
 {
-    bool early = sums->wrote_early;
+    bool early = sums->wrote_early, behind = sums->is_behind;
 
     pending_clear(sums);
-    sums->wrote_early = false;
+    sums->wrote_early = sums->is_behind = false;
     if (early)
         return hw_fail(err, HW_ECORRUPT,
                        "the sums of a large transaction were written, it was not");
+    if (behind)
+        return hw_fail(err, HW_ECORRUPT, "page sums could not be written, and are lost");
     return HW_OK;
 }
 
@@ -259,7 +262,6 @@ void hw_sums_invalidate(struct hw_sums *sums)
     if (sums == NULL)
         return;
     pending_clear(sums);
-    sums->wrote_early = false;
-    sums->valid = false;
+    sums->wrote_early = sums->is_behind = false;
     (void)header_write(sums, 0, 0, NULL); /* if it fails the content does not match either */
 }

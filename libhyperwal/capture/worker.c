@@ -388,7 +388,8 @@ enum hw_status hw_worker_commit(struct hw_capture *capture, const struct hw_note
     worker->doubts = 0;
     worker->last_sync_ns = capture->env->ops->monotonic_ns(capture->env);
     if (worker->sums != NULL && hw_sums_commit(worker->sums, note->seq, err) != HW_OK)
-        hw_env_log(capture->env, HW_LOG_WARN, /* a cache: the next open computes it again */
+        hw_env_log(capture->env,
+                   HW_LOG_WARN, /* the next batch writes them, or the next open does */
                    "event=sums_not_written db=%s error=\"%s\"", capture->path, err->message);
     hw_worker_publish(capture);
     return HW_OK;

@@ -120,6 +120,58 @@ static void a_batch_too_large_for_memory_is_written_early_and_its_abort_invalida
     assert_true(hw_sums_matches(f->sums, 2, 70000, total, LOCK_PAGE));
 }
 
+/* Commits that cannot be written, all but the first `written` calls. */
+static void commit_in_vain(struct fixture *f, uint64_t seq, uint64_t written)
+{
+    struct sim_fault full = {
+        .kind = SIM_ENOSPC, .operations = SIM_WRITE, .at = written + 1, .for_ever = true};
+
+    sim_set_fault(f->sim, &full);
+    assert_int_equal(hw_sums_commit(f->sums, seq, NULL), HW_ENOSPC);
+    sim_set_fault(f->sim, NULL);
+}
+
+static void what_a_commit_could_not_write_the_next_one_does(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t total = fill(f->sums, 100), value = 0;
+
+    assert_int_equal(hw_sums_commit(f->sums, 1, NULL), HW_OK);
+    for (uint64_t seq = 2; seq < 10; seq++) {
+        for (uint32_t page = 40; page < 43; page++) {
+            assert_int_equal(hw_sums_get(f->sums, page, &value, NULL), HW_OK);
+            total ^= value ^ seq;
+            assert_int_equal(hw_sums_set(f->sums, page, seq, NULL), HW_OK);
+        }
+        commit_in_vain(f, seq, seq % 4);
+        assert_int_equal(hw_sums_get(f->sums, 42, &value, NULL), HW_OK);
+        assert_true(value == seq);
+        assert_false(hw_sums_matches(f->sums, seq, 100, total, LOCK_PAGE));
+    }
+    assert_int_equal(hw_sums_commit(f->sums, 10, NULL), HW_OK);
+    assert_true(hw_sums_matches(f->sums, 10, 100, total, LOCK_PAGE));
+    assert_int_equal(hw_sums_set(f->sums, 50, 1, NULL), HW_OK);
+    assert_int_equal(hw_sums_abort(f->sums, NULL), HW_OK); /* nothing of before is lost with it */
+    assert_true(hw_sums_matches(f->sums, 10, 100, total, LOCK_PAGE));
+}
+
+static void what_was_not_written_is_lost_with_the_batch_after_it(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t total = fill(f->sums, 100);
+
+    assert_int_equal(hw_sums_commit(f->sums, 1, NULL), HW_OK);
+    assert_int_equal(hw_sums_set(f->sums, 50, 1, NULL), HW_OK);
+    commit_in_vain(f, 2, 0);
+    assert_int_equal(hw_sums_set(f->sums, 51, 1, NULL), HW_OK);
+    assert_int_equal(hw_sums_abort(f->sums, NULL), HW_ECORRUPT);
+    assert_false(hw_sums_matches(f->sums, 2, 100, total ^ value_of(50) ^ 1, LOCK_PAGE));
+    hw_sums_invalidate(f->sums); /* as it is computed again */
+    total = fill(f->sums, 100);
+    assert_int_equal(hw_sums_commit(f->sums, 2, NULL), HW_OK);
+    assert_true(hw_sums_matches(f->sums, 2, 100, total, LOCK_PAGE));
+}
+
 static void a_flipped_bit_does_not_match(void **state)
 {
     struct fixture *f = *state;
@@ -199,6 +251,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(
             a_batch_too_large_for_memory_is_written_early_and_its_abort_invalidates, setup,
             teardown),
+        cmocka_unit_test_setup_teardown(what_a_commit_could_not_write_the_next_one_does, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(what_was_not_written_is_lost_with_the_batch_after_it, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(a_flipped_bit_does_not_match, setup, teardown),
         cmocka_unit_test_setup_teardown(a_note_comes_back_as_it_was, setup, teardown),
         cmocka_unit_test_setup_teardown(a_torn_position_file_says_nothing, setup, teardown),
