@@ -285,6 +285,8 @@ void hw_worker_drop_role(struct hw_capture *capture);
 /* What of that is the log: worker->core, and what its last batch says of the database. */
 enum hw_status hw_worker_open_core(struct hw_capture *capture, struct hw_error *err) HW_MUST_CHECK;
 void hw_worker_close_core(struct hw_worker *worker);
+/* All may rely on what is in it, and what they asked before is due. */
+void hw_worker_tell_opened(struct hw_capture *capture);
 /* The buffers and coders for pages of `page_size` bytes. */
 enum hw_status hw_worker_prepare(struct hw_capture *capture, uint32_t page_size,
                                  struct hw_error *err) HW_MUST_CHECK;

@@ -93,6 +93,23 @@ static enum hw_status resume(struct hw_capture *capture, struct hw_error *err)
     return status;
 }
 
+/* The log was opened again, and can be written. */
+static enum hw_status go_on(struct hw_capture *capture, struct hw_error *err)
+{
+    struct hw_worker *worker = &capture->worker;
+
+    hw_worker_tell_opened(capture);
+    if (worker->is_ended) { /* WRITE is held on: what was committed now would be in no log */
+        hw_worker_set_state(capture, WORKER_IDLE);
+        hw_worker_publish_nothing(capture);
+        return HW_OK;
+    }
+    if (worker->state == WORKER_RELEASED && hw_capture_can_work(capture))
+        return resume(capture, err);
+    hw_worker_let_go(capture);
+    return HW_OK;
+}
+
 static bool is_over_cap(struct hw_capture *capture)
 {
     struct hw_wal_index_header header;
@@ -115,12 +132,8 @@ enum hw_status hw_stalled_step(struct hw_capture *capture, uint64_t *deadline_ns
         return HW_END;
     status = reopen(capture, err);
     *deadline_ns = worker->retry_ns;
-    if (status == HW_OK && worker->state == WORKER_RELEASED && hw_capture_can_work(capture))
-        return resume(capture, err);
-    if (status == HW_OK) {
-        hw_worker_let_go(capture);
-        return HW_OK;
-    }
+    if (status == HW_OK)
+        return go_on(capture, err);
     if (worker->state == WORKER_STALLED && is_over_cap(capture)) {
         hw_worker_set_state(capture, WORKER_RELEASED);
         open_gate(capture);

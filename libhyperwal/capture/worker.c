@@ -137,6 +137,13 @@ void hw_worker_close_core(struct hw_worker *worker)
 {
     hw_core_close(worker->core);
     worker->core = NULL;
+    worker->is_ended = false; /* that was said of the log which was open */
+}
+
+void hw_worker_tell_opened(struct hw_capture *capture)
+{
+    hw_shared_set_durable_length(capture->shared, hw_core_length(capture->worker.core));
+    hw_mailbox_repost(capture->shared);
 }
 
 void hw_worker_publish_nothing(struct hw_capture *capture)
@@ -185,8 +192,7 @@ enum hw_status hw_worker_take_role(struct hw_capture *capture, struct hw_error *
     }
     if (!worker->is_ended)
         hw_worker_alarm_over(capture); /* what one that died could not do is tried anew */
-    hw_shared_set_durable_length(capture->shared, hw_core_length(worker->core));
-    hw_mailbox_repost(capture->shared);
+    hw_worker_tell_opened(capture);
     hw_env_log(capture->env, HW_LOG_INFO, "event=worker_started db=%s length=%llu", capture->path,
                (unsigned long long)hw_core_length(worker->core));
     return HW_OK;

@@ -283,12 +283,107 @@ static void transaction_that_does_not_end_keeps_the_log(void **state)
     check(world.sim, NULL);
 }
 
+static uint64_t shared_length(void)
+{
+    struct hw_shared_page *page = NULL;
+    uint64_t length;
+
+    assert_int_equal(hw_shared_page_open(sim_env(world.sim), DIR, false, &page, NULL), HW_OK);
+    length = hw_shared_durable_length(page);
+    hw_shared_page_close(page);
+    return length;
+}
+
+/* Two commits, logged, and a program without the VFS that has the database open, too. */
+static sqlite3 *begin(sqlite3 **stock)
+{
+    sqlite3 *db = open_database();
+    uint64_t seq;
+
+    assert_non_null(db);
+    assert_int_equal(run_sql(db, "CREATE TABLE t(a INTEGER PRIMARY KEY, b)"), SQLITE_OK);
+    sim_set_process(world.sim, 1);
+    assert_int_equal(
+        sqlite3_open_v2("/app.db", stock, SQLITE_OPEN_READWRITE, sim_vfs(world.sim)->zName),
+        SQLITE_OK);
+    assert_int_equal(run_sql(*stock, "INSERT INTO t VALUES(1, 1)"), SQLITE_OK);
+    sim_set_process(world.sim, 0);
+    assert_int_equal(run_sql(db, "INSERT INTO t VALUES(2, 2)"), SQLITE_OK);
+    assert_int_equal(hw_capture_wait_logged(capture_of(db), 1000, &seq, NULL), HW_OK);
+    return db;
+}
+
+static void end(sqlite3 *db, sqlite3 *stock)
+{
+    sim_set_process(world.sim, 1);
+    assert_int_equal(sqlite3_close(stock), SQLITE_OK);
+    sim_set_process(world.sim, 0);
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+    world.acknowledged = 2;
+}
+
+static void switch_that_is_found_again_is_seen_by_all_and_nobody_writes_meanwhile(void **state)
+{
+    struct sim_fault failing = {.kind = SIM_EIO, .operations = SIM_SYNC, .path = DIR "/", .at = 1};
+    struct hw_error err = {0};
+    sqlite3 *stock = NULL, *db = begin(&stock);
+    uint64_t seq, deadline;
+
+    (void)state;
+    sim_set_fault(world.sim, &failing);
+    assert_int_equal(hand_over(db, world.key, &seq, &err), HW_EIO);
+    assert_true(sim_fault_was_reached(world.sim));
+    sim_set_fault(world.sim, NULL);
+    for (int i = 0; i < 20; i++) {
+        sim_set_process(world.sim, 1);
+        assert_int_equal(run_sql(stock, "INSERT INTO t VALUES(3, 3)"), SQLITE_BUSY);
+        sim_set_process(world.sim, 0);
+        (void)!hw_capture_step(capture_of(db), &deadline, NULL); /* the log is read again */
+        sim_advance(world.sim, 100000000);
+    }
+    assert_int_equal(hand_over(db, world.key, &seq, &err), HW_OK);
+    assert_int_equal(shared_length(), seq + 1);
+    end(db, stock);
+    world.was_handed = true;
+    world.seq = seq;
+    check(world.sim, NULL);
+}
+
+static void ended_log_that_could_not_be_used_at_first_is_answered_for_later(void **state)
+{
+    struct sim_fault failing = {
+        .kind = SIM_EIO, .operations = SIM_OPEN, .path = DIR "/peers", .at = 1};
+    struct hw_error err = {0};
+    uint64_t length = 0;
+    sqlite3 *db;
+
+    (void)state;
+    run(world.sim, NULL);
+    assert_true(world.was_handed);
+    sim_crash(world.sim, SIM_KEEP); /* so that nothing is known of its length */
+    sim_set_fault(world.sim, &failing);
+    db = open_database();
+    assert_non_null(db);
+    assert_true(sim_fault_was_reached(world.sim));
+    assert_true(rows_of(db) >= world.acknowledged);
+    assert_int_equal(hand_over(db, world.key, &length, &err), HW_OK);
+    sim_set_fault(world.sim, NULL);
+    assert_int_equal(length, world.seq);
+    assert_int_equal(shared_length(), world.seq + 1);
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+    check(world.sim, NULL);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(handed_over_it_stays_so, setup, teardown),
         cmocka_unit_test_setup_teardown(transaction_that_does_not_end_keeps_the_log, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(
+            switch_that_is_found_again_is_seen_by_all_and_nobody_writes_meanwhile, setup, teardown),
+        cmocka_unit_test_setup_teardown(
+            ended_log_that_could_not_be_used_at_first_is_answered_for_later, setup, teardown),
         cmocka_unit_test_setup_teardown(crash_at_any_operation_leaves_one_of_the_two, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(kill_at_any_operation_leaves_one_of_the_two, setup,
