@@ -99,14 +99,12 @@ static enum hw_status go_on(struct hw_capture *capture, struct hw_error *err)
     struct hw_worker *worker = &capture->worker;
 
     hw_worker_tell_opened(capture);
-    if (worker->is_ended) { /* WRITE is held on: what was committed now would be in no log */
-        hw_worker_set_state(capture, WORKER_IDLE);
-        hw_worker_publish_nothing(capture);
-        return HW_OK;
-    }
-    if (worker->state == WORKER_RELEASED && hw_capture_can_work(capture))
+    if (worker->state == WORKER_RELEASED && !worker->is_ended && hw_capture_can_work(capture))
         return resume(capture, err);
-    hw_worker_let_go(capture);
+    hw_worker_set_state(capture, WORKER_IDLE);
+    hw_worker_publish_nothing(capture);
+    if (!worker->is_ended) /* else WRITE is held on: what was committed now would be in no log */
+        hw_worker_let_go(capture);
     return HW_OK;
 }
 

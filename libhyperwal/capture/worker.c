@@ -204,11 +204,11 @@ void hw_worker_let_go(struct hw_capture *capture)
 
     hw_snapshot_reset(worker);
     hw_handover_let_go(capture);
-    /* Without a log that could be opened there is nothing to begin anew. */
-    if (worker->has_role && worker->core != NULL && worker->state != WORKER_IDLE) {
+    /* Of a log that cannot be used there is nothing to begin anew: it is looked at again first. */
+    if (worker->state == WORKER_CHECKING || worker->state == WORKER_RUNNING)
         hw_worker_set_state(capture, WORKER_IDLE);
+    if (worker->has_role && worker->state != WORKER_RELEASED)
         hw_worker_publish_nothing(capture);
-    }
     hw_wal_index_free(worker->index);
     hw_wal_index_free(worker->private_index);
     worker->index = worker->private_index = NULL;
@@ -639,8 +639,7 @@ static bool is_useless(struct hw_capture *capture, uint64_t *deadline_ns)
     uint32_t count = hw_shared_work_count(capture->shared);
     uint64_t now = now_ns(capture);
 
-    if (!capture->threaded || hw_capture_can_work(capture) ||
-        (worker->has_role && worker->state != WORKER_IDLE)) {
+    if (!capture->threaded || hw_capture_can_work(capture)) {
         worker->useless_since_ns = 0;
         return false;
     }

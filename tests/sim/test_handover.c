@@ -349,6 +349,40 @@ static void switch_that_is_found_again_is_seen_by_all_and_nobody_writes_meanwhil
     check(world.sim, NULL);
 }
 
+static void switch_is_found_again_though_readers_went_and_came(void **state)
+{
+    struct sim_fault failing = {.kind = SIM_EIO, .operations = SIM_SYNC, .path = DIR "/", .at = 1};
+    struct hw_error err = {0};
+    sqlite3 *stock = NULL, *db = begin(&stock), *other = NULL;
+    uint64_t seq, deadline;
+    int code = SQLITE_BUSY;
+
+    (void)state;
+    assert_int_equal(sqlite3_open_v2("/app.db", &other, SQLITE_OPEN_READWRITE, "hwsim"), SQLITE_OK);
+    sim_set_process(world.sim, 1);
+    assert_int_equal(sqlite3_close(stock), SQLITE_OK);
+    sim_set_process(world.sim, 0);
+    assert_int_equal(run_sql(db, "PRAGMA hyperwal_snapshot"), SQLITE_OK); /* and none is due */
+    sim_set_fault(world.sim, &failing);
+    assert_int_equal(hand_over(db, world.key, &seq, &err), HW_EIO);
+    sim_set_fault(world.sim, NULL);
+    assert_int_equal(sqlite3_close(db), SQLITE_OK); /* the last that has read */
+    assert_int_equal(rows_of(other), 2);
+    for (int i = 0; i < 20 && code == SQLITE_BUSY; i++) {
+        code = run_sql(other, "INSERT INTO t VALUES(3, 3)");
+        (void)!hw_capture_step(capture_of(other), &deadline, NULL); /* the log is read again */
+        sim_advance(world.sim, 100000000);
+    }
+    assert_int_equal(code, SQLITE_READONLY);
+    assert_int_equal(hand_over(other, world.key, &seq, &err), HW_OK);
+    assert_int_equal(shared_length(), seq + 1);
+    assert_int_equal(sqlite3_close(other), SQLITE_OK);
+    world.acknowledged = 2;
+    world.was_handed = true;
+    world.seq = seq;
+    check(world.sim, NULL);
+}
+
 static void ended_log_that_could_not_be_used_at_first_is_answered_for_later(void **state)
 {
     struct sim_fault failing = {
@@ -382,6 +416,8 @@ int main(int argc, char **argv)
                                         teardown),
         cmocka_unit_test_setup_teardown(
             switch_that_is_found_again_is_seen_by_all_and_nobody_writes_meanwhile, setup, teardown),
+        cmocka_unit_test_setup_teardown(switch_is_found_again_though_readers_went_and_came, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(
             ended_log_that_could_not_be_used_at_first_is_answered_for_later, setup, teardown),
         cmocka_unit_test_setup_teardown(crash_at_any_operation_leaves_one_of_the_two, setup,
