@@ -496,12 +496,16 @@ static bool is_due(const struct hw_capture *capture, uint32_t pending, uint64_t 
            (uint64_t)pending * worker->page_size >= DUE_BYTES;
 }
 
-/* A failure while running: disagreement is checked, anything else stalls the log. */
+/*
+ * A failure while running: disagreement is checked, anything else stalls the log.  Either may take
+ * long: nobody is kept from writing for a handover meanwhile.
+ */
 static enum hw_status settle(struct hw_capture *capture, enum hw_status status,
                              struct hw_error *err)
 {
     if (status >= 0)
         return status;
+    hw_handover_give_up(capture, status, err);
     if (status == HW_ECORRUPT)
         return hw_worker_doubt(capture, err->message);
     stall(capture, err);

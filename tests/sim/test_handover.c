@@ -383,6 +383,42 @@ static void switch_is_found_again_though_readers_went_and_came(void **state)
     check(world.sim, NULL);
 }
 
+static void writers_go_on_if_the_log_cannot_be_written_while_it_is_handed_over(void **state)
+{
+    struct sim_fault full = {.kind = SIM_ENOSPC,
+                             .operations = SIM_WRITE | SIM_ALLOCATE,
+                             .path = DIR "/",
+                             .at = 1,
+                             .for_ever = true};
+    struct hw_shared_page *page = NULL;
+    struct hw_error err = {0};
+    sqlite3 *stock = NULL, *db = begin(&stock);
+    uint64_t seq, deadline, mail;
+
+    (void)state;
+    assert_int_equal(hw_shared_page_open(sim_env(world.sim), DIR, false, &page, NULL), HW_OK);
+    assert_int_equal(hw_handover_post(page, world.key, 60000, &mail, NULL), HW_OK);
+    while (hw_shared_handover(page) == HW_HANDOVER_NONE)
+        assert_int_equal(hw_capture_step(capture_of(db), &deadline, NULL), HW_OK);
+    sim_set_process(world.sim, 1);
+    assert_int_equal(run_sql(stock, "INSERT INTO t VALUES(3, 3)"), SQLITE_OK); /* just in time */
+    sim_set_process(world.sim, 0);
+    sim_set_fault(world.sim, &full);
+    for (int i = 0; i < 5; i++)
+        (void)!hw_capture_step(capture_of(db), &deadline, NULL); /* the commit cannot be logged */
+    assert_true(sim_fault_was_reached(world.sim));
+    assert_int_equal(hw_handover_collect(page, mail, &seq, &err), HW_ENOSPC);
+    hw_shared_page_close(page);
+    assert_int_equal(run_sql(db, "INSERT INTO t VALUES(4, 4)"), SQLITE_OK);
+    sim_set_process(world.sim, 1);
+    assert_int_equal(run_sql(stock, "INSERT INTO t VALUES(5, 5)"), SQLITE_OK);
+    sim_set_process(world.sim, 0);
+    sim_set_fault(world.sim, NULL);
+    end(db, stock);
+    world.acknowledged = 5;
+    check(world.sim, NULL);
+}
+
 static void ended_log_that_could_not_be_used_at_first_is_answered_for_later(void **state)
 {
     struct sim_fault failing = {
@@ -418,6 +454,8 @@ int main(int argc, char **argv)
             switch_that_is_found_again_is_seen_by_all_and_nobody_writes_meanwhile, setup, teardown),
         cmocka_unit_test_setup_teardown(switch_is_found_again_though_readers_went_and_came, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(
+            writers_go_on_if_the_log_cannot_be_written_while_it_is_handed_over, setup, teardown),
         cmocka_unit_test_setup_teardown(
             ended_log_that_could_not_be_used_at_first_is_answered_for_later, setup, teardown),
         cmocka_unit_test_setup_teardown(crash_at_any_operation_leaves_one_of_the_two, setup,
