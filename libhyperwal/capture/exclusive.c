@@ -194,6 +194,11 @@ bool hw_exclusive_has_seen(struct hw_capture *capture, const struct hw_wal_index
 
 /* --------------------------------------------------------------------------------- events */
 
+static enum hw_status fail_handed_over(struct hw_capture *capture, struct hw_error *err)
+{
+    return hw_fail(err, HW_EBUSY, "%s: its log is handed over to another primary", capture->path);
+}
+
 enum hw_status hw_capture_enter_exclusive(struct hw_capture *capture, struct hw_error *err)
 {
     struct hw_env *env = capture->env;
@@ -201,8 +206,7 @@ enum hw_status hw_capture_enter_exclusive(struct hw_capture *capture, struct hw_
     enum hw_status status;
 
     if (hw_gate_may_write(capture, err) != SQLITE_OK)
-        return hw_fail(err, HW_EBUSY, "%s: its log is handed over to another primary",
-                       capture->path);
+        return fail_handed_over(capture, err);
     hw_shared_set_yield(capture->shared, capture->process_id);
     for (;;) {
         uint32_t seen = hw_shared_wake_count(capture->shared);
@@ -210,6 +214,9 @@ enum hw_status hw_capture_enter_exclusive(struct hw_capture *capture, struct hw_
 
         hw_fair_mutex_lock(&capture->step_mutex);
         status = hw_worker_take_role(capture, err);
+        /* Asked again, with the mutex: nobody is asked once the connection is alone. */
+        if (status == HW_OK && (capture->worker.is_ended || capture->worker.handover.is_active))
+            status = fail_handed_over(capture, err);
         if (status == HW_OK) {
             atomic_fetch_add(&capture->exclusive, 1);
             hw_capture_wake_useful(capture);
