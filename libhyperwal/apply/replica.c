@@ -212,6 +212,7 @@ static void state_forget(struct hw_replica *replica)
     replica->next = replica->visible;
     replica->shown_seq = UINT64_MAX;
     replica->needs_repair = false;
+    replica->is_in_doubt = true;
 }
 
 static enum hw_status database_open(struct hw_replica *replica, struct hw_error *err)
@@ -233,6 +234,8 @@ static enum hw_status database_open(struct hw_replica *replica, struct hw_error 
     replica->checkpoint_at = HW_REPLICA_CHECKPOINT_FRAMES;
     replica->wal_limit = HW_REPLICA_WAL_LIMIT;
     replica->round_recorded = false;
+    if (header.max_frame == 0)
+        replica->is_in_doubt = false;
     show_seq(replica);
     return HW_OK;
 }
@@ -404,6 +407,74 @@ enum hw_status hw_replica_open_lazy(struct hw_env *env, sqlite3_vfs *base, struc
     return open_filled(replica, path, out, err);
 }
 
+/* ------------------------------------------------------------------------- what is durable */
+
+/*
+ * Frames are lost, and what readers see is no state any more.  A recovery ends before those frames:
+ * no end there may be taken for the state of a file into which later frames were copied.  *err
+ * says what happened already.
+ */
+static enum hw_status forget_ends(struct hw_replica *replica, struct hw_error *err)
+{
+    enum hw_status status = hw_positions_reset(replica->positions, err);
+
+    if (status != HW_OK)
+        return status;
+    hw_env_log(replica->env, HW_LOG_WARN,
+               "event=replica_repair_due path=%s block=%llu reason=lost_frames", replica->path,
+               (unsigned long long)replica->next_block);
+    replica->visible.seq = UINT64_MAX;
+    replica->next = replica->visible;
+    replica->round_recorded = false;
+    replica->needs_repair = true;
+    replica->repair_from = 0;
+    replica->is_in_doubt = false;
+    return HW_ECORRUPT;
+}
+
+/* HW_AGAIN: somebody checkpoints, and it cannot be done now. */
+static enum hw_status sync_wal(struct hw_replica *replica, struct hw_error *err)
+{
+    enum hw_status status = replica->is_in_doubt ? hw_wal_writer_renew(replica->db->writer, err)
+                                                 : replica->env->ops->sync(replica->db->wal, err);
+
+    replica->is_in_doubt = status != HW_OK;
+    if (status == HW_ECORRUPT && replica->make == NULL)
+        status = forget_ends(replica, err);
+    return status < 0 ? hw_prefix(err, status, "%s", replica->path) : status;
+}
+
+/*
+ * Copy the WAL into the file.  SQLite syncs the WAL before, and the file if it was all: which is
+ * enough for what no sync has failed for.
+ */
+static enum hw_status checkpoint(struct hw_replica *replica, bool *complete, struct hw_error *err)
+{
+    enum hw_status status = replica->is_in_doubt ? sync_wal(replica, err) : HW_OK;
+
+    *complete = false;
+    if (status == HW_OK) {
+        status = hw_replica_database_checkpoint(replica->db, complete, err);
+        replica->is_in_doubt = status != HW_OK;
+    }
+    return status == HW_AGAIN ? HW_OK : status;
+}
+
+/* Before a record that a loss of power may need is overwritten by another one. */
+static enum hw_status sync_if_due(struct hw_replica *replica, struct hw_error *err)
+{
+    enum hw_status status = HW_OK;
+
+    if (!hw_positions_is_half_unsynced(replica->positions))
+        return HW_OK;
+    status = sync_wal(replica, err);
+    if (status == HW_OK)
+        status = hw_positions_sync(replica->positions, err);
+    return status == HW_AGAIN ? HW_OK : status; /* half of the ring is left */
+}
+
+/* -------------------------------------------------------------------------------- closing */
+
 /*
  * Leave a WAL that is in the file, and a record that says so.  It is written last: found without a
  * WAL it means that some client has deleted it, and not that a loss of power took the frames.  What
@@ -417,9 +488,9 @@ static void settle(struct hw_replica *replica)
     if (status == HW_OK)
         status = hw_positions_sync(replica->positions, NULL);
     if (status == HW_OK)
-        status = hw_replica_database_checkpoint(replica->db, &complete, NULL);
+        status = checkpoint(replica, &complete, NULL);
     if (status == HW_OK)
-        status = replica->env->ops->sync(replica->db->wal, NULL);
+        status = sync_wal(replica, NULL);
     if (status == HW_OK)
         (void)!hw_replica_record_now(replica, HW_RECORD_CLOSED, NULL);
 }
@@ -488,7 +559,7 @@ static enum hw_status shorten(struct hw_replica *replica, struct hw_error *err)
     enum hw_status status = hw_positions_sync(replica->positions, err);
 
     if (status == HW_OK)
-        status = hw_replica_database_checkpoint(replica->db, &complete, err);
+        status = checkpoint(replica, &complete, err);
     if (status == HW_OK)
         status = complete ? hw_wal_writer_restart(replica->db->writer, err) : HW_AGAIN;
     if (status == HW_OK) {
@@ -694,6 +765,8 @@ enum hw_status hw_replica_step(struct hw_replica *replica, struct hw_error *err)
         return open_or_build(replica, replica->has_built, err);
     if (status == HW_OK)
         status = follow_fork(replica, err);
+    if (status == HW_OK)
+        status = sync_if_due(replica, err);
     if (status != HW_OK)
         return status;
     if (replica->needs_repair)

@@ -277,11 +277,6 @@ enum hw_status hw_replica_commit(struct hw_replica *replica, const struct hw_rep
         .seq = state->seq, .sum = state->sum, .page_count = state->page_count};
     enum hw_status status = hw_wal_writer_finish(writer, state->page_count, &record.at, err);
 
-    if (status == HW_OK && hw_positions_is_half_unsynced(replica->positions)) {
-        status = replica->env->ops->sync(replica->db->wal, err);
-        if (status == HW_OK)
-            status = hw_positions_sync(replica->positions, err);
-    }
     if (status == HW_OK)
         status = hw_positions_append(replica->positions, &record, err);
     if (status == HW_OK)

@@ -14,6 +14,12 @@
  * published.  So any end of the WAL that a recovery can find after a crash of the process has its
  * record.  After a loss of power the record may be gone while frames are there; then the WAL is
  * cut back to an end that has one, or the state is compared with the log's, page by page.
+ *
+ * That rests on frames being durable before a checkpoint copies them into the database file, and on
+ * the file being durable before another round of the WAL.  After a sync that failed the next one
+ * says nothing of what was written before it: then no checkpoint is made until the WAL was read,
+ * written once more and synced, and it copies all frames again.  So it is after a follower that did
+ * not close, for nobody knows what it was told.
  */
 #ifndef HW_APPLY_REPLICA_INTERNAL_H
 #define HW_APPLY_REPLICA_INTERNAL_H
@@ -59,7 +65,7 @@ enum hw_status hw_positions_append(struct hw_positions *positions,
                                    struct hw_error *err) HW_MUST_CHECK;
 enum hw_status hw_positions_sync(struct hw_positions *positions,
                                  struct hw_error *err) HW_MUST_CHECK;
-/* Half of the ring is not synced yet: sync it and the WAL before a needed record is overwritten. */
+/* Half of the ring is not synced yet: sync the WAL and it before a needed record is overwritten. */
 bool hw_positions_is_half_unsynced(const struct hw_positions *positions);
 uint32_t hw_positions_boot(const struct hw_positions *positions); /* of now */
 /* When the newest record was written, by the file system. */
@@ -215,6 +221,7 @@ struct hw_replica {
     uint64_t fork;        /* of the log whose state it has */
     struct hw_replica_base origin;
     bool round_recorded; /* this follower, and the WAL's present round, have their first record */
+    bool is_in_doubt;    /* a sync of WAL or file failed, perhaps the last follower's */
     uint32_t checkpoint_at; /* frames in the WAL that make the next checkpoint due */
     uint32_t wal_limit;
     uint64_t pause_end_ns;           /* 0: no pause */

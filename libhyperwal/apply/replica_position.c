@@ -24,6 +24,7 @@ struct hw_positions {
     struct hw_file *file; /* owned */
     uint64_t next_ordinal;
     uint64_t synced_ordinal; /* records below are durable */
+    bool is_in_doubt;        /* a sync failed: those from there on may not be what is read */
     uint32_t epoch, boot;
 };
 
@@ -179,24 +180,32 @@ enum hw_status hw_positions_peek(struct hw_env *env, const char *dir, struct hw_
 
 /* ------------------------------------------------------------------------------- writing */
 
-enum hw_status hw_positions_reset(struct hw_positions *positions, struct hw_error *err)
+static enum hw_status header_write(struct hw_positions *positions, struct hw_error *err)
 {
-    const struct hw_env_ops *ops = positions->file->env->ops;
     uint8_t header[SLOT_SIZE] = {0};
-    enum hw_status status = ops->truncate(positions->file, 0, err);
 
     memcpy(header, magic, sizeof(magic));
     hw_put_le32(header + 8, VERSION);
     hw_put_le32(header + 12, HW_POSITION_RECORDS);
     check_of(header, header + CHECKED_SIZE);
+    return positions->file->env->ops->write_at(positions->file, 0, header, sizeof(header), err);
+}
+
+enum hw_status hw_positions_reset(struct hw_positions *positions, struct hw_error *err)
+{
+    const struct hw_env_ops *ops = positions->file->env->ops;
+    enum hw_status status = ops->truncate(positions->file, 0, err);
+
     if (status == HW_OK)
         status = ops->allocate(positions->file, FILE_SIZE, err);
     if (status == HW_OK)
-        status = ops->write_at(positions->file, 0, header, sizeof(header), err);
+        status = header_write(positions, err);
     if (status == HW_OK)
         status = ops->sync(positions->file, err);
-    if (status == HW_OK)
+    if (status == HW_OK) {
         positions->next_ordinal = positions->synced_ordinal = 1;
+        positions->is_in_doubt = false;
+    }
     return status;
 }
 
@@ -285,13 +294,52 @@ enum hw_status hw_positions_append(struct hw_positions *positions,
     return status;
 }
 
+/* Write the records once more that are there, in runs of them; a slot that has none is left. */
+static enum hw_status records_renew(struct hw_positions *positions, struct hw_error *err)
+{
+    const struct hw_env_ops *ops = positions->file->env->ops;
+    uint8_t *bytes = hw_alloc(FILE_SIZE);
+    struct hw_replica_record record;
+    enum hw_status status;
+
+    if (bytes == NULL)
+        return hw_fail(err, HW_ENOMEM, "replica: no memory to write its position anew");
+    status = ops->read_at(positions->file, 0, bytes, FILE_SIZE, err); /* HW_END: zeros behind it */
+    if (status == HW_END)
+        status = HW_OK;
+    if (status == HW_OK)
+        status = header_write(positions, err);
+    for (uint32_t i = 0, run = 0; status == HW_OK && i < HW_POSITION_RECORDS; i += run + 1) {
+        const uint8_t *slots = bytes + SLOT_SIZE * (1 + (size_t)i);
+
+        for (run = 0; i + run < HW_POSITION_RECORDS; run++) {
+            if (!record_decode(slots + SLOT_SIZE * (size_t)run, i + run, &record))
+                break;
+        }
+        if (run > 0)
+            status = ops->write_at(positions->file, SLOT_SIZE * (1 + (uint64_t)i), slots,
+                                   SLOT_SIZE * (size_t)run, err);
+    }
+    hw_free(bytes);
+    return status;
+}
+
+/*
+ * After a sync that failed the next one would say nothing of the records before it.  Those of a
+ * follower before this one, whose sync may have failed, are not written again: without them the
+ * state is only compared with the log, and a record that must be there is always a new one.
+ */
 enum hw_status hw_positions_sync(struct hw_positions *positions, struct hw_error *err)
 {
-    enum hw_status status;
+    enum hw_status status = HW_OK;
 
     if (positions->synced_ordinal == positions->next_ordinal)
         return HW_OK;
-    status = positions->file->env->ops->sync(positions->file, err);
+    if (positions->is_in_doubt)
+        status = records_renew(positions, err);
+    if (status == HW_OK)
+        status = positions->file->env->ops->sync(positions->file, err);
+    positions->is_in_doubt = status != HW_OK;
     if (status == HW_OK)
         positions->synced_ordinal = positions->next_ordinal;
     return status;

@@ -19,6 +19,8 @@ static void state_set(struct hw_replica *replica, const struct hw_replica_record
     replica->next = replica->visible;
     replica->shown_seq = record->seq;
     replica->next_block = record->seq + 1;
+    /* What a closing record tells was synced before it. */
+    replica->is_in_doubt = (record->flags & HW_RECORD_CLOSED) == 0;
 }
 
 /* The record of the end that the index shows, NULL if there is none. */

@@ -287,13 +287,113 @@ enum hw_status hw_wal_writer_rollback(struct hw_wal_writer *writer, struct hw_er
     return hw_wal_index_cleanup(writer->index, err);
 }
 
-/* ------------------------------------------------------------------------------- restart */
+/* --------------------------------------------------------------------------------- renew */
 
 static int shm_lock(struct hw_wal_writer *writer, int slot, int count, int flags)
 {
     return writer->database->pMethods->xShmLock(writer->database, slot, count,
                                                 flags | SQLITE_SHM_EXCLUSIVE);
 }
+
+/* The checksum up to a frame that was read again. */
+struct running_sum {
+    uint32_t sum[2];
+    bool is_known; /* not after a frame without one, a slip of SQLite before 3.50.2 */
+};
+
+/* Do the frames in the buffer go on from *running, each from the one before it? */
+static bool frames_fit(const struct hw_wal_writer *writer, uint32_t count,
+                       struct running_sum *running)
+{
+    bool fits = true;
+
+    for (uint32_t i = 0; i < count; i++) {
+        const uint8_t *bytes = writer->buffer + i * frame_size(writer);
+        struct hw_wal_frame frame = hw_wal_frame_decode(bytes);
+
+        if (frame.page_number == 0)
+            fits = false;
+        else if (frame.has_checksum && running->is_known &&
+                 !hw_wal_frame_continues(&writer->file_header, bytes, running->sum))
+            fits = false;
+        memcpy(running->sum, frame.checksum, sizeof(running->sum));
+        running->is_known = frame.has_checksum;
+    }
+    return fits;
+}
+
+/* All that can be written again is, also behind frames that do not fit. */
+static enum hw_status frames_renew(struct hw_wal_writer *writer, bool *fit, struct hw_error *err)
+{
+    const struct hw_env_ops *ops = writer->wal->env->ops;
+    struct running_sum running = {.is_known = true};
+    uint32_t max_frame = writer->visible.max_frame, count;
+
+    *fit = true;
+    memcpy(running.sum, writer->file_header.checksum, sizeof(running.sum));
+    for (uint32_t first = 1; first <= max_frame; first += count) {
+        uint64_t offset = hw_wal_frame_offset(writer->file_header.page_size, first);
+        enum hw_status status;
+
+        count = (uint32_t)(writer->buffer_capacity / frame_size(writer));
+        if (count > max_frame - first + 1)
+            count = max_frame - first + 1;
+        status = ops->read_at(writer->wal, offset, writer->buffer, count * frame_size(writer), err);
+        if (status < 0)
+            return status;
+        if (status == HW_END || !frames_fit(writer, count, &running))
+            *fit = false;
+        else
+            status =
+                ops->write_at(writer->wal, offset, writer->buffer, count * frame_size(writer), err);
+        if (status < 0)
+            return status;
+    }
+    if (running.is_known && memcmp(running.sum, writer->visible.frame_checksum, 8) != 0)
+        *fit = false;
+    return HW_OK;
+}
+
+/* With CKPT held: no frame is copied on the word of a sync that says nothing of it. */
+static enum hw_status renew_locked(struct hw_wal_writer *writer, struct hw_error *err)
+{
+    const struct hw_env_ops *ops = writer->wal->env->ops;
+    uint8_t header[HW_WAL_HEADER_SIZE];
+    enum hw_status status;
+    bool fit = true;
+
+    hw_wal_header_encode(&writer->file_header, header);
+    status = ops->write_at(writer->wal, 0, header, sizeof(header), err);
+    if (status == HW_OK)
+        status = frames_renew(writer, &fit, err);
+    if (status == HW_OK)
+        status = ops->sync(writer->wal, err);
+    if (status == HW_OK)
+        status = hw_wal_index_reset_backfill(writer->index, err);
+    if (status == HW_OK && !fit)
+        return hw_fail(err, HW_ECORRUPT, "wal: of %u frames some are not what was written",
+                       (unsigned)writer->visible.max_frame);
+    return status;
+}
+
+enum hw_status hw_wal_writer_renew(struct hw_wal_writer *writer, struct hw_error *err)
+{
+    enum hw_status status;
+    int code;
+
+    if (writer->state != IDLE)
+        return hw_fail(err, HW_EMISUSE, "wal writer: renew within a transaction");
+    if (writer->visible.max_frame == 0)
+        return HW_OK; /* the header is written and synced with the first frame */
+    code = shm_lock(writer, HW_SHM_CKPT, 1, SQLITE_SHM_LOCK);
+    if (code != SQLITE_OK)
+        return hw_wal_fail_sqlite(err, code, "wal: lock checkpoints out");
+    status = renew_locked(writer, err);
+    (void)shm_lock(writer, HW_SHM_CKPT, 1, SQLITE_SHM_UNLOCK); /* our own: cannot fail */
+    return status;
+}
+
+/* ------------------------------------------------------------------------------- restart */
 
 /* With CKPT and READ(1..4) held: nobody reads the WAL, nobody copies from it. */
 static enum hw_status restart_locked(struct hw_wal_writer *writer, struct hw_error *err)

@@ -453,6 +453,16 @@ enum hw_status hw_wal_index_backfill(struct hw_wal_index *index, uint32_t *backf
     return HW_OK;
 }
 
+enum hw_status hw_wal_index_reset_backfill(struct hw_wal_index *index, struct hw_error *err)
+{
+    uint32_t *region;
+    enum hw_status status = region_get(index, 0, true, &region, err);
+
+    if (status == HW_OK)
+        __atomic_store_n(region + CHECKPOINT_WORD, 0, __ATOMIC_RELEASE);
+    return status;
+}
+
 enum hw_status hw_wal_index_reset_checkpoint(struct hw_wal_index *index, struct hw_error *err)
 {
     uint32_t *region;

@@ -25,6 +25,9 @@ enum {
 /* SQLite's result code of `what` as a status; SQLITE_BUSY and SQLITE_LOCKED are HW_AGAIN. */
 enum hw_status hw_wal_fail_sqlite(struct hw_error *err, int code, const char *what);
 
+/* nBackfill alone, with CKPT held: the next checkpoint copies all frames again. */
+enum hw_status hw_wal_index_reset_backfill(struct hw_wal_index *index,
+                                           struct hw_error *err) HW_MUST_CHECK;
 /* nBackfill, the read marks and nBackfillAttempted of a WAL that has just been started over. */
 enum hw_status hw_wal_index_reset_checkpoint(struct hw_wal_index *index,
                                              struct hw_error *err) HW_MUST_CHECK;

@@ -11,8 +11,7 @@
 #include "base/alloc.h"
 #include "base/bytes.h"
 
-/* Is the frame in `bytes` the next live one?  Then *sum has taken it in. */
-static bool frame_continues(const struct hw_wal_header *header, const uint8_t *bytes,
+bool hw_wal_frame_continues(const struct hw_wal_header *header, const uint8_t *bytes,
                             uint32_t sum[2])
 {
     struct hw_wal_frame frame = hw_wal_frame_decode(bytes);
@@ -69,7 +68,7 @@ enum hw_status hw_wal_scan(struct hw_file *file, struct hw_wal_extent *out, stru
         uint64_t offset = hw_wal_frame_offset(extent.header.page_size, extent.live_frames + 1);
 
         status = file->env->ops->read_at(file, offset, frame, frame_size, err);
-        if (status != HW_OK || !frame_continues(&extent.header, frame, sum))
+        if (status != HW_OK || !hw_wal_frame_continues(&extent.header, frame, sum))
             break;
         extent.live_frames++;
         if (hw_get_be32(frame + 4) != 0) {

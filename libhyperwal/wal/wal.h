@@ -82,6 +82,13 @@ static inline uint64_t hw_wal_frame_offset(uint32_t page_size, uint32_t frame) /
 }
 
 /*
+ * Is the frame in `bytes`, header and page, the one that goes on from what *sum is of?  Then *sum
+ * has taken it in.
+ */
+bool hw_wal_frame_continues(const struct hw_wal_header *header, const uint8_t *bytes,
+                            uint32_t sum[2]);
+
+/*
  * A transaction that was written from afar begins with a frame whose page is not one: it has the id
  * of the transaction.  A later frame of the same transaction has that page as it is, so that no
  * reader sees the mark; and the log's worker finds it.
@@ -206,6 +213,15 @@ enum hw_status hw_wal_writer_publish(struct hw_wal_writer *writer,
 /* Forget what was added since the last publish; the frames stay in the file as dead bytes. */
 enum hw_status hw_wal_writer_rollback(struct hw_wal_writer *writer,
                                       struct hw_error *err) HW_MUST_CHECK;
+/*
+ * After a sync of the WAL or of the database that failed: the system may have given up bytes that
+ * are still read, and another sync would say nothing of them.  So frames are read, written once
+ * more as they are, and synced; and none counts as copied into the database.  Not within a
+ * transaction.  Takes and releases CKPT, never waits: HW_AGAIN.  HW_ECORRUPT: that was done, but
+ * there are frames that are not what was written: the disk has lost them.
+ */
+enum hw_status hw_wal_writer_renew(struct hw_wal_writer *writer,
+                                   struct hw_error *err) HW_MUST_CHECK;
 /*
  * Start the WAL over, if all of it is backfilled and no reader needs it: HW_AGAIN if not now.
  * Takes and releases CKPT and READ(1..4), never waits.  The file is left alone until

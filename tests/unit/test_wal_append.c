@@ -405,6 +405,101 @@ static void a_new_round_is_seen_by_nobody_before_nothing_of_it_counts_as_backfil
     pair_close(&p);
 }
 
+static uint8_t *wal_copy(struct pair *p, size_t *size)
+{
+    uint8_t *bytes;
+
+    *size = (size_t)hw_wal_frame_offset(p->page_size, hw_wal_writer_position(p->writer).frame + 1);
+    bytes = hw_alloc(*size);
+    read_bytes(p->to.wal, 0, bytes, *size);
+    return bytes;
+}
+
+static void wal_write(struct pair *p, uint64_t offset, const void *bytes, size_t size)
+{
+    assert_int_equal(p->to.wal->env->ops->write_at(p->to.wal, offset, bytes, size, NULL), HW_OK);
+}
+
+static void a_wal_that_is_written_once_more_is_the_same_and_copied_again(void **state)
+{
+    (void)state;
+    for (unsigned page_size = 512; page_size <= 65536; page_size *= 2) {
+        struct pair p;
+        uint8_t *before, *after;
+        uint32_t backfilled, attempted;
+        size_t size, size_after;
+
+        pair_open(&p, page_size);
+        assert_int_equal(hw_wal_writer_renew(p.writer, NULL), HW_OK); /* nothing is there yet */
+        for (int i = 0; i < 20; i++) {
+            run(p.source, "INSERT INTO t(b) VALUES(randomblob(9000))");
+            replay(&p);
+        }
+        run(p.target, "PRAGMA wal_checkpoint");
+        before = wal_copy(&p, &size);
+        assert_int_equal(hw_wal_writer_renew(p.writer, NULL), HW_OK);
+        after = wal_copy(&p, &size_after);
+        assert_int_equal(size, size_after);
+        assert_memory_equal(before, after, size);
+        assert_int_equal(hw_wal_index_backfill(p.to.index, &backfilled, &attempted, NULL), HW_OK);
+        assert_int_equal(backfilled, 0);
+        assert_int_equal(hw_wal_writer_restart(p.writer, NULL), HW_AGAIN);
+        run(p.source, "UPDATE t SET b = randomblob(99)");
+        replay(&p);
+        assert_same(&p);
+        assert_recoverable(&p);
+        run(p.target, "PRAGMA wal_checkpoint");
+        assert_int_equal(hw_wal_writer_restart(p.writer, NULL), HW_OK);
+        assert_same(&p);
+        hw_free(before);
+        hw_free(after);
+        pair_close(&p);
+    }
+}
+
+/* Bytes of a frame change as they do when the disk has lost what was written. */
+static void frames_that_are_not_what_was_written_are_found(void **state)
+{
+    enum { FRAME_SIZE = HW_WAL_FRAME_HEADER_SIZE + 512 };
+    static const uint8_t zeros[FRAME_SIZE];
+    struct pair p;
+    struct view other;
+    uint8_t *good;
+    size_t size;
+
+    (void)state;
+    pair_open(&p, 512);
+    run(p.source, "INSERT INTO t(b) VALUES(randomblob(99000))");
+    replay(&p);
+    good = wal_copy(&p, &size);
+    for (uint32_t frame = 1; frame <= hw_wal_writer_position(p.writer).frame; frame += 43) {
+        uint64_t offset = hw_wal_frame_offset(512, frame);
+        uint8_t byte = good[offset + 300] ^ 1;
+
+        wal_write(&p, offset, zeros, FRAME_SIZE);
+        assert_int_equal(hw_wal_writer_renew(p.writer, NULL), HW_ECORRUPT);
+        wal_write(&p, 0, good, size);
+        wal_write(&p, offset + 300, &byte, 1);
+        assert_int_equal(hw_wal_writer_renew(p.writer, NULL), HW_ECORRUPT);
+        wal_write(&p, 0, good, size);
+        wal_write(&p, offset + 8, zeros, 16); /* SQLite before 3.50.2 does that */
+        assert_int_equal(hw_wal_writer_renew(p.writer, NULL), HW_OK);
+        wal_write(&p, 0, good, size);
+    }
+    assert_int_equal(p.to.wal->env->ops->truncate(p.to.wal, size - 1, NULL), HW_OK);
+    assert_int_equal(hw_wal_writer_renew(p.writer, NULL), HW_ECORRUPT);
+    wal_write(&p, 0, good, size);
+    view_open(&other, p.target_path);
+    assert_int_equal(view_lock(&other, HW_SHM_CKPT, true), SQLITE_OK);
+    assert_int_equal(hw_wal_writer_renew(p.writer, NULL), HW_AGAIN);
+    assert_int_equal(view_lock(&other, HW_SHM_CKPT, false), SQLITE_OK);
+    assert_int_equal(hw_wal_writer_renew(p.writer, NULL), HW_OK);
+    assert_same(&p);
+    view_close(&other);
+    hw_free(good);
+    pair_close(&p);
+}
+
 static void calls_out_of_order_are_refused(void **state)
 {
     struct pair p;
@@ -418,6 +513,7 @@ static void calls_out_of_order_are_refused(void **state)
     assert_int_equal(hw_wal_writer_add(p.writer, 2, page, NULL), HW_OK);
     assert_int_equal(hw_wal_writer_publish(p.writer, NULL), HW_EMISUSE);
     assert_int_equal(hw_wal_writer_restart(p.writer, NULL), HW_EMISUSE);
+    assert_int_equal(hw_wal_writer_renew(p.writer, NULL), HW_EMISUSE);
     assert_int_equal(hw_wal_writer_finish(p.writer, 3, &end, NULL), HW_OK);
     assert_int_equal(hw_wal_writer_add(p.writer, 2, page, NULL), HW_EMISUSE);
     assert_int_equal(hw_wal_writer_rollback(p.writer, NULL), HW_OK);
@@ -461,6 +557,8 @@ int main(void)
         cmocka_unit_test(
             a_reader_on_the_file_alone_outlives_a_restart_and_a_checkpoint_waits_for_it),
         cmocka_unit_test(a_new_round_is_seen_by_nobody_before_nothing_of_it_counts_as_backfilled),
+        cmocka_unit_test(a_wal_that_is_written_once_more_is_the_same_and_copied_again),
+        cmocka_unit_test(frames_that_are_not_what_was_written_are_found),
         cmocka_unit_test(calls_out_of_order_are_refused),
         cmocka_unit_test(an_index_that_does_not_fit_the_file_is_refused),
     };
