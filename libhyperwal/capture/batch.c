@@ -401,6 +401,12 @@ enum hw_status hw_worker_sync_wal(struct hw_capture *capture, uint32_t max_frame
     return status;
 }
 
+void hw_capture_wal_changed(struct hw_capture *capture, const uint8_t salts[8], uint64_t offset)
+{
+    if (hw_shared_wal_synced(capture->shared, salts) > offset)
+        hw_shared_set_wal_synced(capture->shared, salts, offset);
+}
+
 enum hw_status hw_worker_check_backfill(struct hw_capture *capture, uint32_t frame,
                                         struct hw_error *err)
 {

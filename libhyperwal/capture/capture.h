@@ -96,6 +96,11 @@ void hw_capture_held_since(struct hw_capture *capture);
  */
 void hw_capture_wal_synced(struct hw_capture *capture, const uint8_t salts[8], uint64_t size);
 /*
+ * A connection is about to write into the WAL at `offset`, in the round with these salts: what
+ * somebody synced there and nobody committed, since he died or rolled it back, is overwritten.
+ */
+void hw_capture_wal_changed(struct hw_capture *capture, const uint8_t salts[8], uint64_t offset);
+/*
  * A connection that holds WRITE (or is alone with the database) is about to write the header of the
  * WAL, with these salts: a new round begins.
  */

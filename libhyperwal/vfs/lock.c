@@ -204,10 +204,31 @@ void hw_shim_wal_failed(struct hw_shim_file *wal)
         wal->main->commit_offset = 0;
 }
 
+/* A frame's header, or its page, or a part of that. */
+static void note_frame(struct hw_shim_file *wal, const uint8_t *bytes, int size, uint64_t begin)
+{
+    struct hw_shim_file *main = wal->main;
+    uint64_t end = begin + (uint64_t)size;
+
+    if (size == HW_WAL_FRAME_HEADER_SIZE) {
+        bool commits = hw_wal_frame_decode(bytes).commit_size != 0;
+
+        /* What others wrote in between are whole commits; behind a commit is what was undone. */
+        if (memcmp(wal->wal_salts, bytes + 8, sizeof(wal->wal_salts)) != 0 ||
+            begin >= wal->wal_end || commits)
+            wal->wal_end = end;
+        memcpy(wal->wal_salts, bytes + 8, sizeof(wal->wal_salts));
+        note_commit(main, bytes, begin);
+    } else if (begin == wal->wal_end) {
+        wal->wal_end = end; /* the page after its header, or the rest of a split write */
+    }
+    hw_capture_wal_changed(main->capture, wal->wal_salts, begin);
+}
+
 int hw_shim_wal_write(struct hw_shim_file *wal, const uint8_t *bytes, int size, int64_t offset)
 {
     struct hw_shim_file *main = wal->main;
-    uint64_t begin = (uint64_t)offset, end = begin + (uint64_t)size;
+    uint64_t begin = (uint64_t)offset;
 
     if (!main->frames_alone && main->lock == SQLITE_LOCK_EXCLUSIVE && !holds(main, HW_SHM_WRITE)) {
         int code = frame_alone(main);
@@ -219,13 +240,8 @@ int hw_shim_wal_write(struct hw_shim_file *wal, const uint8_t *bytes, int size, 
         wal->wal_end = 0; /* a new round */
         if (begin == 0 && size == HW_WAL_HEADER_SIZE)
             hw_capture_new_round(main->capture, bytes + 16);
-    } else if (size == HW_WAL_FRAME_HEADER_SIZE) {
-        if (memcmp(wal->wal_salts, bytes + 8, sizeof(wal->wal_salts)) != 0 || begin >= wal->wal_end)
-            wal->wal_end = end; /* what others wrote in between are whole commits */
-        memcpy(wal->wal_salts, bytes + 8, sizeof(wal->wal_salts));
-        note_commit(main, bytes, begin);
-    } else if (begin == wal->wal_end) {
-        wal->wal_end = end; /* the page after its header, or the rest of a split write */
+    } else {
+        note_frame(wal, bytes, size, begin);
     }
     if (main->is_alone && !main->alone_wrote)
         first_alone(main, bytes, begin);

@@ -124,7 +124,8 @@ struct hw_shim_file {
     /* A WAL. */
     struct hw_shim_file *main; /* of the same connection; borrowed, outlives it; or NULL */
     uint8_t wal_salts[8];      /* of the last frame header written */
-    uint64_t wal_end;          /* bytes up to which this connection wrote frames of that round */
+    uint64_t wal_end;          /* bytes up to which this connection wrote frames of that round; */
+                               /* with a commit: not what it had undone before behind it */
 };
 
 static inline struct hw_shim_file *hw_shim_file(sqlite3_file *file)
