@@ -8,7 +8,7 @@
 #include "base/alloc.h"
 #include "capture/internal.h"
 
-enum { CLOSE_WAIT_MS = 5000, SLICE_NS = 50000000 };
+enum { SLICE_NS = 50000000 };
 #define STALLED_NS (10 * (uint64_t)1000000000) /* an alarm that lasts so long answers who asks */
 
 static struct hw_mutex registry_mutex = HW_MUTEX_INIT; /* guards registry and references */
@@ -224,24 +224,6 @@ bool hw_capture_is_forked(const struct hw_capture *capture)
     return capture->process_id != capture->env->ops->process_id(capture->env);
 }
 
-/*
- * The first snapshot of a log, or one that somebody asked for, is worth a moment before this
- * process goes: without it nothing can be restored.  The caller holds `step`.
- */
-static void finish_snapshot(struct hw_capture *capture)
-{
-    struct hw_worker *worker = &capture->worker;
-    struct hw_env *env = capture->env;
-    uint64_t deadline = env->ops->monotonic_ns(env) + CLOSE_WAIT_MS * 1000000ULL;
-    uint64_t next;
-
-    while (worker->has_role && worker->state == WORKER_RUNNING &&
-           (worker->snapshot.forced || hw_snapshot_is_needed(worker)) &&
-           env->ops->monotonic_ns(env) < deadline)
-        if (hw_worker_step(capture, &next, NULL) != HW_OK)
-            break;
-}
-
 static uint32_t *useful_word(struct hw_capture *capture)
 {
     return (uint32_t *)(uintptr_t)&capture->useful; /* atomic ones have the same bytes */
@@ -263,14 +245,7 @@ void hw_capture_close(struct hw_capture *capture)
     last = --capture->references == 0;
     if (last) {
         struct hw_capture **link = &registry;
-        struct hw_error err;
-        uint64_t seq;
 
-        if (hw_capture_can_work(capture) &&
-            hw_capture_wait_logged(capture, hw_gate_is_alarmed(capture) ? 0 : CLOSE_WAIT_MS, &seq,
-                                   &err) != HW_OK)
-            hw_env_log(capture->env, HW_LOG_WARN, /* the WAL has it: the next open goes on */
-                       "event=closed_behind db=%s error=\"%s\"", capture->path, err.message);
         atomic_store(&capture->closing, true);
         if (capture->thread_started) {
             hw_shared_ring(capture->shared);
@@ -279,7 +254,6 @@ void hw_capture_close(struct hw_capture *capture)
             hw_thread_join(&capture->thread);
         }
         hw_fair_mutex_lock(&capture->step_mutex);
-        finish_snapshot(capture);
         hw_worker_drop_role(capture);
         hw_fair_mutex_unlock(&capture->step_mutex);
         hw_gate_close(capture);
@@ -392,38 +366,6 @@ enum hw_status hw_capture_step(struct hw_capture *capture, uint64_t *deadline_ns
 
 /* --------------------------------------------------------------------------------- events */
 
-bool hw_capture_ready(struct hw_capture *capture)
-{
-    struct hw_error err;
-
-    if (atomic_load(&capture->ready))
-        return true;
-    if (hw_gate_open(capture, true, &err) != HW_OK) {
-        atomic_store(&capture->blind, true);
-        if (hw_shared_worker(capture->shared) == 0)
-            hw_shared_set_alarm(capture->shared, err.message); /* until somebody has the role */
-        if (!atomic_exchange(&capture->unready, true)) {
-            hw_env_log(capture->env, HW_LOG_ERROR, "event=wal_index_unreadable db=%s error=\"%s\"",
-                       capture->path, err.message);
-            hw_shared_ring(capture->shared); /* whoever read may not come again */
-            hw_capture_wake_useful(capture);
-        }
-        return false;
-    }
-    atomic_store(&capture->blind, false);
-    atomic_store(&capture->unready, false);
-    atomic_store(&capture->ready, true);
-    hw_shared_ring(capture->shared);
-    hw_capture_wake_useful(capture);
-    return true;
-}
-
-void hw_capture_blind(struct hw_capture *capture)
-{
-    if (!atomic_load(&capture->ready))
-        atomic_store(&capture->blind, true);
-}
-
 void hw_capture_committed(struct hw_capture *capture)
 {
     hw_shared_commit(capture->shared);
@@ -447,44 +389,6 @@ void hw_capture_held_since(struct hw_capture *capture)
 void hw_capture_wal_synced(struct hw_capture *capture, const uint8_t salts[8], uint64_t size)
 {
     hw_shared_set_wal_synced(capture->shared, salts, size);
-}
-
-/*
- * The end of the log is known to be a state of this database, in the WAL as it is now.  If not (the
- * worker could not look, or looks still, or others emptied the WAL), nothing may say that the file
- * as it is now agrees with the log.
- */
-static bool is_reconciled(struct hw_capture *capture)
-{
-    struct hw_shared_position position = hw_shared_position(capture->shared);
-    struct hw_wal_index_header header;
-
-    if (hw_capture_is_private(capture))
-        return position.seq != UINT64_MAX && position.frame != UINT32_MAX;
-    return hw_gate_header(capture, &header) == HW_OK && hw_round_is_at(capture, &position, &header);
-}
-
-void hw_capture_wal_deleted(struct hw_capture *capture)
-{
-    bool logged = is_reconciled(capture) && hw_gate_is_logged(capture);
-
-    hw_fair_mutex_lock(&capture->step_mutex);
-    finish_snapshot(capture);
-    atomic_store(&capture->ready, false); /* or the worker would begin again before we are done */
-    atomic_store(&capture->settled, false);
-    atomic_store(&capture->blind, false);
-    atomic_store(&capture->unready, false);
-    hw_worker_let_go(capture);
-    hw_gate_close(capture);
-    hw_fair_mutex_unlock(&capture->step_mutex);
-    if (logged)
-        hw_position_note(capture, true);
-}
-
-void hw_capture_checkpointed(struct hw_capture *capture)
-{
-    if (is_reconciled(capture))
-        hw_position_note(capture, false);
 }
 
 /* ------------------------------------------------------------------------------ questions */

@@ -54,8 +54,7 @@ struct hw_capture_options {
  */
 enum hw_status hw_capture_open(const struct hw_capture_options *options, struct hw_capture **out,
                                struct hw_error *err) HW_MUST_CHECK;
-/* Drops one reference; the last one logs what is committed, lets the role go and stops the
- * thread. */
+/* Drops one reference; the last one lets the role go and stops the thread. */
 void hw_capture_close(struct hw_capture *capture);
 
 /* Captures that are open in this process; for tests that look for leaks. */
@@ -68,10 +67,16 @@ void hw_capture_forked(void);
 
 /* ------------------------------------------------------------------- what the shim tells */
 
-/* A connection holds a read mark: SQLite has recovered the WAL, its index is valid. */
+/* A connection maps the wal-index: from now on nothing in the WAL may be deleted unseen. */
+void hw_capture_mapped(struct hw_capture *capture);
+/* It holds a read mark: SQLite has recovered the WAL, its index is valid. */
 bool hw_capture_ready(struct hw_capture *capture); /* false: call again at the next read mark */
-/* A connection has begun to look at the WAL: from now on nothing in it may be deleted unseen. */
-void hw_capture_blind(struct hw_capture *capture);
+/*
+ * It gives the wal-index back, and holds SHARED still, without which others may delete it.  With
+ * the last one of this process what is committed gets into the log, within five seconds or when
+ * somebody reads again, and capture lets go of the wal-index and of the role.
+ */
+void hw_capture_unmapped(struct hw_capture *capture);
 /* The write lock was released: there may be a new commit.  Costs an increment, seldom a futex. */
 void hw_capture_committed(struct hw_capture *capture);
 /* Somebody who tells nobody may have committed. */

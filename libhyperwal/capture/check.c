@@ -247,8 +247,10 @@ static enum hw_status conclude(struct hw_capture *capture, struct hw_error *err)
                    worker->check_header.page_count == worker->note.page_count;
     struct hw_wal_index_header header;
     uint64_t seq = 0;
-    enum hw_status status = hw_worker_header(capture, &header, err);
+    enum hw_status status = hw_worker_check_shm(capture, err);
 
+    if (status == HW_OK)
+        status = hw_worker_header(capture, &header, err);
     if (status != HW_OK) /* it is being written just now; the check stays what it is */
         return status;
     if (check_is_outrun(capture, &header) || (!is_same && check_is_disturbed(capture)))

@@ -47,7 +47,9 @@ enum hw_status hw_gate_open(struct hw_capture *capture, bool with_index, struct 
     enum hw_status status = HW_OK;
 
     hw_mutex_lock(&capture->gate_mutex);
-    if (capture->database == NULL)
+    if (with_index && capture->mapped == 0)
+        status = HW_END;
+    else if (capture->database == NULL)
         status = hw_base_open(capture, &capture->database, err);
     if (status == HW_OK && with_index && capture->gate_index == NULL) {
         struct hw_file_stat stat;
@@ -60,17 +62,24 @@ enum hw_status hw_gate_open(struct hw_capture *capture, bool with_index, struct 
                 ? stat.inode
                 : 0; /* a base VFS that keeps it elsewhere */
     }
+    if (status == HW_OK && with_index)
+        atomic_store(&capture->ready, true); /* with the mutex: the last one may be leaving */
     hw_mutex_unlock(&capture->gate_mutex);
     return status;
+}
+
+void hw_gate_close_locked(struct hw_capture *capture)
+{
+    hw_wal_index_free(capture->gate_index);
+    capture->gate_index = NULL;
+    hw_base_close(capture->database);
+    capture->database = NULL;
 }
 
 void hw_gate_close(struct hw_capture *capture)
 {
     hw_mutex_lock(&capture->gate_mutex);
-    hw_wal_index_free(capture->gate_index);
-    capture->gate_index = NULL;
-    hw_base_close(capture->database);
-    capture->database = NULL;
+    hw_gate_close_locked(capture);
     hw_mutex_unlock(&capture->gate_mutex);
 }
 

@@ -229,6 +229,7 @@ struct hw_capture {
     struct hw_file *lock_file;     /* owned: worker.lock, open for life */
 
     struct hw_mutex gate_mutex;
+    unsigned mapped;        /* gate: connections here that have the wal-index mapped */
     uint64_t shm_inode;     /* gate: of the -shm that the handle has mapped; 0: unknown */
     sqlite3_file *database; /* gate: the base's handle, for the wal-index and old images */
     bool alone_seen;        /* gate: below is */
@@ -275,7 +276,8 @@ static inline bool hw_capture_is_private(const struct hw_capture *capture)
 
 /* -------------------------------------------------------------------------------- capture.c */
 
-void hw_capture_wake_useful(struct hw_capture *capture); /* the thread has something to do here */
+/* The thread, which sleeps as long as nobody here reads, looks whether somebody does. */
+void hw_capture_wake_useful(struct hw_capture *capture);
 
 /* --------------------------------------------------------------------------------- worker.c */
 
@@ -292,6 +294,8 @@ enum hw_status hw_worker_prepare(struct hw_capture *capture, uint32_t page_size,
                                  struct hw_error *err) HW_MUST_CHECK;
 /* The WAL at its path is open in worker->wal; HW_ENOTFOUND if there is none. */
 enum hw_status hw_worker_open_wal(struct hw_capture *capture, struct hw_error *err) HW_MUST_CHECK;
+/* HW_EIO: the wal-index that we look at is not the one that everybody else does. */
+enum hw_status hw_worker_check_shm(struct hw_capture *capture, struct hw_error *err) HW_MUST_CHECK;
 /* Page as of frame `max_frame`. */
 enum hw_status hw_worker_read_page(struct hw_capture *capture, uint32_t page_number,
                                    uint32_t max_frame, void *content, bool *from_file,
@@ -479,10 +483,14 @@ enum hw_status hw_round_follow_empty(struct hw_capture *capture,
 
 /* The log cannot be written: what is not in it will not be there in time. */
 bool hw_gate_is_alarmed(struct hw_capture *capture);
-/* The process's own handle of the database and the header of its wal-index. */
+/*
+ * The process's own handle of the database and the header of its wal-index: then the capture is
+ * ready.  HW_END: no connection here has that mapped.
+ */
 enum hw_status hw_gate_open(struct hw_capture *capture, bool with_index,
                             struct hw_error *err) HW_MUST_CHECK;
 void hw_gate_close(struct hw_capture *capture);
+void hw_gate_close_locked(struct hw_capture *capture); /* the caller holds `gate` */
 enum hw_status hw_gate_header(struct hw_capture *capture, struct hw_wal_index_header *out);
 enum hw_status hw_base_open(struct hw_capture *capture, sqlite3_file **out,
                             struct hw_error *err) HW_MUST_CHECK;

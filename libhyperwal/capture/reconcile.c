@@ -175,8 +175,10 @@ enum hw_status hw_reconcile_begin(struct hw_capture *capture, struct hw_error *e
     struct hw_wal_index_header header;
     uint32_t page_size = 0;
     bool chain = false, trusted = false;
-    enum hw_status status = hw_worker_header(capture, &header, err);
+    enum hw_status status = hw_worker_check_shm(capture, err);
 
+    if (status == HW_OK)
+        status = hw_worker_header(capture, &header, err);
     if (status == HW_OK)
         status = find_page_size(capture, &header, &page_size, err);
     if (status != HW_OK)

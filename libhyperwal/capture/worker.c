@@ -439,15 +439,14 @@ enum hw_status hw_worker_open_index(struct hw_capture *capture, struct hw_error 
     if (worker->index != NULL)
         return HW_OK;
     hw_mutex_lock(&capture->gate_mutex);
-    status = capture->database == NULL
+    status = capture->database == NULL || capture->mapped == 0
                  ? HW_END
                  : hw_wal_index_shared(capture->database, &worker->index, err);
     hw_mutex_unlock(&capture->gate_mutex);
     return status;
 }
 
-/* Is the wal-index that we look at the one that everybody else does? */
-static enum hw_status check_shm(struct hw_capture *capture, struct hw_error *err)
+enum hw_status hw_worker_check_shm(struct hw_capture *capture, struct hw_error *err)
 {
     struct hw_file_stat stat;
 
@@ -482,7 +481,7 @@ enum hw_status hw_worker_pending(struct hw_capture *capture, struct hw_wal_index
         return hw_worker_doubt(capture, "the WAL became shorter");
     *pending = header->max_frame - worker->note.at.frame;
     if (*pending > 0)
-        status = check_shm(capture, err);
+        status = hw_worker_check_shm(capture, err);
     if (*pending > 0 && status == HW_OK)
         status = hw_worker_open_wal(capture, err);
     return status;

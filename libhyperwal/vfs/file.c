@@ -9,8 +9,9 @@ static int file_close(sqlite3_file *sqlite_file)
     if (file->role == HW_SHIM_PRIMARY && !hw_shim_is_forked(file)) {
         hw_shim_checkpoint_end(file);
         hw_shim_exclusive_leave(file);
+        file->shm_leaving |= file->shm_mapped; /* SQLite has unmapped it and unlocked before */
+        hw_shim_shm_left(file);
     }
-    /* First the base, so that nobody waits for our locks while the log is brought to its end. */
     code = file->layer.below->pMethods->xClose(file->layer.below);
     if (file->role != HW_SHIM_WAL && file->role != HW_SHIM_REMOTE_WAL)
         hw_shim_database_leave(file);

@@ -115,6 +115,8 @@ int hw_shim_file_unlock(sqlite3_file *sqlite_file, int level)
         if (!file->exclusive_wanted)
             hw_shim_exclusive_leave(file);
     }
+    if (!forked && file->shm_leaving && level < SQLITE_LOCK_EXCLUSIVE)
+        hw_shim_shm_left(file);
     code = file->layer.below->pMethods->xUnlock(file->layer.below, level);
     if (code == SQLITE_OK && level < file->lock)
         file->lock = level;
@@ -265,16 +267,28 @@ int hw_shim_file_shm_map(sqlite3_file *sqlite_file, int region, int size, int ex
 
     if (hw_shim_is_forked(file))
         return SQLITE_IOERR;
+    if (file->role == HW_SHIM_PRIMARY && !file->shm_mapped && !file->shm_leaving)
+        hw_capture_mapped(file->capture);
     file->shm_mapped = true;
+    file->shm_leaving = false;
     file->wal_deleted = false;
-    if (file->role == HW_SHIM_PRIMARY)
-        hw_capture_blind(file->capture); /* until it has a read mark */
     code = file->layer.below->pMethods->xShmMap(file->layer.below, region, size, extend, memory);
     if ((code & 0xff) == SQLITE_READONLY && is_first)
         code = hw_sqlite_shm_again(file->shim->base,
                                    file->cache_name != NULL ? file->cache_name : file->path,
                                    file->layer.below, size, extend, memory, code);
     return file->role == HW_SHIM_REMOTE ? hw_shim_remote_passed(file, code) : code;
+}
+
+void hw_shim_shm_left(struct hw_shim_file *file)
+{
+    if (file->shm_leaving) {
+        /* The log may be behind: nobody waits for more than SHARED, not even for what is left of a
+         * try for EXCLUSIVE. */
+        (void)file->layer.below->pMethods->xUnlock(file->layer.below, SQLITE_LOCK_SHARED);
+        hw_capture_unmapped(file->capture);
+    }
+    file->shm_leaving = false;
 }
 
 int hw_shim_file_shm_unmap(sqlite3_file *sqlite_file, int delete_flag)
@@ -289,6 +303,9 @@ int hw_shim_file_shm_unmap(sqlite3_file *sqlite_file, int delete_flag)
         hw_shim_checkpoint_end(file);
         if (delete_flag)
             hw_shim_wal_deleted(file);
+        file->shm_leaving |= file->shm_mapped;
+        if (file->lock != SQLITE_LOCK_EXCLUSIVE) /* which nobody is to wait for, either */
+            hw_shim_shm_left(file);
     }
     file->shm_mapped = false;
     file->ready = false;

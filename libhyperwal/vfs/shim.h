@@ -90,6 +90,7 @@ struct hw_shim_file {
     const char *wal_name;      /* the very pointer that this connection opens its WAL with */
     bool ready;                /* capture knows that the WAL is recovered */
     bool shm_mapped;           /* SQLite asked for the wal-index */
+    bool shm_leaving;          /* it gave it back; capture is told when EXCLUSIVE ends */
     bool needs_wal;            /* the file may not be in WAL mode: look when nothing is locked */
     bool exclusive_entered;    /* capture knows of exclusive locking mode */
     bool exclusive_wanted;     /* the last PRAGMA locking_mode said exclusive */
@@ -237,6 +238,8 @@ int hw_shim_file_shm_map(sqlite3_file *file, int region, int size, int extend,
                          void volatile **memory);
 int hw_shim_file_shm_lock(sqlite3_file *file, int first, int count, int flags);
 int hw_shim_file_shm_unmap(sqlite3_file *file, int delete_flag);
+/* Capture lets go of the wal-index, if it was not told yet: before SHARED is given back. */
+void hw_shim_shm_left(struct hw_shim_file *file);
 /* The checkpoint that door 2 let in is over, if there was one. */
 void hw_shim_checkpoint_end(struct hw_shim_file *file);
 /* SQLite is about to delete the WAL, with EXCLUSIVE held. */
