@@ -98,6 +98,7 @@ enum hw_status cache_commit_begin(struct hw_cache *cache, uint64_t answer_ms,
                                 .sum = state.sum,
                                 .page_size = state.page_size,
                                 .page_count = state.page_count};
+    memcpy(out->log, cache->key, sizeof(out->log));
     return HW_OK;
 }
 

@@ -6,11 +6,9 @@
 
 #include "base/alloc.h"
 #include "capture/capture.h"
-#include "entry/entry.h"
-#include "env/shared_page.h"
 #include "env/thread.h"
-#include "hypercore/hypercore.h"
 #include "node/fences.h"
+#include "node/ledger.h"
 
 enum {
     NS_PER_MS = 1000000,
@@ -44,10 +42,7 @@ struct hw_committer {
     bool is_held; /* counts in `depth` */
     uint64_t held_until_ns;
     struct hw_vfs_head head; /* if held */
-    struct hw_core *core;    /* the log, for reading */
-    uint32_t page_size;      /* as its genesis says; 0: not read yet */
-    struct hw_shared_page *page;
-    struct hw_buffer block;
+    struct hw_ledger ledger;
 };
 
 void hw_job_free(struct hw_job *job)
@@ -232,134 +227,7 @@ static void checkpoint(struct hw_committer *c)
     leave(c);
 }
 
-/* -------------------------------------------------------------------------------- the log */
-
-static void log_close(struct hw_committer *c)
-{
-    hw_core_close(c->core);
-    hw_shared_page_close(c->page);
-    c->core = NULL;
-    c->page_size = 0;
-    c->page = NULL;
-}
-
-static enum hw_status log_refresh(struct hw_committer *c, struct hw_error *err)
-{
-    enum hw_status status = HW_OK;
-
-    if (c->page == NULL)
-        status = hw_shared_page_open(c->env, c->dir, true, &c->page, err);
-    if (status != HW_OK)
-        return status;
-    if (c->core == NULL)
-        return hw_core_open(c->env, c->dir, HW_CORE_READ, hw_shared_durable_length(c->page),
-                            &c->core, err);
-    return hw_core_refresh(c->core, hw_shared_durable_length(c->page), err);
-}
-
-struct block {
-    struct hw_entry_header header;
-    bool is_unchanging; /* no transaction, or one after which all is as before */
-};
-
-/* The header of block `seq`; its body is at the cursor. */
-static enum hw_status read_header(struct hw_committer *c, uint64_t seq, struct hw_cursor *cursor,
-                                  struct hw_entry_header *header, struct hw_error *err)
-{
-    enum hw_status status = hw_core_read_head(c->core, seq, HW_ENTRY_PEEK_SIZE, &c->block, err);
-
-    if (status != HW_OK)
-        return status;
-    *cursor = hw_cursor(c->block.bytes, c->block.size);
-    status = hw_entry_header_decode(cursor, seq, header);
-    return status == HW_OK ? HW_OK : hw_fail(err, status, "block %llu", (unsigned long long)seq);
-}
-
-static enum hw_status read_page_size(struct hw_committer *c, struct hw_error *err)
-{
-    struct hw_entry_header header;
-    struct hw_genesis genesis;
-    struct hw_cursor cursor;
-    enum hw_status status;
-
-    if (c->page_size != 0)
-        return HW_OK;
-    status = read_header(c, 0, &cursor, &header, err);
-    if (status == HW_OK)
-        status =
-            header.type == HW_ENTRY_GENESIS ? hw_genesis_decode(&cursor, &genesis) : HW_ECORRUPT;
-    if (status == HW_OK)
-        c->page_size = genesis.page_size;
-    return status == HW_OK ? HW_OK : hw_fail(err, status, "block 0");
-}
-
-static enum hw_status read_block(struct hw_committer *c, uint64_t seq, struct block *out,
-                                 struct hw_error *err)
-{
-    struct hw_transaction transaction;
-    struct hw_cursor cursor;
-    enum hw_status status = read_page_size(c, err);
-
-    if (status == HW_OK)
-        status = read_header(c, seq, &cursor, &out->header, err);
-    if (status != HW_OK)
-        return status;
-    out->is_unchanging =
-        out->header.type == HW_ENTRY_GENESIS || out->header.type == HW_ENTRY_GROUP ||
-        out->header.type == HW_ENTRY_SNAPSHOT || out->header.type == HW_ENTRY_LABEL;
-    if (out->header.type != HW_ENTRY_TRANSACTION || !out->header.starts || !out->header.ends)
-        return HW_OK;
-    status = hw_transaction_peek(&cursor, c->page_size, &transaction);
-    if (status != HW_OK)
-        return hw_fail(err, status, "block %llu", (unsigned long long)seq);
-    out->is_unchanging = transaction.sum_before == transaction.sum_after;
-    return HW_OK;
-}
-
-/* The log as it is now; another one may have come in the place of the one that is open. */
-static enum hw_status log_look(struct hw_committer *c, struct hw_error *err)
-{
-    enum hw_status status = log_refresh(c, err);
-
-    if (status == HW_OK)
-        return HW_OK;
-    log_close(c);
-    return log_refresh(c, err);
-}
-
-/*
- * What does the log say of this transaction?  HW_OK: *seq is its last block.  HW_END: it is not
- * there, and cannot come any more once something else changed the database.  Else: the log does not
- * say it.
- */
-static enum hw_status look_up(struct hw_committer *c, const struct hw_origin *id, uint64_t *seq,
-                              struct hw_error *err)
-{
-    struct block block;
-    uint64_t length;
-    enum hw_status status = log_look(c, err);
-
-    if (status != HW_OK)
-        return status;
-    length = hw_core_length(c->core);
-    for (uint64_t at = hw_origin_base(id); at < length; at++) {
-        status = read_block(c, at, &block, err);
-        if (status != HW_OK)
-            return status;
-        if (block.header.type == HW_ENTRY_GAP || block.header.type == HW_ENTRY_SWITCH)
-            return hw_fail(err, HW_ENOTFOUND, "the log has a gap there");
-        if (block.header.has_origin &&
-            memcmp(block.header.origin.bytes, id->bytes, sizeof(id->bytes)) == 0) {
-            while (status == HW_OK && !block.header.ends)
-                status = read_block(c, ++at, &block, err);
-            *seq = at;
-            return status;
-        }
-        if (!block.is_unchanging)
-            return HW_END;
-    }
-    return HW_END;
-}
+/* ----------------------------------------------------------------------------------- jobs */
 
 /*
  * So far blocks from `seq` on, up to the newest transaction of the held head, changed nothing.  The
@@ -367,20 +235,9 @@ static enum hw_status look_up(struct hw_committer *c, const struct hw_origin *id
  */
 static uint64_t unchanged_end(struct hw_committer *c, uint64_t seq)
 {
-    struct block block = {.is_unchanging = true};
-    uint64_t at = seq;
-    enum hw_status status = c->head.seq - seq < UNCHANGED_MAX ? log_look(c, NULL) : HW_ELIMIT;
-
-    while (status == HW_OK && at <= c->head.seq) {
-        status = read_block(c, at, &block, NULL);
-        if (status != HW_OK || !block.is_unchanging)
-            break;
-        at++;
-    }
-    return at; /* what cannot be looked at is as good as changed */
+    return c->head.seq - seq < UNCHANGED_MAX ? hw_ledger_unchanged_end(&c->ledger, seq, c->head.seq)
+                                             : seq;
 }
-
-/* ----------------------------------------------------------------------------------- jobs */
 
 struct parts {
     const struct hw_spool *spool;
@@ -401,7 +258,7 @@ static void confirm(struct hw_committer *c, struct hw_job *job)
     enum hw_status status = hw_vfs_logged(c->db, LOGGED_MS, &job->error);
 
     if (status == HW_OK)
-        status = look_up(c, &job->message.id, &job->seq, &job->error);
+        status = hw_ledger_find(&c->ledger, &job->message.id, &job->seq, &job->error);
     job->status = status == HW_OK ? HW_WRITE_OK : HW_WRITE_UNKNOWN;
 }
 
@@ -443,7 +300,7 @@ static void run_question(struct hw_committer *c, struct hw_job *job)
     if (status == HW_OK)
         status = hw_vfs_logged(c->db, BEHIND_MS, &job->error);
     if (status == HW_OK)
-        status = look_up(c, &job->message.id, &job->seq, &job->error);
+        status = hw_ledger_find(&c->ledger, &job->message.id, &job->seq, &job->error);
     job->status = status == HW_OK    ? HW_WRITE_OK
                   : status == HW_END ? HW_WRITE_NOT
                                      : HW_WRITE_UNKNOWN;
@@ -544,8 +401,7 @@ static void *thread_main(void *ctx)
         }
     }
     database_close(c);
-    log_close(c);
-    hw_buffer_release(&c->block);
+    hw_ledger_close(&c->ledger);
     return NULL;
 }
 
@@ -576,6 +432,7 @@ enum hw_status hw_committer_start(struct hw_env *env, struct hw_bell *bell, cons
     c->vfs = hw_strdup(vfs);
     c->path = hw_strdup(path);
     c->dir = hw_strdup(dir);
+    c->ledger = (struct hw_ledger){.env = env, .dir = c->dir};
     c->uri = uri_of(path, dir);
     if (c->vfs == NULL || c->path == NULL || c->dir == NULL || c->uri == NULL)
         status = hw_fail(err, HW_ENOMEM, "no memory to commit from afar");

@@ -341,7 +341,7 @@ static int send(struct outgoing *o, struct hw_error *error)
     struct hw_vfs_outgoing out = {
         .sum_before = write->base.sum, .page_count = o->commit_size, .next = next_part, .ctx = o};
     struct hw_vfs_answer answer = {.verdict = HW_VERDICT_FAILED};
-    uint8_t chance[8];
+    uint8_t chance[HW_ORIGIN_CHANCE_SIZE];
     enum hw_status status = outgoing_open(o, error);
 
     if (status == HW_OK)
@@ -351,7 +351,7 @@ static int send(struct outgoing *o, struct hw_error *error)
     if (status != HW_OK)
         return status == HW_ENOMEM ? SQLITE_IOERR_NOMEM : SQLITE_IOERR_WRITE;
     o->main->shim->env->ops->random(o->main->shim->env, chance, sizeof(chance));
-    out.origin = hw_origin_make(write->base.fence, write->base.seq + 1, chance);
+    out.origin = hw_origin_make(write->base.fence, write->base.seq + 1, write->base.log, chance);
     o->main->last_write = out.origin;
     o->main->shim->remotes->commit(o->main->cache, &out, COMMIT_MS + PART_MS * out.part_count,
                                    &answer);

@@ -108,9 +108,10 @@ struct hw_cache_status {
 
 /* ------- and written */
 
-struct hw_vfs_base { /* what a connection that writes builds on, or has committed */
-    uint64_t fence;  /* of the lease */
-    uint64_t seq;    /* last block of the newest transaction; UINT64_MAX: none */
+struct hw_vfs_base {                 /* what a connection that writes builds on, or has committed */
+    uint8_t log[HW_ORIGIN_LOG_SIZE]; /* of its key */
+    uint64_t fence;                  /* of the lease */
+    uint64_t seq;                    /* last block of the newest transaction; UINT64_MAX: none */
     uint64_t sum;
     uint32_t page_size, page_count;
 };

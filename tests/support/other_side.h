@@ -137,14 +137,14 @@ static inline enum hw_status next_part(void *ctx, struct hw_slice *body, struct 
 static inline void transaction_make(struct transaction *t, sqlite3 *db, const char *sql,
                                     uint64_t base)
 {
-    static uint64_t chance;
+    static uint32_t chance;
 
     chance++;
     *t = (struct transaction){.before = image_of(db)};
     t->after = changed(&t->before, sql);
     encode(t);
     t->commit = (struct hw_vfs_commit){
-        .origin = hw_origin_make(1, base, (const uint8_t *)&chance),
+        .origin = hw_origin_make(1, base, (const uint8_t *)"log!", (const uint8_t *)&chance),
         .sum_before = sum_of(&t->before),
         .sum_after = sum_of(&t->after),
         .page_count = t->after.page_count,

@@ -405,7 +405,8 @@ static void leases(struct wire *wire, const struct target *target)
         struct hw_write_message release = {.type = HW_WRITE_RELEASE, .fence = any_below(8)};
         struct hw_write_message question = {.type = HW_WRITE_QUESTION, .request = i};
 
-        question.id = hw_origin_make(any_below(50), any_below(20), (const uint8_t *)"chances!");
+        question.id = hw_origin_make(any_below(50), any_below(20), (const uint8_t *)"log!",
+                                     (const uint8_t *)"luck");
         write_say(wire, &lease);
         write_say(wire, any_below(2) == 0 ? &release : &question);
     }
@@ -431,7 +432,8 @@ static void commits(struct wire *wire, const struct target *target)
                                           .part_count = 1 + any_below(any_below(2) ? 3 : 1 << 20)};
         struct hw_write_message part = {.type = HW_WRITE_PART, .request = commit.request};
 
-        commit.id = hw_origin_make(any_below(2000), any_below(20), (const uint8_t *)"chances!");
+        commit.id = hw_origin_make(any_below(2000), any_below(20), (const uint8_t *)"log!",
+                                   (const uint8_t *)"luck");
         any_bytes(bytes, sizeof(bytes));
         part.body = (struct hw_slice){bytes, any_below(sizeof(bytes))};
         write_say(wire, &commit);

@@ -516,6 +516,43 @@ def what_is_not_there_is_made_for_who_may(directory):
         check(db.execute("SELECT * FROM t").fetchall() == [(7,)], "at the server")
 
 
+def a_change_of_primary_makes_no_answer_untrue(directory):
+    """The new log has ids of its own: it goes on from a state in which the transaction is, or is not."""
+    make("app.db")
+
+    def said(url, identity):
+        with writer(url, "asker") as asker:
+            return asker.do(f"rows(w.db, 'PRAGMA hyperwal_transaction = \\'{identity}\\'')")[0][0]
+
+    def committed(w):
+        check(w.do("w.work(1)")[0], "committed")
+        return w.do("rows(w.db, 'PRAGMA hyperwal_transaction')")[0][0]
+
+    with server("app.db") as primary, writer(primary.urls["app.db"], "w") as w:
+        url = primary.urls["app.db"]
+        run("follow", url, "r.db", "--once")
+        shipped = committed(w)
+        told = said(url, shipped)
+        check(told.startswith("committed "), told)
+        run("follow", url, "r.db", "--once")
+        lost = [committed(w), committed(w)]
+        w.kill()
+        primary.kill()
+    run("promote", "r.db", "--force")
+    with server("r.db") as primary:
+        url = primary.urls["r.db"]
+        check(said(url, shipped) == told, said(url, shipped), told)
+        for identity in lost:
+            check(said(url, identity) == "not committed", said(url, identity))
+        stranger = shipped[:32] + "%08x" % (int(shipped[32:40], 16) ^ 1) + shipped[40:]
+        check(said(url, stranger).startswith("unknown"), said(url, stranger))
+        run("follow", url, "s.db", "--once")
+    run("promote", "s.db", "--force")
+    with server("s.db") as primary:  # it never had the first log
+        url = primary.urls["s.db"]
+        check(said(url, shipped).startswith("unknown"), said(url, shipped))
+
+
 TESTS = (a_lone_writer_is_never_refused, another_process_may_be_the_worker,
          transactions_of_all_kinds_are_the_same_on_both_sides,
          two_remote_writers_and_a_local_one_are_serial, processes_of_one_machine_take_turns,
@@ -524,6 +561,7 @@ TESTS = (a_lone_writer_is_never_refused, another_process_may_be_the_worker,
          who_may_not_write_is_told_so,
          killed_clients_stop_nobody_for_long,
          a_killed_client_finds_its_cache_good, a_killed_server_makes_no_answer_untrue,
+         a_change_of_primary_makes_no_answer_untrue,
          connections_may_be_cut_at_any_byte,
          a_cache_that_fails_after_the_answer_makes_none_untrue, what_is_not_there_is_made_for_who_may)
 

@@ -52,7 +52,7 @@ static void the_origin_of_a_transaction_comes_back_and_nothing_else_has_one(void
     struct hw_cursor cursor;
 
     (void)state;
-    in.origin = hw_origin_make(1, 2, (const uint8_t *)"chances!");
+    in.origin = hw_origin_make(1, 2, (const uint8_t *)"log!", (const uint8_t *)"luck");
     hw_entry_header_encode(&in, 9, &buffer);
     cursor = hw_cursor(buffer.bytes, buffer.size);
     assert_int_equal(hw_entry_header_decode(&cursor, 9, &out), HW_OK);

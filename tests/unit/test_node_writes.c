@@ -19,6 +19,7 @@ struct server {
 struct client {
     struct hw_hub *hub;
     struct hw_mirror *mirror;
+    uint8_t key[HW_KEY_SIZE]; /* of the log */
     uint64_t fence, length;
 };
 
@@ -77,6 +78,7 @@ static void client_start(struct place *f, struct client *c, const struct server 
     options.dir = dir;
     memset(options.replica_id, name[0], sizeof(options.replica_id));
     assert_ok(hw_hub_resolve(c->hub, &s->address, TIMEOUT_MS, options.key, &f->err));
+    memcpy(c->key, options.key, sizeof(c->key));
     assert_ok(hw_hub_mirror_open(c->hub, &options, &c->mirror, &f->err));
 }
 
@@ -108,8 +110,8 @@ static struct hw_write_message message_of(const struct client *c, const struct t
 {
     return (struct hw_write_message){
         .type = HW_WRITE_COMMIT,
-        .id = hw_origin_make(c->fence, hw_origin_base(&t->commit.origin),
-                             t->commit.origin.bytes + 16),
+        .id = hw_origin_make(c->fence, hw_origin_base(&t->commit.origin), c->key,
+                             t->commit.origin.bytes + HW_ORIGIN_SIZE - HW_ORIGIN_CHANCE_SIZE),
         .sum_before = t->commit.sum_before,
         .sum_after = t->commit.sum_after,
         .page_count = t->commit.page_count,
@@ -236,7 +238,7 @@ static void client_is_late(struct place *f, struct server *s, struct client *c,
     client_begin(f, c);
     transaction_make(&t, s->db, increment, length_now(s));
     commit.id =
-        hw_origin_make(c->fence, hw_origin_base(&t.commit.origin), (const uint8_t *)"chances!");
+        hw_origin_make(c->fence, hw_origin_base(&t.commit.origin), c->key, (const uint8_t *)"luck");
     commit.sum_before = t.commit.sum_before;
     commit.sum_after = t.commit.sum_after;
     commit.page_count = t.commit.page_count;
@@ -306,7 +308,7 @@ static void commits_that_change_nothing_make_nobody_late(void **state)
     answer = hw_mirror_outcome(c.mirror, &commit.id, TIMEOUT_MS); /* takes the lease back */
     assert_int_equal(answer.status, HW_WRITE_NOT);
     client_begin(f, &c);
-    commit.id = hw_origin_make(c.fence, base, (const uint8_t *)"chances!");
+    commit.id = hw_origin_make(c.fence, base, c.key, (const uint8_t *)"luck");
     answer = hw_mirror_commit(c.mirror, &commit, next_part, &t, TIMEOUT_MS);
     if (answer.status != HW_WRITE_OK)
         fail_msg("%u: %s", (unsigned)answer.status, answer.text);
@@ -362,6 +364,34 @@ static void what_became_of_a_transaction_can_be_asked_after_the_server_came_back
     client_begin(f, &c);
     assert_true(c.fence > fence); /* also across a restart */
     hw_mirror_write_end(c.mirror);
+    client_stop(&c);
+    server_stop(&s);
+}
+
+/* Neither a log that lost its end, nor another one that the database has by now. */
+static void what_a_log_cannot_know_is_unknown(void **state)
+{
+    struct place *f = *state;
+    struct server s;
+    struct client c;
+    struct hw_origin id;
+    struct hw_write_answer answer;
+    uint64_t length;
+
+    server_start(f, &s, "tcp://127.0.0.1:0");
+    client_start(f, &c, &s, "c");
+    client_begin(f, &c);
+    hw_mirror_write_end(c.mirror);
+    length = length_now(&s);
+    id = hw_origin_make(c.fence, length + 1, c.key, (const uint8_t *)"luck");
+    answer = hw_mirror_outcome(c.mirror, &id, TIMEOUT_MS);
+    assert_int_equal(answer.status, HW_WRITE_UNKNOWN);
+    id = hw_origin_make(c.fence, length, c.key, (const uint8_t *)"luck");
+    answer = hw_mirror_outcome(c.mirror, &id, TIMEOUT_MS);
+    assert_int_equal(answer.status, HW_WRITE_NOT);
+    id.bytes[HW_ORIGIN_SIZE - HW_ORIGIN_CHANCE_SIZE - 1] ^= 1;
+    answer = hw_mirror_outcome(c.mirror, &id, TIMEOUT_MS);
+    assert_int_equal(answer.status, HW_WRITE_UNKNOWN);
     client_stop(&c);
     server_stop(&s);
 }
@@ -498,7 +528,7 @@ static void questions_that_come_faster_than_answers_are_not_kept_without_end(voi
     struct hw_vfs_options options = {
         .name = vfs_name, .base = &gate.vfs, .env = hw_env_posix(), .threaded = true};
     struct place *f = *state;
-    struct hw_origin id = hw_origin_make(1, 0, (const uint8_t *)"chances!");
+    struct hw_origin id;
     struct server s;
     struct client c;
     struct hw_write_answer answer;
@@ -510,6 +540,7 @@ static void questions_that_come_faster_than_answers_are_not_kept_without_end(voi
     assert_int_equal(hw_vfs_register(&options, NULL), HW_OK);
     server_start(f, &s, "tcp://127.0.0.1:0");
     client_start(f, &c, &s, "c");
+    id = hw_origin_make(1, 0, c.key, (const uint8_t *)"luck");
     client_begin(f, &c); /* it is linked */
     hw_mirror_write_end(c.mirror);
     (void)pthread_mutex_lock(&gate.mutex);
@@ -729,6 +760,7 @@ int main(int argc, char **argv)
                                         teardown),
         cmocka_unit_test_setup_teardown(
             what_became_of_a_transaction_can_be_asked_after_the_server_came_back, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_a_log_cannot_know_is_unknown, setup, teardown),
         cmocka_unit_test_setup_teardown(a_server_that_is_gone_leaves_a_commit_unknown_or_undone,
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(who_has_to_wait_is_told_and_keeps_its_place_in_the_line,

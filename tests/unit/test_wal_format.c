@@ -241,7 +241,9 @@ static void a_mark_comes_back_and_no_other_page_is_one(void **state)
 {
     static const uint32_t sizes[] = {512, 4096, 65536};
     static uint8_t page[65536];
-    struct hw_origin origin = hw_origin_make(7, 8, (const uint8_t *)"chances!"), out;
+    struct hw_origin origin =
+                         hw_origin_make(7, 8, (const uint8_t *)"log!", (const uint8_t *)"luck"),
+                     out;
 
     (void)state;
     for (unsigned i = 0; i < 3; i++) {
