@@ -99,6 +99,7 @@ static enum hw_status read_block(struct hw_ledger *ledger, uint64_t seq, struct 
     if (status != HW_OK)
         return status;
     out->is_unchanging =
+        (out->header.type == HW_ENTRY_SWITCH && seq == SWITCH_SEQ) || /* whence the log came */
         out->header.type == HW_ENTRY_GENESIS || out->header.type == HW_ENTRY_GROUP ||
         out->header.type == HW_ENTRY_SNAPSHOT || out->header.type == HW_ENTRY_LABEL;
     if (out->header.type != HW_ENTRY_TRANSACTION || !out->header.starts || !out->header.ends)
@@ -126,7 +127,7 @@ static enum hw_status search(struct hw_ledger *ledger, const struct hw_origin *i
 
         if (status != HW_OK)
             return status;
-        if (block.header.type == HW_ENTRY_GAP || block.header.type == HW_ENTRY_SWITCH)
+        if (!block.is_unchanging && block.header.type != HW_ENTRY_TRANSACTION)
             return hw_fail(err, HW_ENOTFOUND, "the log has a gap there");
         if (block.header.has_origin &&
             memcmp(block.header.origin.bytes, id->bytes, sizeof(id->bytes)) == 0) {

@@ -546,10 +546,13 @@ def a_change_of_primary_makes_no_answer_untrue(directory):
             check(said(url, identity) == "not committed", said(url, identity))
         stranger = shipped[:32] + "%08x" % (int(shipped[32:40], 16) ^ 1) + shipped[40:]
         check(said(url, stranger).startswith("unknown"), said(url, stranger))
+        with writer(url, "v") as v:
+            newer = committed(v)
         run("follow", url, "s.db", "--once")
     run("promote", "s.db", "--force")
     with server("s.db") as primary:  # it never had the first log
         url = primary.urls["s.db"]
+        check(said(url, newer).startswith("committed "), said(url, newer))
         check(said(url, shipped).startswith("unknown"), said(url, shipped))
 
 
