@@ -17,6 +17,7 @@ enum {
 /* What a peer says of the log that the replica followed. */
 struct peer_state {
     bool is_primary; /* it writes the log, or may */
+    bool is_mirror;  /* of this machine: a replica's */
     bool is_other;   /* it serves another log by that name */
     uint64_t length, fork;
 };
@@ -125,6 +126,7 @@ static enum hw_status look_here(struct hw_promotion *p, const char *dir, struct 
     if (status == HW_OK)
         *out = (struct peer_state){
             .is_primary = is_primary,
+            .is_mirror = hw_core_is_mirror(core),
             .is_other = memcmp(hw_core_identity(core)->key, p->info.key, HW_KEY_SIZE) != 0,
             .length = hw_core_length(core),
             .fork = hw_core_head(core).fork,
@@ -345,13 +347,59 @@ static enum hw_status hand_over(struct hw_promotion *p, const uint8_t key[HW_KEY
     return status;
 }
 
+static enum hw_status look_at_from(struct hw_promotion *p, struct peer_state *out,
+                                   struct hw_error *err)
+{
+    struct hw_address address;
+    char *dir = NULL;
+    enum hw_status status;
+
+    if (hw_address_is_remote(p->from)) {
+        status = hw_address_parse(p->from, &address, err);
+        return status == HW_OK ? ask(p, &address, out, err) : status;
+    }
+    status = hw_api_log_dir(p->env, p->from, &dir, err);
+    if (status == HW_OK)
+        status = look_here(p, dir, out, err);
+    if (status == HW_OK && !out->is_mirror) /* also while nobody has it open */
+        out->is_primary = true;
+    hw_free(dir);
+    return status;
+}
+
+/* A log that was ended stays so: it has to be the one that the replica follows, whoever forces. */
+static enum hw_status check_from(struct hw_promotion *p, struct hw_error *err)
+{
+    struct peer_state state = {.length = 0};
+    enum hw_status status = hw_replica_info(p->env, p->path, &p->info, err);
+
+    if (status == HW_OK)
+        status = look_at_from(p, &state, err);
+    if (status == HW_END)
+        return hw_fail(err, HW_ENOTFOUND,
+                       "%s: nobody there answers who has the log that %s follows", p->from,
+                       p->path);
+    if (status != HW_OK)
+        return status;
+    if (state.is_other)
+        return hw_fail(err, HW_EEXIST,
+                       "%s: has another log than the one that %s follows, and is left as it is",
+                       p->from, p->path);
+    if (!state.is_primary)
+        return hw_fail(err, HW_EREADONLY, "%s: is not the primary of the log that %s follows",
+                       p->from, p->path);
+    return HW_OK;
+}
+
 enum hw_status hw_promotion_hand_over(struct hw_promotion *p, struct hw_error *err)
 {
     hyperwal_follower *follower = NULL;
     uint8_t key[HW_KEY_SIZE];
     uint64_t seq = 0;
-    enum hw_status status = hw_promotion_prepare(p, key, err);
+    enum hw_status status = check_from(p, err);
 
+    if (status == HW_OK)
+        status = hw_promotion_prepare(p, key, err);
     if (status == HW_OK)
         status = hand_over(p, key, &seq, err);
     if (status != HW_OK)

@@ -310,7 +310,8 @@ enum { HYPERWAL_PROMOTE_FORCE = 1 };
  * answers, and FORCE was not given.  Without FORCE it fails as well where that cannot be told: the
  * primary's log is on this machine and cannot be opened, say, or somebody is at its address who
  * does not let us in or does not answer.  With `from`, where the primary is, that one ends its log
- * and hands over without loss; if it does not, it stays the primary.  After a crash call it again:
+ * and hands over without loss; if it does not, it stays the primary.  A database at `from` that has
+ * another log than `path` follows is left as it is, also with FORCE.  After a crash call it again:
  * until it is done `path` is still a replica.
  */
 HYPERWAL_API int hyperwal_promote(const char *path, const char *from, const char *const *peers,

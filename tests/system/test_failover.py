@@ -457,6 +457,29 @@ def a_planned_change_by_path_loses_nothing(dir):
     hand_over(lambda cluster: "app.db", False)
 
 
+def only_the_log_that_is_followed_is_handed_over(dir):
+    make("app.db")
+    make("other.db", 300)
+    run("follow", "app.db", "r.db", "--once")
+
+    def refused(source, *words):
+        error = run("promote", "r.db", "--from", source, code=1).stderr
+        check(all(word in error for word in words), words, error)
+        check(fact("status", "r.db")["role"] == "replica", "still a replica")
+        check(not os.path.exists("r.db-hyper/next"), "no key for another one")
+
+    refused("other.db", "other.db", "another log")
+    with server("other.db", "app.db", "--json") as served:
+        refused(served.urls["other.db"], "another log")
+        run("follow", served.urls["app.db"], "s.db", "--once")
+        refused("s.db", "s.db", "not the primary")
+    for name in ("app.db", "other.db"):
+        check("switch" not in types(name), name, types(name))
+        add(name, "goes on")
+    fact("promote", "r.db", "--from", "app.db")
+    check(dump("r.db") == dump("app.db"), "nothing is lost")
+
+
 def who_goes_away_while_it_is_asked_is_not_waited_for(dir):
     """Whoever had the database open ends without an answer, as a server does when the database comes to rest."""
     make("app.db")
@@ -651,6 +674,7 @@ def a_replica_that_is_all_but_a_primary_is_not_followed_again(dir):
 
 
 TESTS = (a_planned_change_under_a_writer_loses_nothing, a_planned_change_by_path_loses_nothing,
+         only_the_log_that_is_followed_is_handed_over,
          who_goes_away_while_it_is_asked_is_not_waited_for,
          an_old_primary_that_is_served_again_is_closed_and_idle,
          a_writer_that_does_not_end_keeps_its_primary, who_may_not_write_cannot_take_over,
