@@ -31,8 +31,11 @@ static enum hw_status mirror_key(struct hw_env *env, const char *dir, uint8_t ke
         status = hw_fail(err, HW_ENOMEM, "%s: no memory to look at a mirror", dir);
     else
         status = hw_env_read_file(env, path, bytes, INFO_SIZE_MAX, &size, err);
-    if (status == HW_OK)
+    if (status == HW_OK) {
         status = hw_mirror_info_decode((struct hw_slice){bytes, size}, &info, err);
+        if (status != HW_OK)
+            status = hw_prefix(err, status, "%s", path);
+    }
     if (status == HW_OK)
         memcpy(key, info.key, HW_KEY_SIZE);
     hw_free(bytes);
