@@ -41,7 +41,8 @@ enum hw_status hw_handover_begin(struct hw_capture *capture, uint64_t mail,
         return hw_fail(err, HW_EBUSY, "%s: is being handed over already", capture->path);
     if (atomic_load(&capture->exclusive))
         return hw_fail(err, HW_EBUSY,
-                       "%s: a connection has it in exclusive locking mode, and would write on",
+                       "it stays the primary: %s: a connection has it in exclusive locking mode, "
+                       "and would write on",
                        capture->path);
     if (!key_parse(request->text, worker->handover.key))
         return hw_fail(err, HW_EMISUSE, "%s: handed over to no key", capture->path);
@@ -80,8 +81,7 @@ static enum hw_status lock_write(struct hw_capture *capture, struct hw_error *er
     }
     if (now < worker->handover.deadline_ns)
         return HW_AGAIN;
-    return hw_fail(err, HW_ETIMEOUT,
-                   "%s: a transaction that writes did not end in time; it stays the primary",
+    return hw_fail(err, HW_ETIMEOUT, "%s: a transaction that writes did not end in time",
                    capture->path);
 }
 
@@ -89,15 +89,17 @@ void hw_handover_give_up(struct hw_capture *capture, enum hw_status status,
                          const struct hw_error *err)
 {
     struct hw_worker *worker = &capture->worker;
+    struct hw_error told = *err;
 
     if (!worker->handover.is_active)
         return;
+    (void)hw_prefix(&told, status, "it stays the primary"); /* it only fills `told` */
     hw_env_log(capture->env, HW_LOG_WARN, "event=handover_failed db=%s reason=\"%s\"",
                capture->path, err->message);
     worker->handover.is_active = false;
     unlock_write(capture);
     hw_shared_set_handover(capture->shared, HW_HANDOVER_NONE);
-    hw_request_answer(capture, worker->handover.mail, status, 0, err);
+    hw_request_answer(capture, worker->handover.mail, status, 0, &told);
 }
 
 void hw_handover_let_go(struct hw_capture *capture)
@@ -172,8 +174,12 @@ static enum hw_status finish(struct hw_capture *capture, struct hw_error *err)
 enum hw_status hw_handover_keep_out(struct hw_capture *capture, uint64_t *deadline_ns,
                                     struct hw_error *err)
 {
-    enum hw_status status = lock_write(capture, err);
+    enum hw_status status;
 
+    if (hw_mailbox_is_wanted(capture->shared, capture->worker.handover.mail))
+        status = lock_write(capture, err);
+    else /* he goes by that it stays the primary, or nobody is there */
+        status = hw_fail(err, HW_ETIMEOUT, "%s: who asked does not wait any more", capture->path);
     if (status == HW_AGAIN)
         *deadline_ns = capture->env->ops->monotonic_ns(capture->env) + LOOK_NS;
     else if (status != HW_OK)
@@ -338,7 +344,10 @@ enum hw_status hw_capture_hand_over(struct hw_env *env, const char *dir, const u
     }
     if (status == HW_AGAIN || status == HW_END) {
         hw_mailbox_cancel(page, mail);
-        status = hw_fail(err, HW_ETIMEOUT, "%s: nobody who writes the database answered", dir);
+        status = hw_fail(err, HW_ETIMEOUT,
+                         "%s: nobody who writes the database answered in time; if its log ended "
+                         "all the same, the next call goes on from there",
+                         dir);
     }
     hw_shared_page_close(page);
     return status;

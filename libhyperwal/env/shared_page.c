@@ -295,8 +295,7 @@ void hw_shared_set_durable_length(struct hw_shared_page *page, uint64_t length)
 void hw_shared_set_remote_wait(struct hw_shared_page *page, unsigned level)
 {
     struct layout *layout = page->layout;
-    uint64_t now = page->env->ops->monotonic_ns(page->env);
-    uint64_t before;
+    uint64_t now = page->env->ops->monotonic_ns(page->env), before;
 
     if (level == 0) {
         atomic_store(&layout->remote_durable_ns, 0);
@@ -733,6 +732,14 @@ void hw_mailbox_cancel(struct hw_shared_page *page, uint64_t mail)
         (void)slot_move(slot, ticket_of(mail), DONE, FREE); /* or it is somebody else's */
 }
 
+bool hw_mailbox_is_wanted(struct hw_shared_page *page, uint64_t mail)
+{
+    uint64_t deadline = atomic_load(&slot_of(page, mail)->deadline_ns); /* the word says whose */
+
+    return atomic_load(&slot_of(page, mail)->word) == word_of(ticket_of(mail), TAKEN) &&
+           page->env->ops->monotonic_ns(page->env) <= deadline;
+}
+
 enum hw_status hw_mailbox_take(struct hw_shared_page *page, struct hw_request *request,
                                uint64_t *mail)
 {
@@ -746,10 +753,10 @@ enum hw_status hw_mailbox_take(struct hw_shared_page *page, struct hw_request *r
         request->argument = slot->argument;
         memcpy(request->text, slot->text, sizeof(request->text));
         request->text[sizeof(request->text) - 1] = '\0';
-        if (atomic_load(&slot->word) != word_of(ticket, TAKEN))
-            continue; /* given up while it was read */
         *mail = ticket << 8 | i;
-        return HW_OK;
+        if (hw_mailbox_is_wanted(page, *mail))
+            return HW_OK;
+        hw_mailbox_cancel(page, *mail); /* or it was, while it was read */
     }
     return HW_END;
 }

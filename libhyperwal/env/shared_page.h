@@ -215,9 +215,11 @@ enum hw_status hw_mailbox_post(struct hw_shared_page *page, const struct hw_requ
 enum hw_status hw_mailbox_collect(struct hw_shared_page *page, uint64_t mail,
                                   struct hw_answer *answer) HW_MUST_CHECK;
 void hw_mailbox_cancel(struct hw_shared_page *page, uint64_t mail);
-/* The worker's side.  HW_END: nothing is posted. */
+/* The worker's side.  HW_END: nothing is posted that is waited for; what is not is given up. */
 enum hw_status hw_mailbox_take(struct hw_shared_page *page, struct hw_request *request,
                                uint64_t *mail) HW_MUST_CHECK;
+/* Of one that is taken and not answered: is it waited for yet? */
+bool hw_mailbox_is_wanted(struct hw_shared_page *page, uint64_t mail);
 /* 0: nothing is posted.  Else a number that is another one when other requests are. */
 uint64_t hw_mailbox_posted(struct hw_shared_page *page);
 /* What was given up meanwhile needs no answer, and gets none. */

@@ -115,7 +115,9 @@ static enum hw_status look(struct hub_handover *handover, uint64_t now)
         return HW_AGAIN;
     if (status == HW_AGAIN || status == HW_END) {
         hw_mailbox_cancel(handover->page, handover->mail);
-        (void)hw_fail(&err, HW_ETIMEOUT, "nobody who writes the database answered");
+        (void)hw_fail(&err, HW_ETIMEOUT,
+                      "nobody who writes the database answered in time; if its log ended all the "
+                      "same, the next call goes on from there");
     }
     if (status == HW_OK)
         answer(handover->conn, &handed);
@@ -150,6 +152,7 @@ void handovers_forget(struct hub_conn *conn)
 
         if (handover->conn == conn) {
             *at = handover->next;
+            hw_mailbox_cancel(handover->page, handover->mail);
             handover_free(handover);
         } else {
             at = &handover->next;
@@ -177,8 +180,8 @@ void handover_told(struct hub_conn *conn, const struct hw_hyperwal_handed *told)
                 name);
         break;
     case HW_HANDED_FAILED:
-        hw_fail(&err, HW_EBUSY, "%s: it stays the primary: %.*s", conn->address,
-                (int)told->text.size, (const char *)told->text.bytes);
+        hw_fail(&err, HW_EBUSY, "%s: %.*s", conn->address, (int)told->text.size,
+                (const char *)told->text.bytes);
         for (char *c = err.message; *c != '\0'; c++)
             if ((unsigned char)*c < 0x20)
                 *c = '?'; /* the server's words go to a terminal */

@@ -362,7 +362,7 @@ bool turns_take(struct hw_hub *hub);
 /* Somebody wants the log to end, who needs the right to promote. */
 void handover_asked(struct hub_conn *conn, const struct hw_hyperwal_handover *asked);
 void handovers_look(struct hw_hub *hub, uint64_t now); /* for answers */
-void handovers_forget(struct hub_conn *conn); /* of one that closes; what was asked goes on */
+void handovers_forget(struct hub_conn *conn);          /* of one that closes: it is not done */
 /* The answer to our own. */
 void handover_told(struct hub_conn *conn, const struct hw_hyperwal_handed *answer);
 

@@ -441,6 +441,76 @@ static void ended_log_that_could_not_be_used_at_first_is_answered_for_later(void
     assert_int_equal(length, world.seq);
     assert_int_equal(shared_length(), world.seq + 1);
     assert_int_equal(sqlite3_close(db), SQLITE_OK);
+}
+
+static void steps(sqlite3 *db, int count)
+{
+    for (int i = 0; i < count; i++) {
+        uint64_t next;
+
+        (void)!hw_capture_step(capture_of(db), &next, NULL);
+        sim_advance(world.sim, 10000000);
+    }
+}
+
+static void post(struct hw_shared_page **page, uint64_t *mail)
+{
+    assert_int_equal(hw_shared_page_open(sim_env(world.sim), DIR, false, page, NULL), HW_OK);
+    assert_int_equal(hw_handover_post(*page, world.key, 1000, mail, NULL), HW_OK);
+}
+
+/* Whoever asked is killed, and the database is opened much later. */
+static void request_that_nobody_waits_for_is_not_done(void **state)
+{
+    struct hw_shared_page *page = NULL;
+    struct hw_switch last;
+    uint64_t mail, length;
+    sqlite3 *db;
+
+    (void)state;
+    db = open_database();
+    assert_int_equal(run_sql(db, "CREATE TABLE t(a INTEGER PRIMARY KEY, b)"), SQLITE_OK);
+    assert_int_equal(run_sql(db, "INSERT INTO t VALUES(1, 1)"), SQLITE_OK);
+    steps(db, 20);
+    post(&page, &mail);
+    sim_advance(world.sim, 3000000000);
+    steps(db, 20);
+    assert_int_equal(hw_mailbox_posted(page), 0);
+    assert_int_equal(run_sql(db, "INSERT INTO t VALUES(2, 2)"), SQLITE_OK);
+    hw_shared_page_close(page);
+    (void)sqlite3_close(db);
+    assert_false(has_ended(&last, &length));
+    world.acknowledged = 2;
+    check(world.sim, NULL);
+}
+
+static void who_gives_up_keeps_the_log(void **state)
+{
+    struct hw_shared_page *page = NULL;
+    struct hw_switch last;
+    uint64_t mail, length;
+    sqlite3 *db, *writer;
+
+    (void)state;
+    db = open_database();
+    writer = open_database();
+    assert_int_equal(run_sql(db, "CREATE TABLE t(a INTEGER PRIMARY KEY, b)"), SQLITE_OK);
+    steps(db, 20);
+    assert_int_equal(run_sql(writer, "BEGIN IMMEDIATE; INSERT INTO t VALUES(1, 1)"), SQLITE_OK);
+    post(&page, &mail);
+    steps(db, 10);
+    assert_int_equal(hw_shared_handover(page), HW_HANDOVER_CLOSING);
+    hw_mailbox_cancel(page, mail);
+    steps(db, 1);
+    assert_int_equal(hw_shared_handover(page), HW_HANDOVER_NONE);
+    assert_int_equal(run_sql(writer, "COMMIT"), SQLITE_OK);
+    steps(db, 10);
+    assert_int_equal(run_sql(db, "INSERT INTO t VALUES(2, 2)"), SQLITE_OK);
+    hw_shared_page_close(page);
+    (void)sqlite3_close(writer);
+    (void)sqlite3_close(db);
+    assert_false(has_ended(&last, &length));
+    world.acknowledged = 2;
     check(world.sim, NULL);
 }
 
@@ -458,6 +528,8 @@ int main(int argc, char **argv)
             writers_go_on_if_the_log_cannot_be_written_while_it_is_handed_over, setup, teardown),
         cmocka_unit_test_setup_teardown(
             ended_log_that_could_not_be_used_at_first_is_answered_for_later, setup, teardown),
+        cmocka_unit_test_setup_teardown(request_that_nobody_waits_for_is_not_done, setup, teardown),
+        cmocka_unit_test_setup_teardown(who_gives_up_keeps_the_log, setup, teardown),
         cmocka_unit_test_setup_teardown(crash_at_any_operation_leaves_one_of_the_two, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(kill_at_any_operation_leaves_one_of_the_two, setup,

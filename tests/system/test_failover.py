@@ -554,6 +554,26 @@ def a_writer_that_does_not_end_keeps_its_primary(dir):
     cluster.primary.kill()
 
 
+def who_is_killed_while_it_asks_takes_nothing_over(dir):
+    cluster = Cluster()
+    with contextlib.closing(through_vfs("app.db")) as db:
+        db.execute("BEGIN IMMEDIATE")
+        db.execute("INSERT INTO t(b) VALUES('long')")
+        with subprocess.Popen([PROGRAM, "promote", "new/app.db", "--from", cluster.url],
+                              stderr=subprocess.DEVNULL) as promote:
+            until(lambda: os.path.exists("new/app.db-hyper/next/log"), "it has a key to name")
+            time.sleep(1)
+            promote.kill()
+        time.sleep(0.5)
+        db.execute("COMMIT")
+    time.sleep(0.5)
+    cluster.add("goes on")
+    check("switch" not in types("app.db"), types("app.db"))
+    done = fact("promote", "new/app.db", "--from", cluster.url)
+    check(done["old_seq"] >= cluster.seq and dump("new/app.db") == dump("app.db"), done)
+    cluster.primary.kill()
+
+
 def who_may_not_write_cannot_take_over(dir):
     cluster = Cluster()
     os.environ["HYPERWAL_IDENTITY"] = os.path.join(dir, "stranger")
@@ -677,7 +697,8 @@ TESTS = (a_planned_change_under_a_writer_loses_nothing, a_planned_change_by_path
          only_the_log_that_is_followed_is_handed_over,
          who_goes_away_while_it_is_asked_is_not_waited_for,
          an_old_primary_that_is_served_again_is_closed_and_idle,
-         a_writer_that_does_not_end_keeps_its_primary, who_may_not_write_cannot_take_over,
+         a_writer_that_does_not_end_keeps_its_primary, who_is_killed_while_it_asks_takes_nothing_over,
+         who_may_not_write_cannot_take_over,
          the_old_primary_comes_back_as_a_follower,
          an_old_primary_without_a_tail_comes_back_and_is_killed_meanwhile,
          a_petname_means_the_new_primary_once_a_follower_went_over,

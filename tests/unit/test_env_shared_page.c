@@ -320,6 +320,34 @@ static void cancelled_letter_is_not_delivered(void **state)
     assert_int_equal(hw_mailbox_take(page, &taken, &mail), HW_END);
 }
 
+/* A worker that comes late finds the letters of those who died, or does not see a cancel. */
+static void letter_past_its_deadline_is_not_delivered(void **state)
+{
+    struct world *world = *state;
+    struct hw_shared_page *page = world->page;
+    uint64_t deadline = world->env->ops->monotonic_ns(world->env) + 1000000000;
+    struct hw_request request = {.kind = 1, .text = "late"}, taken;
+    struct hw_answer got;
+    uint64_t first, second, mail;
+
+    assert_int_equal(hw_mailbox_post(page, &request, deadline, &first), HW_OK);
+    assert_int_equal(hw_mailbox_take(page, &taken, &mail), HW_OK);
+    assert_true(hw_mailbox_is_wanted(page, first));
+    assert_int_equal(hw_mailbox_post(page, &request, deadline, &second), HW_OK);
+    assert_false(hw_mailbox_is_wanted(page, second)); /* not taken */
+    sim_advance(world->sim, 2000000000);
+    assert_false(hw_mailbox_is_wanted(page, first));
+    hw_mailbox_repost(page);
+    (void)snprintf(request.text, sizeof(request.text), "in time");
+    assert_int_equal(hw_mailbox_post(page, &request, UINT64_MAX, &mail), HW_OK);
+    assert_int_equal(hw_mailbox_take(page, &taken, &mail), HW_OK);
+    assert_string_equal(taken.text, "in time");
+    assert_int_equal(hw_mailbox_take(page, &taken, &mail), HW_END);
+    assert_int_equal(hw_mailbox_posted(page), 0);
+    assert_int_equal(hw_mailbox_collect(page, first, &got), HW_END);
+    assert_int_equal(hw_mailbox_collect(page, second, &got), HW_END);
+}
+
 static void private_page_needs_no_file(void **state)
 {
     struct world *world = *state;
@@ -576,6 +604,7 @@ int main(void)
         TEST(answers_that_nobody_fetches_keep_nobody_out),
         TEST(late_answer_does_not_change_another_letter),
         TEST(cancelled_letter_is_not_delivered),
+        TEST(letter_past_its_deadline_is_not_delivered),
         TEST(private_page_needs_no_file),
         TEST(bell_rings_from_the_first_watch_on),
         TEST(bell_that_cannot_be_rung_does_no_harm),
