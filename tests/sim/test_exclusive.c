@@ -583,6 +583,156 @@ static void a_commit_that_nobody_told_of_keeps_the_wal(void **state)
     check_log(0);
 }
 
+/* ----------------------------------------------------------------- power losses and kills */
+
+enum { ROWS_MAX = 16 };
+
+struct work {
+    enum shape shape;
+    unsigned rows; /* tried so far */
+    bool acknowledged[ROWS_MAX];
+};
+
+static bool tried(sqlite3 *db, const char *sql)
+{
+    return sqlite3_exec(db, sql, NULL, NULL, NULL) == SQLITE_OK;
+}
+
+static void insert_row(sqlite3 *db, struct work *work)
+{
+    char sql[96];
+
+    assert_true(work->rows < ROWS_MAX);
+    (void)snprintf(sql, sizeof(sql), "INSERT INTO u VALUES(%u, randomblob(900))", 100 + work->rows);
+    work->acknowledged[work->rows++] = tried(db, sql);
+}
+
+static void prepare_work(struct sim *machine, void *ctx)
+{
+    struct work *work = ctx;
+
+    (void)machine;
+    *work = (struct work){.shape = work->shape};
+    make_database();
+}
+
+/* Rounds of the WAL, most of them not logged before the next thing is done. */
+static void work_alone(struct sim *machine, void *ctx)
+{
+    struct work *work = ctx;
+    struct hw_capture *capture = NULL;
+    sqlite3 *db = NULL;
+    uint64_t seq;
+
+    (void)machine;
+    if (sqlite3_open_v2("/app.db", &db, SQLITE_OPEN_READWRITE, "hwsim") != SQLITE_OK) {
+        (void)sqlite3_close(db); /* a failed open leaves an object that holds nothing */
+        return;
+    }
+    if (work->shape == WITH_SHM)
+        (void)tried(db, "SELECT * FROM t");
+    if (tried(db, "PRAGMA locking_mode=EXCLUSIVE")) {
+        (void)tried(db, "PRAGMA synchronous=FULL");
+        insert_row(db, work);
+        insert_row(db, work);
+        (void)tried(db, "PRAGMA wal_checkpoint");
+        insert_row(db, work);
+        (void)sqlite3_file_control(db, "main", HW_FCNTL_CAPTURE, &capture);
+        if (hw_capture_wait_logged(capture, 100, &seq, NULL) == HW_OK)
+            insert_row(db, work);
+        (void)tried(db, "PRAGMA wal_checkpoint(TRUNCATE)");
+        insert_row(db, work);
+        (void)tried(db, "BEGIN; DELETE FROM u; ROLLBACK; BEGIN IMMEDIATE; COMMIT");
+        insert_row(db, work);
+    }
+    (void)sqlite3_close(db); /* its checkpoint may fail: the WAL stays */
+}
+
+static bool has_row(sqlite3 *db, unsigned row)
+{
+    sqlite3_stmt *statement = NULL;
+    bool is_there;
+
+    assert_int_equal(sqlite3_prepare_v2(db, "SELECT 1 FROM u WHERE a = ?", -1, &statement, NULL),
+                     SQLITE_OK);
+    assert_int_equal(sqlite3_bind_int(statement, 1, 100 + (int)row), SQLITE_OK);
+    is_there = sqlite3_step(statement) == SQLITE_ROW;
+    (void)sqlite3_finalize(statement); /* repeats the error of the step */
+    return is_there;
+}
+
+static void check_work(struct sim *machine, void *ctx)
+{
+    const struct work *work = ctx;
+    sqlite3 *db = open_with("hwsim");
+
+    (void)machine;
+    (void)logged(db);
+    for (unsigned row = 0; row < work->rows; row++)
+        if (work->acknowledged[row] && !has_row(db, row))
+            fail_msg("row %u was acknowledged and is not there", row);
+    close_database(db);
+    check_log(0);
+}
+
+/* Nothing that was acknowledged is lost, and the log goes on without a gap. */
+static void one_who_is_alone_bears_power_losses_and_kills(void **state)
+{
+    (void)state;
+    for (enum shape shape = WITH_SHM; shape < SHAPES; shape++) {
+        struct work work = {.shape = shape};
+        struct sim_scenario scenario = {
+            .faults = SIM_CRASH | SIM_KILL,
+            .stride = 11,
+            .prepare = prepare_work,
+            .run = work_alone,
+            .check = check_work,
+            .ctx = &work,
+        };
+
+        assert_true(sim_for_each_fault(sim, &scenario) > 50);
+    }
+}
+
+/* Calls on the WAL fail, once or from one on: the next one who opens the database finds all. */
+static void one_who_is_alone_bears_errors_of_the_wal(void **state)
+{
+    (void)state;
+    for (enum shape shape = WITH_SHM; shape < SHAPES; shape++) {
+        struct work work = {.shape = shape};
+        struct sim_scenario scenario = {
+            .faults = SIM_EIO | SIM_EMFILE | SIM_SHORT_READ,
+            .path = "/app.db-wal",
+            .stride = 2,
+            .prepare = prepare_work,
+            .run = work_alone,
+            .check = check_work,
+            .ctx = &work,
+        };
+
+        assert_true(sim_for_each_fault(sim, &scenario) > 25);
+        scenario.for_ever = true;
+        assert_true(sim_for_each_fault(sim, &scenario) > 25);
+    }
+}
+
+/* Who wishes for it and did not read yet asks like anybody else, and is alone as it reads. */
+static void one_who_did_not_read_yet_gets_answers(void **state)
+{
+    sqlite3 *db;
+
+    (void)state;
+    make_database();
+    db = open_exclusive(WITHOUT_SHM);
+    run_sql(db, "PRAGMA hyperwal_seq");
+    run_sql(db, "PRAGMA hyperwal_label='before'");
+    run_sql(db, "UPDATE t SET b = 'alone'; PRAGMA hyperwal_seq");
+    run_sql(db, "PRAGMA hyperwal_label='after'; PRAGMA hyperwal_snapshot");
+    close_database(db);
+    assert_int_equal(count_entries(HW_ENTRY_LABEL), 2);
+    check_log(0);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(int argc, char **argv)
@@ -603,6 +753,9 @@ int main(int argc, char **argv)
         TEST(what_was_taken_back_is_not_logged_by_a_commit_of_nothing),
         TEST(what_was_taken_back_is_not_logged_by_a_worker_that_begins_anew),
         TEST(a_commit_that_nobody_told_of_keeps_the_wal),
+        TEST(one_who_did_not_read_yet_gets_answers),
+        TEST(one_who_is_alone_bears_power_losses_and_kills),
+        TEST(one_who_is_alone_bears_errors_of_the_wal),
     };
 
     if (argc > 1) /* one test, by name or pattern */
