@@ -597,7 +597,7 @@ static void round_run(const struct plan *plan, uint64_t seed)
 {
     const char *place = getenv("TMPDIR"), *kills = getenv("HYPERWAL_KILLS");
     int count = kills != NULL ? (int)strtol(kills, NULL, 10) : plan->kills / (is_slow() ? 4 : 1);
-    uint64_t gap_us = (uint64_t)plan->gap_us * (is_slow() ? 5 : 1);
+    uint64_t gap_us = (uint64_t)plan->gap_us * (is_slow() ? 5 : 1), patience;
 
     storm = (struct storm){.plan = plan, .seed = seed, .chance = seed};
     (void)snprintf(storm.directory, sizeof(storm.directory), "%s/hyperwal-storm-XXXXXX",
@@ -617,6 +617,9 @@ static void round_run(const struct plan *plan, uint64_t seed)
             strike(plan);
     }
     listen_until(now_us() + gap_us);
+    patience = now_us() + 1000 * (uint64_t)HANG_MS / 2;
+    while (storm.acks_all == 0 && storm.bad[0] == 0 && now_us() < patience) /* a busy machine */
+        listen_until(now_us() + gap_us);
     assert_good();
     end_all();
     assert_good();
