@@ -383,7 +383,12 @@ void hw_capture_hold(struct hw_capture *capture, bool held)
 
 void hw_capture_held_since(struct hw_capture *capture)
 {
-    atomic_store(&capture->held_since, true);
+    struct hw_error err;
+
+    hw_fair_mutex_lock(&capture->step_mutex);
+    if (hw_worker_take_role(capture, &err) == HW_OK) /* else it is said of another one's time */
+        atomic_store(&capture->held_since, true);
+    hw_fair_mutex_unlock(&capture->step_mutex);
 }
 
 void hw_capture_wal_synced(struct hw_capture *capture, const uint8_t salts[8], uint64_t size)

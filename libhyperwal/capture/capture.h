@@ -91,7 +91,8 @@ void hw_capture_hold(struct hw_capture *capture, bool held);
 /*
  * Before hw_capture_ready(): since before this capture was opened a read transaction has been open
  * that began when all before it was in the log.  What was copied into the file since is in the log,
- * and a round that was begun since is the next one.  The first comparison of the two is spared.
+ * and a round that was begun since is the next one.  The first comparison of the two is spared, if
+ * this process has the worker's role from now until then: what another one does is not promised.
  */
 void hw_capture_held_since(struct hw_capture *capture);
 /*

@@ -49,7 +49,8 @@ enum hw_status hw_check_begin(struct hw_capture *capture, const char *reason, bo
     if (worker->check_reason != reason)
         (void)snprintf(worker->check_reason, sizeof(worker->check_reason), "%s", reason);
     hw_snapshot_reset(worker);
-    hw_worker_publish_nothing(capture); /* the gate is shut */
+    atomic_store(&capture->held_since, false); /* from now on the sum tells */
+    hw_worker_publish_nothing(capture);        /* the gate is shut */
     status = hw_worker_header(capture, &worker->check_header, err);
     if (status != HW_OK)
         return status;

@@ -242,7 +242,7 @@ struct hw_capture {
     atomic_uint exclusive;  /* connections of this process that entered exclusive mode */
     atomic_int alone;       /* enum alone: is one of them alone with the database? */
     atomic_bool held;       /* hw_capture_hold() */
-    atomic_bool held_since; /* hw_capture_held_since(), until the worker relied on it once */
+    atomic_bool held_since; /* hw_capture_held_since(), while the role is kept; relied on once */
 
     struct hw_fair_mutex step_mutex; /* the thread wants it again and again */
     struct hw_worker worker;         /* step */

@@ -86,6 +86,7 @@ static void let_go(struct hw_capture *capture)
     atomic_store(&capture->settled, false);
     atomic_store(&capture->blind, false);
     atomic_store(&capture->unready, false);
+    atomic_store(&capture->held_since, false);
     hw_worker_let_go(capture);
     hw_gate_close_locked(capture);
 }

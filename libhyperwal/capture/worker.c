@@ -243,6 +243,7 @@ void hw_worker_drop_role(struct hw_capture *capture)
 
     hw_worker_let_go(capture);
     release_buffers(worker);
+    atomic_store(&capture->held_since, false); /* the next time may be after another's */
     if (worker->has_role) {
         hw_shared_set_worker(capture->shared, 0);
         hw_worker_close_core(worker);

@@ -109,7 +109,8 @@ HYPERWAL_API int hyperwal_look(sqlite3 *db, const char *schema);
  *
  * HYPERWAL_HELD_SINCE, said before the first read of a connection that opened the database anew in
  * this process, promises the same of the time before: a read transaction began when all before it
- * was in the log, and is open still.  Then nothing need be compared with the log.
+ * was in the log, and is open still.  Then nothing need be compared with the log, if this process
+ * is the one that writes it from then on.
  */
 enum { HYPERWAL_NOT_HELD, HYPERWAL_HELD, HYPERWAL_HELD_SINCE };
 HYPERWAL_API int hyperwal_hold(sqlite3 *db, const char *schema, int held);

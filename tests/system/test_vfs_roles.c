@@ -215,6 +215,53 @@ static void a_process_that_reads_nothing_does_not_keep_the_role(void **state)
     assert_int_equal(sqlite3_close(db), SQLITE_OK);
 }
 
+/* A program without the VFS, for which no reader is in the way: what is lost changes page 2. */
+static void commit_and_copy(void)
+{
+    sqlite3 *stock = NULL;
+
+    assert_int_equal(sqlite3_open_v2(path, &stock, SQLITE_OPEN_READWRITE, "unix"), SQLITE_OK);
+    execute(stock, "INSERT INTO t VALUES('not in the log')");
+    execute(stock, "PRAGMA wal_checkpoint(TRUNCATE)");
+    execute(stock, "PRAGMA user_version=1");
+    assert_int_equal(sqlite3_close(stock), SQLITE_OK);
+}
+
+static int gaps(void)
+{
+    hyperwal_log *log = NULL;
+    hyperwal_entry entry;
+    uint64_t next = 0;
+    int count = 0, code;
+
+    assert_int_equal(hyperwal_log_open(path, &log, NULL), SQLITE_OK);
+    while ((code = hyperwal_log_next(log, &next, &entry)) == SQLITE_OK)
+        count += strcmp(entry.type, "gap") == 0;
+    assert_int_equal(code, SQLITE_DONE);
+    hyperwal_log_close(log);
+    return count;
+}
+
+/* The promise is about the time before, in which nobody else wrote the log. */
+static void that_a_reader_stayed_says_nothing_of_the_time_of_another_worker(void **state)
+{
+    struct worker worker = worker_start();
+    sqlite3 *db = open_db("");
+    uint64_t seq;
+
+    (void)state;
+    assert_int_equal(hyperwal_hold(db, NULL, HYPERWAL_HELD_SINCE), SQLITE_OK);
+    execute(db, "SELECT count(*) FROM t");
+    assert_int_equal(hyperwal_snapshot(db, NULL, &seq), SQLITE_OK); /* none has to be made later */
+    worker_pause(&worker);
+    commit_and_copy();
+    worker_kill(&worker);
+    assert_int_equal(hyperwal_seq(db, NULL, &seq), SQLITE_OK);
+    assert_int_equal(gaps(), 1);
+    assert_int_equal(number(db, "SELECT count(*) FROM t"), 1);
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+}
+
 static void on_timeout_continue_lets_the_commit_succeed(void **state)
 {
     struct worker worker = worker_start();
@@ -467,6 +514,8 @@ int main(int argc, char **argv)
                                         teardown),
         cmocka_unit_test_setup_teardown(a_process_that_reads_nothing_does_not_keep_the_role, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(
+            that_a_reader_stayed_says_nothing_of_the_time_of_another_worker, setup, teardown),
         cmocka_unit_test_setup_teardown(on_timeout_continue_lets_the_commit_succeed, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(a_checkpoint_does_not_overtake_the_log, setup, teardown),
