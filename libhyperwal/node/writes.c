@@ -20,7 +20,7 @@
 enum {
     NS_PER_MS = 1000000,
     UPLOAD_MS = 10000,      /* for the parts of a transaction, and 1 s more for each ... */
-    UPLOAD_RATE = 64 << 10, /* ... bytes of them */
+    UPLOAD_RATE = 64 << 10, /* ... bytes of them; of silence HW_LEASE_MS at the most */
     FENCES_RESERVE = 100,
     JOBS_MAX = 256,  /* for the committer; no question is taken beyond, and nobody held off */
     RETRY_MS = 1000, /* after fences could not be had */
@@ -86,6 +86,26 @@ static void give_job(struct hub_writes *w, struct hw_job *job)
     hw_committer_do(w->committer, job);
 }
 
+/*
+ * When the transaction that is taken in has had all the time that it is given.  What came quickly
+ * is no credit for who then says nothing: that is somebody who is gone, and others wait.
+ */
+static uint64_t upload_deadline(const struct hub_writes *w)
+{
+    const struct hw_job *job = w->upload.job;
+    const struct hub_link *sender = job != NULL ? link_of_client(w->log, job->client) : NULL;
+    uint64_t allowed_ns, heard_ns;
+
+    if (sender == NULL) /* none is taken in: it ends with its link */
+        return UINT64_MAX;
+    allowed_ns = w->upload.began_ns +
+                 (UPLOAD_MS + job->spool.size * 1000 / UPLOAD_RATE) * (uint64_t)NS_PER_MS;
+    heard_ns = sender->conn->input.size > 0 ? hub_now(w->log->hub) /* it waits for its turn */
+                                            : hw_peer_heard_ns(sender->conn->peer);
+    heard_ns += (uint64_t)HW_LEASE_MS * NS_PER_MS;
+    return allowed_ns < heard_ns ? allowed_ns : heard_ns;
+}
+
 /* What the lease table wants to be said. */
 static void tell_events(struct hub_writes *w)
 {
@@ -118,8 +138,6 @@ static void tell_events(struct hub_writes *w)
 /* Deadlines, fences, events: after whatever changed the table. */
 static void settle(struct hub_writes *w)
 {
-    uint64_t deadline_ns;
-
     if (w->is_resting)
         return;
     tell_events(w);
@@ -133,10 +151,8 @@ static void settle(struct hub_writes *w)
             give_job(w, job);
         }
     }
-    deadline_ns = hw_lease_deadline(&w->lease);
-    if (w->upload.job != NULL)
-        deadline_ns = hub_now(w->log->hub) + (uint64_t)1000 * NS_PER_MS;
-    hub_timer(w->log->hub, deadline_ns);
+    hub_timer(w->log->hub, hw_lease_deadline(&w->lease));
+    hub_timer(w->log->hub, upload_deadline(w));
 }
 
 /* ------------------------------------------------------------------------------ the upload */
@@ -168,16 +184,6 @@ static void upload_drop(struct hub_writes *w, const char *why)
     if (sender != NULL)
         sender->is_committing = false;
     upload_end(w, HW_WRITE_LOST, why);
-}
-
-static bool upload_is_late(const struct hub_writes *w, uint64_t now)
-{
-    uint64_t ms;
-
-    if (w->upload.job == NULL)
-        return false;
-    ms = UPLOAD_MS + w->upload.job->spool.size * 1000 / UPLOAD_RATE;
-    return now >= w->upload.began_ns + ms * NS_PER_MS;
 }
 
 static enum hw_status commit_asked(struct hub_writes *w, struct hub_link *link,
@@ -546,7 +552,7 @@ void writes_work(struct hub_log *log, uint64_t now)
         job_done(w, job);
         hub_wake(log->hub, &w->ended);
     }
-    if (upload_is_late(w, now))
+    if (now >= upload_deadline(w))
         upload_drop(w, "its parts came too slowly");
     hw_lease_tick(&w->lease, now);
     settle(w);

@@ -297,6 +297,11 @@ bool hw_peer_wants_input(const struct hw_peer *peer)
     return peer->failure.status == HW_OK && !is_paused(peer);
 }
 
+uint64_t hw_peer_heard_ns(const struct hw_peer *peer)
+{
+    return is_paused(peer) ? now_ns(peer) : peer->received_ns;
+}
+
 void hw_peer_set_room(struct hw_peer *peer, size_t size)
 {
     peer->room = size < HW_LINK_OUTPUT_MAX ? size : HW_LINK_OUTPUT_MAX;

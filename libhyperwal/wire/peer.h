@@ -107,6 +107,8 @@ enum hw_status hw_peer_receive(struct hw_peer *peer, struct hw_slice bytes,
                                struct hw_error *err) HW_MUST_CHECK;
 /* May more be read from it now?  No: it has to take answers first. */
 bool hw_peer_wants_input(const struct hw_peer *peer);
+/* When it was last heard; now, while nothing may be read from it: that is not its silence. */
+uint64_t hw_peer_heard_ns(const struct hw_peer *peer);
 /*
  * Bytes to send, borrowed until the next call; then tell how many went.  Large ones in pieces: who
  * takes nothing for HW_PEER_STUCK_MS is dropped.
