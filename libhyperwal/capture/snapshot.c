@@ -163,6 +163,7 @@ static enum hw_status add_group(struct hw_capture *capture, uint32_t group, stru
         work->groups[group].base_seq = note->seq;
         return HW_OK;
     }
+    header.time_ms = note->time_ms;
     status = logged_frame(capture, &before, err);
     if (status == HW_OK)
         status = read_group(capture, group, before, &what.page_count, err);
@@ -179,7 +180,6 @@ static enum hw_status add_group(struct hw_capture *capture, uint32_t group, stru
         return status;
     work->groups[group] = (struct hw_snapshot_group){.block_seq = seq, .base_seq = note->seq};
     work->bytes += worker->block.size; /* not of log_since: no snapshot is a reason for the next */
-    note->time_ms = header.time_ms;
     return HW_OK;
 }
 
@@ -194,6 +194,7 @@ static enum hw_status take_groups(struct hw_capture *capture, uint32_t group_cou
     uint32_t first = work->next_group, next = first;
     enum hw_status status = grow(work, group_count, err);
 
+    note.time_ms = hw_worker_time(capture); /* of the whole batch: no block is older than another */
     if (status == HW_OK)
         status = hw_core_batch_begin(worker->core, err);
     if (status != HW_OK)
@@ -217,12 +218,13 @@ static enum hw_status take_groups(struct hw_capture *capture, uint32_t group_cou
 }
 
 static enum hw_status add_index_block(struct hw_capture *capture, const struct hw_snapshot *index,
-                                      struct hw_error *err)
+                                      int64_t time_ms, struct hw_error *err)
 {
     struct hw_worker *worker = &capture->worker;
     uint64_t seq = hw_core_batch_next(worker->core);
     struct hw_entry_header header = hw_worker_entry(capture, HW_ENTRY_SNAPSHOT);
 
+    header.time_ms = time_ms;
     header.starts = index->first_group == 0;
     header.ends = index->first_group + index->groups_here == index->group_count;
     hw_buffer_clear(&worker->block);
@@ -254,11 +256,12 @@ static enum hw_status finish(struct hw_capture *capture, uint32_t group_count, s
         if (work->groups[i].base_seq < index.least_base)
             index.least_base = work->groups[i].base_seq;
     note.snapshot_seq = hw_core_batch_next(worker->core);
+    note.time_ms = hw_worker_time(capture);
     while (index.first_group < group_count && status == HW_OK) {
         uint32_t left = group_count - index.first_group;
 
         index.groups_here = left < HW_SNAPSHOT_GROUPS_MAX ? left : HW_SNAPSHOT_GROUPS_MAX;
-        status = add_index_block(capture, &index, err);
+        status = add_index_block(capture, &index, note.time_ms, err);
         index.first_group += index.groups_here;
     }
     if (status != HW_OK) {

@@ -53,6 +53,8 @@ void sim_set_powersafe_overwrite(struct sim *sim, bool on);
 /* Room for this many more bytes; UINT64_MAX (the start): enough. */
 void sim_set_space(struct sim *sim, uint64_t bytes);
 void sim_advance(struct sim *sim, uint64_t ns);
+/* Somebody sets the clock of day: so far from where it would be (the start: 0). */
+void sim_set_clock(struct sim *sim, int64_t offset_ms);
 /* Called whenever somebody waits (wait_word, xSleep): the place to let others run. */
 void sim_set_idle(struct sim *sim, void (*idle)(void *ctx), void *ctx);
 /* What is opened, locked or mapped from now on belongs to this process, 0 (the start) to 15. */

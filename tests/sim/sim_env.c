@@ -370,7 +370,7 @@ static uint64_t env_monotonic_ns(struct hw_env *env)
 
 static int64_t env_realtime_ms(struct hw_env *env)
 {
-    return 1700000000000 + (int64_t)(sim_of(env)->now_ns / 1000000);
+    return 1700000000000 + (int64_t)(sim_of(env)->now_ns / 1000000) + sim_of(env)->clock_ms;
 }
 
 static void env_random(struct hw_env *env, void *buf, size_t size)

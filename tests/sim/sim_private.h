@@ -100,6 +100,7 @@ struct sim {
     char vfs_name[32];
     uint64_t seed, chance; /* state of the generator */
     uint64_t now_ns;
+    int64_t clock_ms; /* sim_set_clock() */
     uint64_t boot;
     uint64_t next_inode;
     uint64_t next_temporary;

@@ -181,6 +181,11 @@ void sim_advance(struct sim *sim, uint64_t ns)
     sim->now_ns += ns;
 }
 
+void sim_set_clock(struct sim *sim, int64_t offset_ms)
+{
+    sim->clock_ms = offset_ms;
+}
+
 void sim_set_idle(struct sim *sim, void (*idle)(void *ctx), void *ctx)
 {
     sim->idle = idle;
