@@ -8,6 +8,49 @@
 
 enum { SWITCH_SEQ = 1 };
 
+/* ---------------------------------------------------------------------------- the old log */
+
+/* The log that the replica followed, as far as it is here; NULL: it is not. */
+static enum hw_status old_open(struct hw_promotion *p, struct hw_core **out, struct hw_error *err)
+{
+    const char *dir = p->dir;
+    bool is_here = false;
+    enum hw_status status = hw_keep_mirror_back(p->env, dir, p->info.key, err);
+
+    *out = NULL;
+    if (status == HW_OK)
+        status = hw_api_has_file(p->env, dir, "mirror", &is_here, err);
+    if (status == HW_OK && !is_here && !hw_address_is_remote(p->info.source)) {
+        dir = p->info.source;
+        status = hw_api_has_file(p->env, dir, "log", &is_here, err);
+    }
+    if (status != HW_OK || !is_here)
+        return status;
+    return hw_core_open(p->env, dir, HW_CORE_READ, UINT64_MAX, out, err);
+}
+
+/* Its last word: does it name the log in `next`? */
+static enum hw_status names_next(struct hw_promotion *p, bool *names, struct hw_error *err)
+{
+    struct hw_switch last = {.seq = 0};
+    struct hw_core *old = NULL;
+    uint8_t key[HW_KEY_SIZE];
+    enum hw_status status = hw_keep_key(p->env, p->next, HW_KEEP_LOG, key, err);
+
+    *names = false;
+    if (status == HW_OK)
+        status = old_open(p, &old, err);
+    if (status == HW_OK && old != NULL && hw_core_length(old) > 0) {
+        status = hw_switch_read(old, hw_core_length(old) - 1, &last, err);
+        *names = status == HW_OK && last.role == HW_SWITCH_CONTINUED &&
+                 memcmp(last.key, key, HW_KEY_SIZE) == 0;
+        if (status == HW_ENOTFOUND || status == HW_EMISSING) /* no switch, or not here */
+            status = HW_OK;
+    }
+    hw_core_close(old);
+    return status;
+}
+
 /* --------------------------------------------------------------------------- the new log */
 
 /* What of a log in `next` is to be removed; the first failure ends it. */
@@ -66,15 +109,43 @@ static enum hw_status next_open_empty(struct hw_promotion *p, struct hw_core **o
     return status;
 }
 
+/*
+ * A copy, or the volume or the machine is another one since.  If the old primary goes by its key it
+ * is needed; and two who have it would write two histories, so somebody has to say that the
+ * original is gone, as with any log.  HW_END: nobody knows it.
+ */
+static enum hw_status next_adopt(struct hw_promotion *p, struct hw_core **out, struct hw_error *err)
+{
+    bool is_named = false;
+    enum hw_status status = names_next(p, &is_named, err);
+
+    if (status != HW_OK || !is_named)
+        return status == HW_OK ? HW_END : status;
+    if (!p->is_forced)
+        return hw_fail(err, HW_EFORK,
+                       "%s: the log that the old primary handed over to was begun elsewhere, and "
+                       "copied or moved here: --force goes on with it if the original is gone",
+                       p->next);
+    status = remove_all(p, true, err);
+    if (status == HW_OK)
+        status = hw_core_adopt(p->env, p->next, err);
+    return status == HW_OK ? next_open_empty(p, out, err) : status;
+}
+
 /* The log that is to go on, without a block. */
 static enum hw_status next_open(struct hw_promotion *p, struct hw_core **out, struct hw_error *err)
 {
     bool is_left = false;
     enum hw_status status = next_open_empty(p, out, err);
 
-    if (status != HW_ENOTFOUND && status != HW_ECORRUPT && status != HW_EFORK)
+    if (status == HW_EFORK) {
+        status = next_adopt(p, out, err);
+        if (status != HW_END)
+            return status;
+    } else if (status != HW_ENOTFOUND && status != HW_ECORRUPT) {
         return status; /* one that cannot be read now stays */
-    /* Half made, a copy, or damaged down to its key: made anew. */
+    }
+    /* Half made, a copy that nobody knows, or damaged down to its key: made anew. */
     status = hw_env_exists(p->env, p->next, &is_left, err);
     if (status == HW_OK && is_left)
         status = remove_all(p, false, err);
@@ -151,25 +222,6 @@ enum hw_status hw_promotion_finish(struct hw_promotion *p, struct hw_error *err)
 }
 
 /* ------------------------------------------------------------------- the state that goes over */
-
-/* The log that the replica followed, as far as it is here; NULL: it is not. */
-static enum hw_status old_open(struct hw_promotion *p, struct hw_core **out, struct hw_error *err)
-{
-    const char *dir = p->dir;
-    bool is_here = false;
-    enum hw_status status = hw_keep_mirror_back(p->env, dir, p->info.key, err);
-
-    *out = NULL;
-    if (status == HW_OK)
-        status = hw_api_has_file(p->env, dir, "mirror", &is_here, err);
-    if (status == HW_OK && !is_here && !hw_address_is_remote(p->info.source)) {
-        dir = p->info.source;
-        status = hw_api_has_file(p->env, dir, "log", &is_here, err);
-    }
-    if (status != HW_OK || !is_here)
-        return status;
-    return hw_core_open(p->env, dir, HW_CORE_READ, UINT64_MAX, out, err);
-}
 
 static enum hw_status genesis_of(struct hw_promotion *p, struct hw_core *old, struct hw_error *err)
 {

@@ -49,7 +49,10 @@ enum hw_status hw_promotion_catch_up(struct hw_promotion *promotion,
  */
 enum hw_status hw_promotion_hand_over(struct hw_promotion *promotion,
                                       struct hw_error *err) HW_MUST_CHECK;
-/* The key of the log in `next`, made if there is none. */
+/*
+ * The key of the log in `next`, made if there is none.  HW_EFORK: the old primary handed over to
+ * it, it is a copy, and nobody forces it.  The replica's lock is held, and its info is there.
+ */
 enum hw_status hw_promotion_prepare(struct hw_promotion *promotion, uint8_t key[HW_KEY_SIZE],
                                     struct hw_error *err) HW_MUST_CHECK;
 /* Genesis and switch; from here on there is no way back. */

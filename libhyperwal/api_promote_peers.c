@@ -391,6 +391,19 @@ static enum hw_status check_from(struct hw_promotion *p, struct hw_error *err)
     return HW_OK;
 }
 
+/* Two at once would take what the other one has half made for what is left of one that died. */
+static enum hw_status prepare(struct hw_promotion *p, uint8_t key[HW_KEY_SIZE],
+                              struct hw_error *err)
+{
+    struct hw_file *lock = NULL;
+    enum hw_status status = hw_replica_lock(p->env, p->path, &lock, err);
+
+    if (status == HW_OK)
+        status = hw_promotion_prepare(p, key, err);
+    p->env->ops->close(lock);
+    return status;
+}
+
 enum hw_status hw_promotion_hand_over(struct hw_promotion *p, struct hw_error *err)
 {
     hyperwal_follower *follower = NULL;
@@ -399,7 +412,7 @@ enum hw_status hw_promotion_hand_over(struct hw_promotion *p, struct hw_error *e
     enum hw_status status = check_from(p, err);
 
     if (status == HW_OK)
-        status = hw_promotion_prepare(p, key, err);
+        status = prepare(p, key, err);
     if (status == HW_OK)
         status = hand_over(p, key, &seq, err);
     if (status != HW_OK)

@@ -305,6 +305,63 @@ static void a_log_that_was_begun_keeps_the_key_that_the_old_primary_knows(void *
     take_over_in_turn(FAULTS_CALLS, 41, heir);
 }
 
+/* As begun on another machine, or before the volume was another one. */
+static void copy_moved(void)
+{
+    char command[256];
+
+    copy_decided(0);
+    snprintf(command, sizeof(command), "cd %s-hyper && mv promoted next", replica);
+    assert_int_equal(system(command), 0);
+}
+
+static void must_write(void)
+{
+    char *error = NULL;
+    sqlite3 *db = NULL;
+    uint64_t seq;
+
+    must(hyperwal_open(replica, 0, &db, &error), error);
+    must(sqlite3_exec(db, "INSERT INTO t(b) VALUES('goes on')", NULL, NULL, NULL), NULL);
+    must(hyperwal_seq(db, NULL, &seq), NULL);
+    must(sqlite3_close(db), NULL);
+}
+
+static void a_key_that_was_moved_and_that_nobody_knows_is_made_anew(void **state)
+{
+    hyperwal_promotion done = {.old_fork = 0};
+    unsigned char heir[32];
+    char *error = NULL;
+
+    (void)state;
+    must_decide();
+    begun_key(heir);
+    copy_moved();
+    must(take_over(&done, &error), error);
+    assert_memory_not_equal(done.key, heir, sizeof(done.key)); /* nobody knew it */
+}
+
+static void a_key_that_was_moved_goes_on_once_somebody_says_so(void **state)
+{
+    hyperwal_promotion done = {.old_fork = 0};
+    unsigned char heir[32];
+    char *error = NULL;
+
+    (void)state;
+    must_decide();
+    begun_key(heir);
+    must_hand_over(heir);
+    copy_moved();
+    assert_int_not_equal(take_over(&done, &error), SQLITE_OK);
+    assert_non_null(strstr(error, "--force"));
+    sqlite3_free(error);
+    error = NULL;
+    must(promote(&done, &error), error);
+    assert_memory_equal(done.key, heir, sizeof(done.key));
+    must_write();
+    must_follow(replica, path, 0);
+}
+
 /* ----------------------------------------------------------------------- a primary that answers */
 
 struct served {
@@ -489,6 +546,8 @@ int main(int argc, char **argv)
         TEST(a_promotion_that_failed_anywhere_is_gone_on_with),
         TEST(a_promotion_that_was_decided_is_done_in_the_end_whatever_failed),
         TEST(a_log_that_was_begun_keeps_the_key_that_the_old_primary_knows),
+        TEST(a_key_that_was_moved_and_that_nobody_knows_is_made_anew),
+        TEST(a_key_that_was_moved_goes_on_once_somebody_says_so),
         TEST(a_primary_that_answers_keeps_its_place_whatever_failed),
         TEST(what_is_in_the_mirror_goes_over_or_nothing_does),
         TEST(a_replica_that_cannot_be_looked_at_is_no_primary),
