@@ -80,8 +80,8 @@ struct hw_peer_host {
     /* It does not speak hyperwal/1 (a Hypercore peer of another kind); told once. */
     void (*is_plain)(void *ctx, struct hw_peer *peer);
     /*
-     * A follower tells how far it says to be, never further than we are; its replica's id is all
-     * zeros if it has none.
+     * A follower tells how far it says to be, also further than we are: then it may have another
+     * history.  Its replica's id is all zeros if it has none.
      */
     void (*acknowledged)(void *ctx, struct hw_peer *peer, struct hw_replication *replication,
                          const uint8_t replica_id[HW_REPLICA_ID_SIZE], const struct hw_ack *ack);

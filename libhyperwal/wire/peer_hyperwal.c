@@ -596,17 +596,12 @@ void peer_log_closed(struct peer_link *link, bool was_rejected)
 static enum hw_status receive_ack(struct peer_link *link, struct hw_slice payload,
                                   struct hw_error *err)
 {
-    uint64_t length = hw_core_length(hw_replication_core(link->replication));
     struct hw_peer *peer = link->peer;
     struct hw_ack ack;
     enum hw_status status = hw_ack_decode(payload, &ack, err);
 
     if (status != HW_OK || peer->host.acknowledged == NULL)
         return status;
-    /* Of what we have not got we cannot say whether it is of this log. */
-    ack.received = ack.received < length ? ack.received : length;
-    ack.durable = ack.durable < length ? ack.durable : length;
-    ack.applied = ack.applied < length ? ack.applied : length;
     peer->host.acknowledged(peer->host.ctx, peer, link->replication, link->remote_id, &ack);
     return HW_OK;
 }

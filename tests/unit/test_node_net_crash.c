@@ -8,6 +8,8 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "hypercore/mirror.h"
@@ -30,6 +32,12 @@ static bool note_durable(struct net_world *w)
         if (peers[i].durable > told_durable)
             told_durable = peers[i].durable;
     return sim_has_crashed(w->sim);
+}
+
+static bool note_all_durable(struct net_world *w)
+{
+    (void)note_durable(w);
+    return told_durable == w->expected;
 }
 
 static void crash_prepare(struct sim *sim, void *ctx)
@@ -154,6 +162,85 @@ static void fork_check(struct sim *sim, void *ctx)
     net_end(&faulty);
 }
 
+/* ------------------------------------------------------------------------ an older log */
+
+struct copy { /* of a directory's files */
+    struct sim *sim;
+    unsigned count;
+    struct {
+        char path[64];
+        uint8_t *bytes; /* owned */
+        size_t size;
+    } files[16];
+};
+
+static bool copy_file(void *ctx, const char *name)
+{
+    struct copy *copy = ctx;
+    const uint8_t *bytes;
+    unsigned i = copy->count++;
+
+    assert_true(i < 16);
+    (void)snprintf(copy->files[i].path, sizeof(copy->files[i].path), "/server/%s", name);
+    bytes = sim_file_bytes(copy->sim, copy->files[i].path, &copy->files[i].size);
+    copy->files[i].bytes = malloc(copy->files[i].size + 1);
+    assert_non_null(copy->files[i].bytes);
+    if (copy->files[i].size > 0)
+        memcpy(copy->files[i].bytes, bytes, copy->files[i].size);
+    return true;
+}
+
+static void copy_back(struct copy *copy)
+{
+    for (unsigned i = 0; i < copy->count; i++) {
+        sim_file_put(copy->sim, copy->files[i].path, copy->files[i].bytes, copy->files[i].size);
+        free(copy->files[i].bytes);
+    }
+}
+
+static void server_close(struct net_world *w)
+{
+    sim_set_process(w->sim, SERVER);
+    hw_hub_close(w->hubs[SERVER]);
+    w->hubs[SERVER] = NULL;
+    hw_core_close(w->core);
+    w->core = NULL;
+    hw_shared_page_close(w->page);
+    w->page = NULL;
+}
+
+static void server_open(struct net_world *w)
+{
+    sim_set_process(w->sim, SERVER);
+    assert_status(hw_core_open(w->env, "/server", HW_CORE_WRITE, UINT64_MAX, &w->core, &w->err),
+                  HW_OK, &w->err);
+    assert_status(hw_shared_page_open(w->env, "/server", true, &w->page, &w->err), HW_OK, &w->err);
+    net_append(w, 5);
+    assert_status(net_host_open(w, SERVER), HW_OK, &w->err);
+    assert_status(hw_hub_serve(w->hubs[SERVER], "x.db", "/server", &w->err), HW_OK, &w->err);
+}
+
+/* It is put back from a backup, and goes on: what a follower has there are other blocks. */
+static void more_than_there_is_confirms_nothing(void **state)
+{
+    struct net_world *w = &fallen;
+    struct copy copy = {.sim = *state};
+
+    crash_prepare(*state, NULL);
+    assert_status(w->env->ops->list(w->env, "/server", copy_file, &copy, &w->err), HW_OK, &w->err);
+    net_append(w, 20);
+    assert_status(net_mirror_open(w, B), HW_OK, &w->err);
+    net_check_all(w);
+    assert_true(net_run(w, note_all_durable, MS(5000)));
+    server_close(w);
+    copy_back(&copy);
+    server_open(w);
+    told_durable = 0;
+    (void)net_run(w, note_durable, MS(5000));
+    assert_int_equal(told_durable, 0);
+    net_end(w);
+}
+
 /* The server's log is adopted: another fork, of the same blocks and more. */
 static void fork_run(struct sim *sim, void *ctx)
 {
@@ -262,6 +349,7 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
+        TEST(more_than_there_is_confirms_nothing),
         TEST(what_was_told_to_be_durable_survives_a_crash),
         TEST(what_could_not_be_synced_is_told_to_be_durable_only_once_it_is),
         TEST(a_sync_that_fails_as_another_fork_comes_is_made_up_for),
