@@ -1,7 +1,8 @@
 /*
  * An old primary becomes a follower of the one that took over: hw_follow_demote() of api_follow.h.
  *
- *   1. all that was committed is in its log; the WAL is folded into the file
+ *   1. all that was committed is in its log; the WAL is folded into the file, which is what the
+ *      log says: else somebody wrote meanwhile, and it begins again
  *   2. what it committed after the switch is taken back in the file (the log has it, and an open as
  *      a primary would roll it forward again)
  *   3. the file `replica` is there: from now on it is a replica
@@ -12,6 +13,8 @@
 #include "api_follow.h"
 #include "base/alloc.h"
 #include "hypercore/keep.h"
+
+enum { TRIES = 3 }; /* while somebody writes */
 
 struct demotion {
     struct hw_env *env;
@@ -133,22 +136,25 @@ static enum hw_status go_back(const struct demotion *d, struct hw_error *err)
     return status == HW_OK && reached.sum != d->switch_.sum ? HW_END : status;
 }
 
-/* A stock program may have written where nobody captures any more. */
-static enum hw_status check_ended(const struct demotion *d, struct hw_error *err)
+/*
+ * A stock program may have written where nobody captures any more.  HW_AGAIN: what it wrote can be
+ * added to the log.
+ */
+static enum hw_status check_logged(const struct demotion *d, struct hw_error *err)
 {
     uint32_t page_size, page_count;
     uint64_t sum;
-    enum hw_status status;
+    enum hw_status status =
+        hw_database_sum(hw_api_base_vfs(), d->path, &page_size, &page_count, &sum, err);
 
+    if (status != HW_OK || sum == d->own.sum)
+        return status;
     if (!d->is_ended)
-        return HW_OK;
-    status = hw_database_sum(hw_api_base_vfs(), d->path, &page_size, &page_count, &sum, err);
-    if (status == HW_OK && sum != d->own.sum)
-        status = hw_fail(err, HW_EEXIST,
-                         "%s: it was written to after its log was handed over: save it under "
-                         "another name, and remove it",
-                         d->path);
-    return status;
+        return HW_AGAIN;
+    return hw_fail(err, HW_EEXIST,
+                   "%s: it was written to after its log was handed over: save it under another "
+                   "name, and remove it",
+                   d->path);
 }
 
 static enum hw_status become_replica(struct demotion *d, const uint8_t key[HW_KEY_SIZE],
@@ -200,7 +206,7 @@ static enum hw_status demote_locked(struct demotion *d, struct hyperwal_log *hei
     if (status == HW_OK)
         status = own_state(d, err);
     if (status == HW_OK)
-        status = check_ended(d, err);
+        status = check_logged(d, err);
     if (status == HW_OK)
         status = hw_replica_relation(heir->core, &d->own, &d->relation, &d->switch_, err);
     if (status == HW_OK)
@@ -208,11 +214,24 @@ static enum hw_status demote_locked(struct demotion *d, struct hyperwal_log *hei
     return status;
 }
 
+static enum hw_status log_and_demote(struct demotion *d, struct hyperwal_log *heir,
+                                     struct hw_error *err)
+{
+    struct hw_file *file = NULL;
+    enum hw_status status = d->is_ended ? HW_OK : log_rest(d, err);
+
+    if (status == HW_OK)
+        status = lock(d, &file, err);
+    if (status == HW_OK)
+        status = demote_locked(d, heir, err);
+    d->env->ops->close(file);
+    return status;
+}
+
 enum hw_status hw_follow_demote(const char *path, const char *dir, struct hyperwal_log *heir,
                                 struct hw_error *err)
 {
     struct demotion d = {.env = hw_env_posix(), .path = path, .dir = dir};
-    struct hw_file *file = NULL;
     enum hw_status status = own_state(&d, err);
 
     if (status == HW_OK)
@@ -222,12 +241,11 @@ enum hw_status hw_follow_demote(const char *path, const char *dir, struct hyperw
                          "%s: a database with a log of its own, not a replica, and the log there "
                          "does not go on from it",
                          path);
-    if (status == HW_OK && !d.is_ended)
-        status = log_rest(&d, err);
     if (status == HW_OK)
-        status = lock(&d, &file, err);
-    if (status == HW_OK)
-        status = demote_locked(&d, heir, err);
-    d.env->ops->close(file);
+        status = log_and_demote(&d, heir, err);
+    for (int i = 1; status == HW_AGAIN && i < TRIES; i++)
+        status = log_and_demote(&d, heir, err);
+    if (status == HW_AGAIN)
+        status = hw_fail(err, HW_EBUSY, "%s: a program writes to it: stop it first", path);
     return status;
 }

@@ -3,13 +3,16 @@
  * takes the place of an old primary.  "It cannot be seen" is never "it is not there": what is on
  * the disk stays a replica or becomes the primary, and the next call does the rest.
  */
+#include <fcntl.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <setjmp.h>
@@ -538,6 +541,142 @@ static void an_old_primary_becomes_a_replica_in_the_end_whatever_failed(void **s
     demote_in_turn(FAULTS_CALLS, 13);
 }
 
+/*
+ * A program without the VFS, in a process of its own, commits just before the `at`th time that
+ * SQLite opens the old primary's file, as long as that is no replica.
+ */
+static struct {
+    pid_t pid;
+    int tell, hear;
+    atomic_uint at, seen; /* at 0: never */
+    atomic_bool has_written;
+} stock;
+
+static _Noreturn void stock_run(int hear, int tell)
+{
+    char byte;
+
+    while (read(hear, &byte, 1) == 1) {
+        sqlite3 *db = NULL;
+        int code = sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE, "unix");
+
+        if (code == SQLITE_OK)
+            code = sqlite3_exec(db, "INSERT INTO t(b) VALUES('stock')", NULL, NULL, NULL);
+        (void)sqlite3_close(db);
+        byte = code == SQLITE_OK;
+        if (write(tell, &byte, 1) != 1)
+            break;
+    }
+    _exit(0);
+}
+
+static int open_after_stock(const char *name, int flags, int mode)
+{
+    char mark[128], byte = 0;
+
+    snprintf(mark, sizeof(mark), "%s-hyper/replica", path);
+    if (strcmp(name, path) == 0 && access(mark, F_OK) != 0 &&
+        atomic_fetch_add(&stock.seen, 1) + 1 == atomic_load(&stock.at) &&
+        write(stock.tell, &byte, 1) == 1 && read(stock.hear, &byte, 1) == 1)
+        atomic_store(&stock.has_written, byte != 0);
+    return open(name, flags, mode);
+}
+
+static void stock_begin(void)
+{
+    sqlite3_vfs *vfs = sqlite3_vfs_find("unix");
+    int to[2], from[2];
+
+    assert_int_equal(pipe(to), 0);
+    assert_int_equal(pipe(from), 0);
+    stock.tell = to[1];
+    stock.hear = from[0];
+    stock.pid = fork();
+    assert_true(stock.pid >= 0);
+    if (stock.pid == 0) {
+        (void)close(to[1]); /* so that it ends with us */
+        stock_run(to[0], from[1]);
+    }
+    (void)close(to[0]);
+    (void)close(from[1]);
+    (void)vfs->xSetSystemCall(vfs, "open", (sqlite3_syscall_ptr)open_after_stock);
+}
+
+static void stock_end(void)
+{
+    (void)close(stock.tell);
+    (void)close(stock.hear);
+    assert_int_equal(waitpid(stock.pid, NULL, 0), stock.pid);
+}
+
+static int stock_rows(const char *name)
+{
+    sqlite3_stmt *statement = NULL;
+    sqlite3 *db = NULL;
+    int rows = -1;
+
+    must(sqlite3_open_v2(name, &db, SQLITE_OPEN_READWRITE, "unix"), NULL);
+    must(sqlite3_prepare_v2(db, "SELECT count(*) FROM t WHERE b='stock'", -1, &statement, NULL),
+         NULL);
+    if (sqlite3_step(statement) == SQLITE_ROW)
+        rows = sqlite3_column_int(statement, 0);
+    (void)sqlite3_finalize(statement);
+    must(sqlite3_close(db), NULL);
+    return rows;
+}
+
+/* What was committed and did not go over is in the log that is kept. */
+static void must_have_kept(unsigned n)
+{
+    hyperwal_target head = {.kind = HYPERWAL_HEAD};
+    hyperwal_log *log = NULL;
+    char kept[160], out[96], *error = NULL;
+    int used = snprintf(kept, sizeof(kept), "%s-hyper.", path);
+
+    for (int i = 0; i < 8; i++)
+        used += snprintf(kept + used, sizeof(kept) - (size_t)used, "%02x", key[i]);
+    snprintf(out, sizeof(out), "%s/kept.db", dir);
+    must(hyperwal_log_open(kept, &log, &error), error);
+    must(hyperwal_restore(log, &head, out, 0, NULL, NULL, NULL), hyperwal_log_errmsg(log));
+    hyperwal_log_close(log);
+    if (stock_rows(out) != 1)
+        fail_msg("opening %u: a commit before it is nowhere", n);
+    remove_made(out);
+}
+
+static void what_is_committed_while_it_becomes_a_replica_is_in_its_log(void **state)
+{
+    bool was_reached = true;
+
+    (void)state;
+    stock_begin();
+    for (unsigned n = 1; was_reached; n++) {
+        char *error = NULL;
+        int code;
+
+        must_follow(path, replica, n);
+        must_promote(n);
+        atomic_store(&stock.has_written, false);
+        atomic_store(&stock.seen, 0);
+        atomic_store(&stock.at, n);
+        code = follow(replica, path, &error);
+        was_reached = atomic_load(&stock.seen) >= n;
+        atomic_store(&stock.at, 0);
+        if (!was_reached)
+            must(code, error);
+        sqlite3_free(error);
+        must_follow(replica, path, n);
+        if (stock_rows(path) != 0)
+            fail_msg("opening %u: a commit before it came along", n);
+        if (atomic_load(&stock.has_written))
+            must_have_kept(n);
+        remove_made(replica);
+        remove_made(path);
+        make_primary();
+    }
+    stock_end();
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(int argc, char **argv)
@@ -552,6 +691,7 @@ int main(int argc, char **argv)
         TEST(what_is_in_the_mirror_goes_over_or_nothing_does),
         TEST(a_replica_that_cannot_be_looked_at_is_no_primary),
         TEST(an_old_primary_becomes_a_replica_in_the_end_whatever_failed),
+        TEST(what_is_committed_while_it_becomes_a_replica_is_in_its_log),
     };
 
     if (argc > 1)
