@@ -570,10 +570,13 @@ static enum hw_status step_running(struct hw_capture *capture, uint64_t *deadlin
         *deadline_ns = now + HEADER_RETRY_NS;
         return HW_END;
     }
-    if (status != HW_OK || worker->state != WORKER_RUNNING) {
-        hw_handover_give_up(capture, status == HW_OK ? HW_EBUSY : status, err);
-        return settle(capture, status, err);
+    if (status == HW_OK && worker->state != WORKER_RUNNING) {
+        hw_fail(err, HW_EBUSY, "%s is compared with its log first", capture->path);
+        hw_handover_give_up(capture, HW_EBUSY, err);
+        return HW_OK;
     }
+    if (status != HW_OK)
+        return settle(capture, status, err);
     if (is_alone && pending == 0) {
         status = hw_handover_end(capture, err);
         return status == HW_ETIMEOUT ? HW_OK : settle(capture, status, err);
