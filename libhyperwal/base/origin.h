@@ -3,11 +3,11 @@
  *
  *     fence be64 | base be64 | log 4 | chance 4
  *
- * `fence` is the number of the lease under which it was sent; `base` what it was made on, a length
- * of the log: the writer had applied the blocks below it and no others.  The entry of the
- * transaction in the log has the id; so the log says for ever whether it was committed.  `log` is
- * the beginning of that log's key: the database may have another log when it is asked after, which
- * cannot say so.
+ * `fence` is the number of the lease under which it was sent (0: a server's own); `base` what it
+ * was made on, a length of the log: the writer had applied the blocks below it and no others.  The
+ * entry of the transaction in the log has the id; so the log says for ever whether it was
+ * committed.  `log` is the beginning of that log's key: the database may have another log when it
+ * is asked after, which cannot say so.
  */
 #ifndef HW_BASE_ORIGIN_H
 #define HW_BASE_ORIGIN_H

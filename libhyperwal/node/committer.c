@@ -291,6 +291,46 @@ static void run_commit(struct hw_committer *c, struct hw_job *job)
         database_close(c); /* it begins anew */
 }
 
+static enum hw_status no_part(void *ctx, struct hw_slice *body, struct hw_error *err)
+{
+    (void)ctx;
+    (void)body;
+    (void)err;
+    return HW_END;
+}
+
+/*
+ * What is not in the log may still come: by another server of the database, or at a recovery, if
+ * whoever wrote it into the WAL died before he published it.  So the place that it would have is
+ * given to a transaction with an id of its own that changes nothing.
+ */
+static enum hw_status take_place(struct hw_committer *c, struct hw_job *job)
+{
+    const uint8_t *log =
+        job->message.id.bytes + HW_ORIGIN_SIZE - HW_ORIGIN_CHANCE_SIZE - HW_ORIGIN_LOG_SIZE;
+    struct hw_vfs_commit nothing = {.next = no_part};
+    bool is_perhaps = false;
+    enum hw_status status = hold(c, &job->error);
+
+    if (status == HW_OK) /* once more: now nobody commits */
+        status = hw_ledger_find(&c->ledger, &job->message.id, &job->seq, &job->error);
+    if (status == HW_AGAIN && c->is_held) {
+        nothing.origin = hw_origin_make(0, c->head.length, log, log + HW_ORIGIN_LOG_SIZE);
+        nothing.sum_before = nothing.sum_after = c->head.sum;
+        nothing.page_count = c->head.page_count;
+        status = hw_vfs_commit(c->db, &c->head, &nothing, &is_perhaps, &job->error);
+        let_go(c);
+        if (status == HW_OK)
+            status = hw_vfs_logged(c->db, LOGGED_MS, &job->error);
+        if (status == HW_OK)
+            status = hw_ledger_find(&c->ledger, &job->message.id, &job->seq, &job->error);
+    }
+    let_go(c);
+    if (status < 0 && status != HW_EBUSY)
+        database_close(c); /* it begins anew */
+    return status;
+}
+
 static void run_question(struct hw_committer *c, struct hw_job *job)
 {
     enum hw_status status;
@@ -301,6 +341,8 @@ static void run_question(struct hw_committer *c, struct hw_job *job)
         status = hw_vfs_logged(c->db, BEHIND_MS, &job->error);
     if (status == HW_OK)
         status = hw_ledger_find(&c->ledger, &job->message.id, &job->seq, &job->error);
+    if (status == HW_AGAIN)
+        status = take_place(c, job);
     job->status = status == HW_OK    ? HW_WRITE_OK
                   : status == HW_END ? HW_WRITE_NOT
                                      : HW_WRITE_UNKNOWN;

@@ -15,7 +15,7 @@ enum {
 
 struct block {
     struct hw_entry_header header;
-    bool is_unchanging; /* no transaction, or one after which all is as before */
+    bool is_unchanging; /* no transaction, or one without an id after which all is as before */
 };
 
 void hw_ledger_close(struct hw_ledger *ledger)
@@ -107,7 +107,7 @@ static enum hw_status read_block(struct hw_ledger *ledger, uint64_t seq, struct 
     status = hw_transaction_peek(&cursor, ledger->page_size, &transaction);
     if (status != HW_OK)
         return hw_fail(err, status, "block %llu", (unsigned long long)seq);
-    out->is_unchanging = transaction.sum_before == transaction.sum_after;
+    out->is_unchanging = transaction.sum_before == transaction.sum_after && !out->header.has_origin;
     return HW_OK;
 }
 
@@ -139,7 +139,7 @@ static enum hw_status search(struct hw_ledger *ledger, const struct hw_origin *i
         if (!block.is_unchanging)
             return HW_END;
     }
-    return HW_END;
+    return HW_AGAIN;
 }
 
 static enum hw_status open_kept(const struct hw_ledger *newest, const uint8_t key[HW_KEY_SIZE],
@@ -190,6 +190,8 @@ static enum hw_status search_before(struct hw_ledger *ledger, const struct hw_or
         status = HW_ENOTFOUND; /* its blocks may be others than those that were taken over */
     if (status == HW_OK)
         status = is_found ? search(&kept, id, from.seq + 1, seq, err) : HW_ENOTFOUND;
+    if (status == HW_AGAIN)
+        status = HW_END; /* no more of that log will be in the history */
     hw_ledger_close(&kept);
     return status == HW_ENOTFOUND
                ? hw_fail(err, status, "the log that it was sent to is not known here")

@@ -33,9 +33,9 @@ struct hw_ledger {
 void hw_ledger_close(struct hw_ledger *ledger);
 /*
  * What became of the transaction with this id?  HW_OK: *seq is its last block, in the log that the
- * id is of.  HW_END: it is not in the history of this database, and cannot come any more once
- * something else changed the database.  Else it is not known: HW_ENOTFOUND where the logs that are
- * here do not say it.
+ * id is of.  HW_END: it is not in the history of this database, and will not be: another change is
+ * where it would be.  HW_AGAIN: it is not there, and nothing else is.  Else it is not known:
+ * HW_ENOTFOUND where the logs that are here do not say it.
  */
 enum hw_status hw_ledger_find(struct hw_ledger *ledger, const struct hw_origin *id, uint64_t *seq,
                               struct hw_error *err) HW_MUST_CHECK;

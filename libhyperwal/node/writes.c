@@ -329,6 +329,7 @@ static void job_done(struct hub_writes *w, struct hw_job *job)
                                           .status = job->status,
                                           .seq = job->seq};
 
+        log_look(w->log, now); /* a lease that is given now is for the head */
         say(link_of_client(w->log, job->client), &answer);
         break;
     }

@@ -159,11 +159,6 @@ static void commits_that_change_nothing_make_nobody_late(void **state)
     commit = message_of(&c, &t);
     touch(&s);
     touch(&s);
-    hw_mirror_write_end(c.mirror);
-    answer = hw_mirror_outcome(c.mirror, &commit.id, TIMEOUT_MS); /* takes the lease back */
-    assert_int_equal(answer.status, HW_WRITE_NOT);
-    client_begin(f, &c);
-    commit.id = hw_origin_make(c.fence, base, c.key, (const uint8_t *)"luck");
     answer = hw_mirror_commit(c.mirror, &commit, next_part, &t, TIMEOUT_MS);
     if (answer.status != HW_WRITE_OK)
         fail_msg("%u: %s", (unsigned)answer.status, answer.text);
@@ -219,6 +214,129 @@ static void what_became_of_a_transaction_can_be_asked_after_the_server_came_back
     client_begin(f, &c);
     assert_true(c.fence > fence); /* also across a restart */
     hw_mirror_write_end(c.mirror);
+    client_stop(&c);
+    server_stop(&s);
+}
+
+/* A hub that serves the same database beside the server's. */
+static void second_server_start(struct place *f, struct server *s, const struct server *first)
+{
+    char dir[160];
+
+    *s = *first;
+    (void)snprintf(dir, sizeof(dir), "%s-hyper", s->path);
+    s->hub = place_hub(f);
+    assert_ok(hw_hub_allow(s->hub, HW_RIGHT_READ | HW_RIGHT_WRITE, "*", NULL, &f->err));
+    assert_ok(hw_hub_serve(s->hub, "app.db", dir, &f->err));
+    assert_ok(hw_hub_take_writes(s->hub, "app.db", s->path, vfs_name, &f->err));
+    assert_ok(hw_hub_listen(s->hub, "tcp://127.0.0.1:0", s->url, &f->err));
+    place_address(f, s->url, "app.db", &s->address);
+}
+
+/* Also if the other server had it all along, and its lease is good. */
+static void what_one_server_says_is_not_committed_no_other_one_commits(void **state)
+{
+    struct place *f = *state;
+    struct server s, second;
+    struct client c, asks;
+    struct transaction t;
+    struct hw_write_message commit;
+    struct hw_write_answer answer;
+
+    server_start(f, &s, "tcp://127.0.0.1:0");
+    second_server_start(f, &second, &s);
+    client_start(f, &c, &s, "c");
+    client_start(f, &asks, &second, "d");
+    client_begin(f, &c);
+    transaction_make(&t, s.db, increment, length_now(&s));
+    commit = message_of(&c, &t);
+    answer = hw_mirror_outcome(asks.mirror, &commit.id, TIMEOUT_MS);
+    assert_int_equal(answer.status, HW_WRITE_NOT);
+    answer = hw_mirror_commit(c.mirror, &commit, next_part, &t, TIMEOUT_MS);
+    assert_int_equal(answer.status, HW_WRITE_STALE);
+    hw_mirror_write_end(c.mirror);
+    transaction_free(&t);
+    answer = hw_mirror_outcome(asks.mirror, &commit.id, TIMEOUT_MS);
+    assert_int_equal(answer.status, HW_WRITE_NOT);
+    client_begin(f, &c);
+    answer = client_commit(&s, &c, increment, NULL);
+    assert_int_equal(answer.status, HW_WRITE_OK);
+    hw_mirror_write_end(c.mirror);
+    assert_int_equal(value(s.db), 1);
+    client_stop(&asks);
+    client_stop(&c);
+    hw_hub_close(second.hub);
+    server_stop(&s);
+}
+
+/* All bytes of a file from `offset` on, put at the same offset of another one. */
+static void copy_from(const char *from, const char *to, long offset)
+{
+    char bytes[4096];
+    size_t size;
+    FILE *in = fopen(from, "rb"), *out = fopen(to, offset == 0 ? "wb" : "r+b");
+
+    assert_non_null(in);
+    assert_non_null(out);
+    assert_int_equal(fseek(in, offset, SEEK_SET), 0);
+    assert_int_equal(fseek(out, offset, SEEK_SET), 0);
+    while ((size = fread(bytes, 1, sizeof(bytes), in)) > 0)
+        assert_int_equal(fwrite(bytes, 1, size, out), size);
+    assert_int_equal(fclose(in), 0);
+    assert_int_equal(fclose(out), 0);
+}
+
+/* A copy of the database and its WAL as they are now, which SQLite recovers. */
+static sqlite3 *recovered(const struct server *s, const char *path)
+{
+    char wal[160], to[160];
+    sqlite3 *db = NULL;
+
+    (void)snprintf(wal, sizeof(wal), "%s-wal", s->path);
+    (void)snprintf(to, sizeof(to), "%s-wal", path);
+    copy_from(s->path, path, 0);
+    copy_from(wal, to, 0);
+    assert_int_equal(sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE, "unix"), SQLITE_OK);
+    return db;
+}
+
+/* Its writer was killed when it was in the WAL and before anybody could see it there. */
+static void what_is_not_committed_does_not_come_back_with_a_recovery(void **state)
+{
+    struct place *f = *state;
+    struct server s;
+    struct client c;
+    struct hw_origin id;
+    struct hw_write_answer answer;
+    char path[128], from[160], to[160];
+    sqlite3 *db;
+    FILE *wal;
+
+    server_start(f, &s, "tcp://127.0.0.1:0");
+    client_start(f, &c, &s, "c");
+    client_begin(f, &c); /* it is linked */
+    hw_mirror_write_end(c.mirror);
+    id = hw_origin_make(c.fence, length_now(&s), c.key, (const uint8_t *)"luck");
+    (void)snprintf(path, sizeof(path), "%s/copy.db", f->dir);
+    (void)snprintf(from, sizeof(from), "%s-wal", path);
+    (void)snprintf(to, sizeof(to), "%s-wal", s.path);
+    wal = fopen(to, "rb");
+    assert_non_null(wal);
+    assert_int_equal(fseek(wal, 0, SEEK_END), 0);
+    db = recovered(&s, path);
+    assert_int_equal(sqlite3_exec(db, increment, NULL, NULL, NULL), SQLITE_OK);
+    copy_from(from, to, ftell(wal));
+    assert_int_equal(fclose(wal), 0);
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+    db = recovered(&s, path);
+    assert_int_equal(value(db), 1); /* as it would be if all were killed now */
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+
+    answer = hw_mirror_outcome(c.mirror, &id, TIMEOUT_MS);
+    assert_int_equal(answer.status, HW_WRITE_NOT);
+    db = recovered(&s, path);
+    assert_int_equal(value(db), 0);
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
     client_stop(&c);
     server_stop(&s);
 }
@@ -535,6 +653,10 @@ int main(int argc, char **argv)
                                         teardown),
         cmocka_unit_test_setup_teardown(
             what_became_of_a_transaction_can_be_asked_after_the_server_came_back, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_one_server_says_is_not_committed_no_other_one_commits,
+                                        setup, teardown),
+        cmocka_unit_test_setup_teardown(what_is_not_committed_does_not_come_back_with_a_recovery,
+                                        setup, teardown),
         cmocka_unit_test_setup_teardown(what_a_log_cannot_know_is_unknown, setup, teardown),
         cmocka_unit_test_setup_teardown(a_server_that_is_gone_leaves_a_commit_unknown_or_undone,
                                         setup, teardown),
