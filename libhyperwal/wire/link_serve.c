@@ -2,7 +2,9 @@
  * Implements the serving side of wire/replication.h: requests and wants of the remote.
  *
  * Each request is answered once, in the order they came, and none while the output is full: then
- * they wait in a ring, up to HW_LINK_REQUESTS_MAX.
+ * they wait in a ring, up to HW_LINK_REQUESTS_MAX.  To look an id up there takes time, so that what
+ * makes us do it for nothing has an end: an honest remote has no two requests with one id waiting,
+ * and cancels each request once at most.
  */
 #include <string.h>
 
@@ -10,21 +12,33 @@
 #include "wire/replication_internal.h"
 
 enum {
-    PIECES_AT_ONCE = 4,         /* of the answers to wants */
-    BITFIELD_WORDS = 2048,      /* of one message: 65,536 blocks */
-    SCRATCH_KEPT_MAX = 1 << 20, /* bytes: a larger one is given back */
+    CANCELS_MAX =
+        2 * HW_LINK_REQUESTS_MAX, /* saved up: more than any peer has requests in flight */
+    PIECES_AT_ONCE = 4,           /* of the answers to wants */
+    BITFIELD_WORDS = 2048,        /* of one message: 65,536 blocks */
+    SCRATCH_KEPT_MAX = 1 << 20,   /* bytes: a larger one is given back */
 };
 
 /* ------------------------------------------------------------------------------- the ring */
 
 static struct hw_proof_request *queue_at(struct hw_link *link, uint32_t i)
 {
-    return &link->queue[(link->queue_first + i) % link->queue_capacity];
+    return &link->queue[(link->queue_first + i) & (link->queue_capacity - 1)];
+}
+
+/* Where the request waits; queue_count: nowhere. */
+static uint32_t queue_find(struct hw_link *link, uint64_t id)
+{
+    uint32_t at = 0;
+
+    while (at < link->queue_count && queue_at(link, at)->id != id)
+        at++;
+    return at;
 }
 
 static enum hw_status queue_grow(struct hw_link *link, struct hw_error *err)
 {
-    uint32_t capacity = link->queue_capacity == 0 ? 32 : 2 * link->queue_capacity;
+    uint32_t capacity = link->queue_capacity == 0 ? 32 : 2 * link->queue_capacity; /* power of 2 */
     struct hw_proof_request *queue = hw_alloc(capacity * sizeof(*queue));
 
     if (queue == NULL)
@@ -38,15 +52,24 @@ static enum hw_status queue_grow(struct hw_link *link, struct hw_error *err)
     return HW_OK;
 }
 
+/* What an honest remote does not say; nobody says much of it. */
+static enum hw_status note_invalid(struct hw_link *link, struct hw_error *err)
+{
+    if (++link->invalid > HW_INVALID_MAX)
+        return hw_fail(err, HW_EPROTOCOL, "more than %d requests that make no sense",
+                       HW_INVALID_MAX);
+    return HW_OK;
+}
+
 /* A second request with the id of one that waits replaces it. */
 static enum hw_status queue_put(struct hw_link *link, const struct hw_proof_request *request,
                                 struct hw_error *err)
 {
-    for (uint32_t i = 0; i < link->queue_count; i++) {
-        if (queue_at(link, i)->id == request->id) {
-            *queue_at(link, i) = *request;
-            return HW_OK;
-        }
+    uint32_t at = queue_find(link, request->id);
+
+    if (at < link->queue_count) {
+        *queue_at(link, at) = *request;
+        return note_invalid(link, err);
     }
     if (link->queue_count == HW_LINK_REQUESTS_MAX)
         return hw_fail(err, HW_ELIMIT, "more than %d requests wait for an answer",
@@ -170,6 +193,8 @@ enum hw_status hw_link_on_request(struct hw_link *link, struct hw_slice payload,
 
     if (status != HW_OK)
         return status;
+    if (link->cancels_left < CANCELS_MAX)
+        link->cancels_left++;
     if (link->queue_count == 0 && !hw_link_output_is_full(link))
         return answer(link, &request, err);
     return queue_put(link, &request, err);
@@ -179,16 +204,17 @@ enum hw_status hw_link_on_cancel(struct hw_link *link, struct hw_slice payload,
                                  struct hw_error *err)
 {
     uint64_t id;
+    uint32_t at;
     enum hw_status status = hw_message_cancel_decode(payload, &id, err);
 
     if (status != HW_OK)
         return status;
-    for (uint32_t i = 0; i < link->queue_count; i++) {
-        if (queue_at(link, i)->id == id) {
-            queue_remove(link, i);
-            break;
-        }
-    }
+    if (link->cancels_left == 0)
+        return note_invalid(link, err);
+    link->cancels_left--;
+    at = queue_find(link, id);
+    if (at < link->queue_count)
+        queue_remove(link, at);
     return HW_OK;
 }
 

@@ -523,6 +523,7 @@ static enum hw_status receive_batch(struct hw_mux *mux, struct hw_cursor *cursor
 {
     uint64_t remote = hw_cursor_uint(cursor);
     enum hw_status status = HW_OK;
+    unsigned count = 0;
 
     while (status == HW_OK && !cursor->failed && hw_cursor_left(cursor) > 0) {
         struct hw_slice bytes = cursor_slice(cursor);
@@ -530,6 +531,9 @@ static enum hw_status receive_batch(struct hw_mux *mux, struct hw_cursor *cursor
 
         if (cursor->failed)
             break;
+        if (++count > HW_MUX_BATCH_MAX)
+            return hw_fail(err, HW_ELIMIT, "mux: a batch of more than %d messages",
+                           HW_MUX_BATCH_MAX);
         if (bytes.size == 0) {
             remote = hw_cursor_uint(cursor);
         } else {

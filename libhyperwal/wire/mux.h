@@ -20,7 +20,8 @@
  * no answer is taken for that of another.
  *
  * Invariants: 1. At most HW_MUX_CHANNELS_MAX channels; a peer that numbers more, or opens more in
- *                one frame, is dropped.
+ *                one frame, is dropped; and so is one that puts more than HW_MUX_BATCH_MAX
+ *                messages into one frame, as all of a frame is worked off in one call.
  *             2. Numbers are the lowest free ones, as JavaScript peers demand.
  *             3. After a failure the mux only fails, with the same status.
  *
@@ -37,6 +38,11 @@ enum {
     HW_MUX_PROTOCOL_MAX = 64, /* bytes of a protocol's name */
     HW_MUX_ID_MAX = 64,       /* bytes of an id */
     HW_MUX_HANDSHAKE_MAX = 1024,
+    /*
+     * Messages of one batch, with its changes of channel.  JavaScript peers batch what they say of
+     * themselves on each channel, and up to 512 requests or 64 bitfields of one log.
+     */
+    HW_MUX_BATCH_MAX = 8192,
 };
 
 struct hw_mux;

@@ -37,7 +37,7 @@ enum {
     HW_LINK_DEAD_MS = 120000,  /* and even if there is none */
     HW_WANT_ANSWER_MS = 2000,  /* a want that is not answered by then will not be */
     HW_BROKEN_MS = 1000,       /* until our disk is tried again */
-    HW_INVALID_MAX = 256,      /* requests that no log could answer; more: drop */
+    HW_INVALID_MAX = 256,      /* requests and cancels without sense; more: drop */
     HW_USELESS_MAX = 1024,     /* answers to nothing; more: drop */
 };
 
@@ -90,8 +90,9 @@ struct hw_link {
     struct hw_error suspicion;
 
     /* What it asked of us. */
-    struct hw_proof_request *queue; /* owned, a ring */
+    struct hw_proof_request *queue; /* owned, a ring; the capacity is a power of two */
     uint32_t queue_capacity, queue_first, queue_count;
+    unsigned cancels_left; /* of requests that came, and were not cancelled */
     struct hw_message_want wants[HW_REMOTE_WANTS_MAX]; /* to be answered, in order */
     unsigned want_count;
     struct hw_want interests[HW_REMOTE_WANTS_MAX]; /* to be kept posted on */

@@ -557,6 +557,29 @@ static void a_batch_that_opens_and_closes_for_ever_is_dropped(void **state)
     }
 }
 
+/* All of a frame is worked off in one call, so that it may not ask for any amount of work. */
+static void a_batch_has_no_more_than_so_many_messages(void **state)
+{
+    static const char entries[2][4] = {"\x02\x05x", "\x00\x02"}; /* a message; another channel */
+    const size_t sizes[2] = {3, 2};
+
+    (void)state;
+    for (unsigned way = 0; way < 2; way++) {
+        struct hw_buffer batch = {0};
+        struct end *end = end_new(true);
+
+        hw_buffer_add(&batch, "\0\0\2", 3);
+        for (unsigned i = 0; i < HW_MUX_BATCH_MAX; i++)
+            hw_buffer_add(&batch, entries[way], sizes[way]);
+        assert_int_equal(give(end, batch.bytes, batch.size), HW_OK);
+        assert_int_equal(give(end, batch.bytes, batch.size), HW_OK); /* each frame for itself */
+        hw_buffer_add(&batch, entries[way], sizes[way]);
+        assert_int_equal(give(end, batch.bytes, batch.size), HW_ELIMIT);
+        hw_buffer_release(&batch);
+        end_free(end);
+    }
+}
+
 static void we_open_no_more_than_the_limit_either(void **state)
 {
     struct two *f = *state;
@@ -717,6 +740,7 @@ int main(int argc, char **argv)
         TEST(names_beyond_the_limits_are_rejected_unasked),
         TEST(a_peer_that_opens_thousands_of_channels_is_dropped),
         TEST(a_batch_that_opens_and_closes_for_ever_is_dropped),
+        TEST(a_batch_has_no_more_than_so_many_messages),
         TEST(we_open_no_more_than_the_limit_either),
         TEST(what_a_host_returns_is_final),
         TEST(an_open_that_could_not_be_sent_did_not_happen),

@@ -159,7 +159,7 @@ static void flood_of_requests_is_stopped(void **state)
     before = memory();
     raw.is_deaf = true;
     hw_buffer_add(&batch, "\0\0\1", 3);
-    for (unsigned i = 0; i < 100000; i++) { /* each of its own, all in one frame */
+    for (unsigned i = 0; i < HW_MUX_BATCH_MAX; i++) { /* each of its own, all in one frame */
         hw_buffer_add(&batch, "\12\1\1\xfe", 4);
         hw_buffer_add_le32(&batch, i + 1);
         hw_buffer_add(&batch, "\0", 1);
@@ -200,7 +200,8 @@ static void flood_of_small_messages_is_stopped(void **state)
         raw_join_large_log(w, &raw, 64, 100);
         before = memory();
         raw.is_deaf = true;
-        raw_flood(w, &raw, (struct hw_slice){messages[i].bytes, messages[i].size}, 300000, 20);
+        raw_flood(w, &raw, (struct hw_slice){messages[i].bytes, messages[i].size}, HW_MUX_BATCH_MAX,
+                  100);
         assert_true(hw_peer_output(w->b.peer).size < (2 << 20));
         assert_true(memory() < before + (size_t)HW_PEER_OUTPUT_MAX * 2);
         raw_release(&raw);
@@ -230,7 +231,7 @@ static void flood_of_questions_is_stopped(void **state)
     assert_int_equal(w->b.status, HW_OK); /* few may be asked at once, */
     assert_int_equal(raw.message_count, 20);
     raw.is_deaf = true;
-    raw_flood(w, &raw, (struct hw_slice){question, sizeof(question)}, 100000, 1);
+    raw_flood(w, &raw, (struct hw_slice){question, sizeof(question)}, HW_MUX_BATCH_MAX, 1);
     assert_int_equal(w->b.status, HW_ELIMIT); /* not for ever */
     assert_true(hw_peer_output(w->b.peer).size < (2 << 20));
     assert_true(memory() < before + (8 << 20));

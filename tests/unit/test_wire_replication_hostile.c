@@ -243,6 +243,87 @@ static void waiting_requests_are_answered_when_there_is_room(void **state)
     assert_int_equal(answered, sent);
 }
 
+static void say_cancel(struct stranger *stranger, uint64_t id)
+{
+    struct hw_buffer bytes = {0};
+
+    hw_buffer_add_uint(&bytes, id);
+    link_net_inject(stranger->to, HW_MESSAGE_CANCEL, bytes.bytes, bytes.size);
+    hw_buffer_release(&bytes);
+}
+
+/* Requests that wait in the queue of the honest end: `count` of them.  All ids up to the result. */
+static unsigned fill_queue(struct stranger *stranger, unsigned count)
+{
+    struct hw_link_status status = {.unanswered = 0};
+    unsigned id = 0;
+
+    while (status.unanswered < count) {
+        say_request(stranger,
+                    &(struct hw_proof_request){
+                        .id = ++id, .has_block = true, .block_index = id % 2000, .block_nodes = 4});
+        link_net_run(stranger->net);
+        hw_link_status(stranger->to->link, &status);
+    }
+    return id;
+}
+
+/* Each looks for its request among those that wait, which takes its time. */
+static void a_flood_of_cancels_of_nothing_ends(void **state)
+{
+    struct link_net *net = *state;
+    unsigned primary = link_net_primary(net, 2000), requests, sent = 0;
+    struct stranger stranger;
+
+    stranger_connect(net, primary, &stranger);
+    requests = fill_queue(&stranger, 2000);
+    while (is_open(&stranger) && sent < 100000) {
+        say_cancel(&stranger, 1000000 + sent++);
+        (void)link_net_step(net);
+    }
+    assert_int_equal(net->pairs[stranger.pair].why, HW_EPROTOCOL);
+    assert_true(sent < requests + 1000);
+}
+
+static void a_flood_of_requests_that_replace_each_other_ends(void **state)
+{
+    struct link_net *net = *state;
+    unsigned primary = link_net_primary(net, 2000), last, sent = 0;
+    struct stranger stranger;
+
+    stranger_connect(net, primary, &stranger);
+    last = fill_queue(&stranger, 2000);
+    while (is_open(&stranger) && sent++ < 100000) {
+        say_request(&stranger, &(struct hw_proof_request){.id = last, .has_block = true});
+        (void)link_net_step(net);
+    }
+    assert_int_equal(net->pairs[stranger.pair].why, HW_EPROTOCOL);
+    assert_true(sent < 1000);
+}
+
+/* Its cancels cross our answers, or find their requests waiting; for as long as it likes. */
+static void who_cancels_each_request_once_is_served_for_ever(void **state)
+{
+    struct link_net *net = *state;
+    unsigned primary = link_net_primary(net, 2000), last;
+    struct stranger stranger;
+    struct hw_link_status status;
+
+    stranger_connect(net, primary, &stranger);
+    last = fill_queue(&stranger, 2000);
+    for (unsigned id = last - 4000; id <= last; id++) /* all that it can have in flight */
+        say_cancel(&stranger, id);
+    link_net_run(net);
+    hw_link_status(stranger.to->link, &status);
+    assert_int_equal(status.unanswered, 0);
+    for (unsigned id = last + 1; id < last + 10000; id++) {
+        say_request(&stranger, &(struct hw_proof_request){.id = id, .has_block = true});
+        say_cancel(&stranger, id);
+        link_net_run(net);
+    }
+    assert_true(is_open(&stranger));
+}
+
 static void a_peer_that_reads_nothing_is_not_pushed_to_for_ever(void **state)
 {
     struct link_net *net = *state;
@@ -451,6 +532,9 @@ int main(int argc, char **argv)
         net_test(a_manifest_is_given_whatever_else_was_asked),
         net_test(a_flood_of_requests_that_reads_no_answer_ends),
         net_test(waiting_requests_are_answered_when_there_is_room),
+        net_test(a_flood_of_cancels_of_nothing_ends),
+        net_test(a_flood_of_requests_that_replace_each_other_ends),
+        net_test(who_cancels_each_request_once_is_served_for_ever),
         net_test(a_peer_that_reads_nothing_is_not_pushed_to_for_ever),
         net_test(what_a_peer_says_it_has_costs_little),
         net_test(an_upgrade_that_never_comes_is_asked_of_another),
