@@ -55,6 +55,16 @@ static bool is_here(struct hw_mirror *mirror, uint64_t index)
     return hw_core_has(core, index) && hw_core_read(core, index, &mirror->scratch, NULL) == HW_OK;
 }
 
+/* It is not asked for any more, unless another thread waits for it. */
+static void give_up(struct hw_mirror *mirror, uint64_t index)
+{
+    for (const struct hub_waiter *w = mirror->waiters; w != NULL; w = w->next) {
+        if (w->block == index)
+            return;
+    }
+    hw_replication_unwant_now(mirror->log->replication, index);
+}
+
 static enum hw_status fetch(struct hw_mirror *mirror, uint64_t index, struct hw_error *err)
 {
     struct hub_log *log = mirror->log;
@@ -100,6 +110,8 @@ enum hw_status hw_mirror_fetch(void *ctx, uint64_t index, struct hw_error *err)
     if (status != HW_OK)
         return status;
     status = fetch(mirror, index, err);
+    if (status != HW_OK && status != HW_EMISSING) /* the latter: it is to come while others work */
+        give_up(mirror, index);
     hub_leave(hub);
     return status;
 }
@@ -149,6 +161,8 @@ enum hw_status hw_mirror_ask(struct hw_mirror *mirror, uint64_t index, struct hw
             break;
         case HW_BLOCK_NOBODY:
             status = sources_settled(mirror) ? HW_EPRUNED : HW_AGAIN;
+            if (status == HW_EPRUNED)
+                give_up(mirror, index);
             break;
         case HW_BLOCK_NO_LINK:
             status = HW_EMISSING;

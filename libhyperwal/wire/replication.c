@@ -1,5 +1,6 @@
 /* Implements the log's side of wire/replication.h: wants, what changed, time. */
 #include <assert.h>
+#include <string.h>
 
 #include "base/alloc.h"
 #include "wire/replication_internal.h"
@@ -107,6 +108,21 @@ enum hw_status hw_replication_want(struct hw_replication *replication, uint64_t 
     return HW_OK;
 }
 
+/* Who still waits for one of them looks when it learns that nobody has it, and says so again. */
+static void forget_nobodys(struct hw_replication *replication)
+{
+    unsigned kept = 0;
+
+    for (unsigned i = 0; i < replication->urgent_count; i++) {
+        uint64_t block = replication->urgent[i];
+        enum hw_availability where = hw_replication_availability(replication, block);
+
+        if (where != HW_BLOCK_HELD && where != HW_BLOCK_NOBODY)
+            replication->urgent[kept++] = block;
+    }
+    replication->urgent_count = kept;
+}
+
 enum hw_status hw_replication_want_now(struct hw_replication *replication, uint64_t block,
                                        struct hw_error *err)
 {
@@ -114,6 +130,8 @@ enum hw_status hw_replication_want_now(struct hw_replication *replication, uint6
         if (replication->urgent[i] == block)
             return HW_OK;
     }
+    if (replication->urgent_count == HW_URGENT_MAX)
+        forget_nobodys(replication);
     if (replication->urgent_count == HW_URGENT_MAX)
         return hw_fail(err, HW_ELIMIT, "more than %d blocks are waited for", HW_URGENT_MAX);
     if (replication->urgent_count == replication->urgent_capacity) {
@@ -129,6 +147,18 @@ enum hw_status hw_replication_want_now(struct hw_replication *replication, uint6
     replication->urgent[replication->urgent_count++] = block;
     hw_replication_fetch(replication);
     return HW_OK;
+}
+
+void hw_replication_unwant_now(struct hw_replication *replication, uint64_t block)
+{
+    for (unsigned i = 0; i < replication->urgent_count; i++) {
+        if (replication->urgent[i] != block)
+            continue;
+        replication->urgent_count--;
+        memmove(replication->urgent + i, replication->urgent + i + 1,
+                (replication->urgent_count - i) * sizeof(*replication->urgent));
+        return;
+    }
 }
 
 void hw_replication_want_tail(struct hw_replication *replication, uint64_t start)

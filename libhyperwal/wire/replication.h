@@ -78,9 +78,14 @@ void hw_replication_dropped(struct hw_replication *replication, uint64_t start, 
 /* Blocks [start, end) are to be fetched, if they are not held.  HW_ENOMEM, HW_ELIMIT. */
 enum hw_status hw_replication_want(struct hw_replication *replication, uint64_t start, uint64_t end,
                                    struct hw_error *err) HW_MUST_CHECK;
-/* Somebody waits for this one: before all others. */
+/*
+ * Somebody waits for this one: before all others, until it comes or hw_replication_unwant_now().
+ * HW_ENOMEM.  HW_ELIMIT: so many that may still come are waited for.
+ */
 enum hw_status hw_replication_want_now(struct hw_replication *replication, uint64_t block,
                                        struct hw_error *err) HW_MUST_CHECK;
+/* Nobody waits for it any more; one that is under way still comes. */
+void hw_replication_unwant_now(struct hw_replication *replication, uint64_t block);
 /* All blocks from `start` on, also those to come; UINT64_MAX: none (the start). */
 void hw_replication_want_tail(struct hw_replication *replication, uint64_t start);
 void hw_replication_unwant(struct hw_replication *replication); /* all but the tail */

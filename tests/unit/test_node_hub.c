@@ -64,6 +64,12 @@ static bool keep_late(void *ctx, uint64_t index)
     return index >= 100;
 }
 
+static bool keep_last(void *ctx, uint64_t index)
+{
+    (void)ctx;
+    return index >= 5000;
+}
+
 static void block_that_was_pruned_everywhere_is_said_to_be(void **state)
 {
     struct place *f = *state;
@@ -83,6 +89,38 @@ static void block_that_was_pruned_everywhere_is_said_to_be(void **state)
     assert_ok(hw_mirror_wait_length(mirror, 200, PLACE_WAIT_MS, &f->err));
     assert_status(hw_mirror_fetch(mirror, 50, &f->err), HW_EPRUNED, &f->err);
     assert_ok(hw_mirror_fetch(mirror, 150, &f->err));
+    hw_hub_mirror_close(mirror);
+    hw_hub_close(client);
+    hw_hub_close(server);
+}
+
+/* As `hyperwal log` does of a log whose first part is gone. */
+static void blocks_that_nobody_has_leave_room_for_others(void **state)
+{
+    struct place *f = *state;
+    char url[HW_URL_MAX];
+    const char *urls[] = {url};
+    struct hw_hub *server, *client;
+    struct hw_mirror *mirror;
+    enum hw_status status;
+    uint64_t freed;
+
+    enum { PRUNED = 5000 };
+    place_make_log(f);
+    place_append(f, PRUNED + 10);
+    assert_ok(hw_core_prune(f->core, keep_last, NULL, false, &freed, &f->err));
+    server = place_server(f, url);
+    client = place_hub(f);
+    mirror = place_mirror(f, client, "b", urls, 1);
+    assert_ok(hw_mirror_wait_length(mirror, PRUNED + 10, PLACE_WAIT_MS, &f->err));
+    for (uint64_t i = 0; i < PRUNED; i++)
+        assert_status(hw_mirror_fetch(mirror, i, &f->err), HW_EPRUNED, &f->err);
+    assert_ok(hw_mirror_fetch(mirror, PRUNED, &f->err));
+    for (uint64_t i = 0; i < PRUNED; i++)
+        assert_status(hw_mirror_ask(mirror, i, &f->err), HW_EPRUNED, &f->err);
+    status = hw_mirror_ask(mirror, PRUNED + 1, &f->err);
+    assert_true(status == HW_OK || status == HW_AGAIN);
+    place_await_blocks(f, "b", PRUNED + 1, PRUNED + 2);
     hw_hub_mirror_close(mirror);
     hw_hub_close(client);
     hw_hub_close(server);
@@ -324,6 +362,7 @@ int main(int argc, char **argv)
         TEST(mirror_has_what_the_server_has_and_what_comes),
         TEST(reader_of_a_mirror_gets_what_it_lacks_when_it_reads_it),
         TEST(block_that_was_pruned_everywhere_is_said_to_be),
+        TEST(blocks_that_nobody_has_leave_room_for_others),
         TEST(mirror_goes_on_where_it_was_after_a_restart),
         TEST(tail_may_be_wanted_from_beyond_what_is_known),
         TEST(directory_has_one_mirror_of_one_log),

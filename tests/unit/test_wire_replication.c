@@ -176,6 +176,37 @@ static void a_mirror_reads_from_a_mirror_with_holes_what_it_has(void **state)
     link_net_check(net, second, primary, 0);
 }
 
+/* Who waited for them may have given up without a word. */
+static void blocks_that_nobody_has_leave_room_for_others_that_are_waited_for(void **state)
+{
+    struct link_net *net = *state;
+    unsigned primary = link_net_primary(net, 5000);
+    unsigned first = link_net_mirror(net, key_of(net, primary), 4990);
+    unsigned second, pair = link_net_connect(net, primary, first);
+    struct hw_replication *replication;
+
+    link_net_run(net);
+    link_net_cut(net, pair);
+    second = link_net_mirror(net, key_of(net, primary), UINT64_MAX);
+    replication = net->nodes[second].replication;
+    (void)link_net_connect(net, first, second);
+    link_net_run(net);
+    for (uint64_t i = 0; i < 4990; i++)
+        assert_status(hw_replication_want_now(replication, i, &net->err), HW_OK, &net->err);
+    assert_status(hw_replication_want_now(replication, 4995, &net->err), HW_OK, &net->err);
+    link_net_run(net);
+    assert_true(hw_core_has(net->nodes[second].core, 4995));
+    /* One that is not waited for any more is not fetched from who has it later. */
+    assert_status(hw_replication_want_now(replication, 4, &net->err), HW_OK, &net->err);
+    assert_status(hw_replication_want_now(replication, 5, &net->err), HW_OK, &net->err);
+    hw_replication_unwant_now(replication, 4);
+    hw_replication_unwant_now(replication, 4);
+    (void)link_net_connect(net, primary, second);
+    link_net_run(net);
+    assert_false(hw_core_has(net->nodes[second].core, 4));
+    assert_true(hw_core_has(net->nodes[second].core, 5));
+}
+
 static void a_mirror_comes_back_with_what_it_has(void **state)
 {
     struct link_net *net = *state;
@@ -345,6 +376,7 @@ int main(int argc, char **argv)
         net_test(a_late_mirror_takes_the_tail_only),
         net_test(a_mirror_that_wants_no_tail_is_told_and_not_pushed_to),
         net_test(a_mirror_reads_from_a_mirror_with_holes_what_it_has),
+        net_test(blocks_that_nobody_has_leave_room_for_others_that_are_waited_for),
         net_test(a_mirror_comes_back_with_what_it_has),
         net_test(many_blocks_are_fetched_from_two_sources),
         net_test(who_forbids_pushes_is_told_and_asks),
