@@ -61,6 +61,82 @@ static enum hw_status page_open(struct hw_link_bits *bits, uint32_t index, uint3
     return HW_OK;
 }
 
+/* ------------------------------------------------------------------------------------- runs */
+
+/* The first run that ends after `block`. */
+static uint32_t run_find(const struct hw_link_bits *bits, uint64_t block)
+{
+    uint32_t at = 0;
+
+    while (at < bits->run_count && bits->runs[at].end <= block)
+        at++;
+    return at;
+}
+
+/* Put `run` in the place of the runs [first, last), all of which it is to replace. */
+static void run_replace(struct hw_link_bits *bits, uint32_t first, uint32_t last,
+                        struct hw_bits_run run)
+{
+    if (first == last && bits->run_count == HW_BITS_RUNS) { /* the lowest one is forgotten */
+        if (first == 0)
+            return;
+        first--;
+        memmove(bits->runs, bits->runs + 1, first * sizeof(*bits->runs));
+        bits->runs[first] = run;
+        return;
+    }
+    memmove(bits->runs + first + 1, bits->runs + last,
+            (bits->run_count - last) * sizeof(*bits->runs));
+    bits->runs[first] = run;
+    bits->run_count = bits->run_count + 1 - (last - first);
+}
+
+static void runs_set(struct hw_link_bits *bits, uint64_t start, uint64_t end)
+{
+    uint32_t first = start > 0 ? run_find(bits, start - 1) : 0, last = first;
+
+    for (; last < bits->run_count && bits->runs[last].start <= end; last++) {
+        if (bits->runs[last].start < start)
+            start = bits->runs[last].start;
+        if (bits->runs[last].end > end)
+            end = bits->runs[last].end;
+    }
+    run_replace(bits, first, last, (struct hw_bits_run){start, end});
+}
+
+static void runs_clear(struct hw_link_bits *bits, uint64_t start, uint64_t end)
+{
+    uint32_t first = run_find(bits, start), last;
+
+    if (first < bits->run_count && bits->runs[first].start < start) {
+        struct hw_bits_run cut = bits->runs[first];
+
+        bits->runs[first++].end = start;
+        if (cut.end > end) {
+            run_replace(bits, first, first, (struct hw_bits_run){end, cut.end});
+            return;
+        }
+    }
+    last = first;
+    while (last < bits->run_count && bits->runs[last].end <= end)
+        last++;
+    if (last < bits->run_count && bits->runs[last].start < end)
+        bits->runs[last].start = end;
+    memmove(bits->runs + first, bits->runs + last, (bits->run_count - last) * sizeof(*bits->runs));
+    bits->run_count -= last - first;
+}
+
+static uint64_t runs_next(const struct hw_link_bits *bits, uint64_t start, uint64_t end)
+{
+    uint32_t at = run_find(bits, start);
+
+    if (at < bits->run_count && bits->runs[at].start > start)
+        start = bits->runs[at].start;
+    return at < bits->run_count && start < end ? start : end;
+}
+
+/* ------------------------------------------------------------------------------------ pages */
+
 bool hw_link_bits_has(const struct hw_link_bits *bits, uint64_t block)
 {
     uint64_t index = block / HW_BITS_PAGE;
@@ -68,6 +144,8 @@ bool hw_link_bits_has(const struct hw_link_bits *bits, uint64_t block)
 
     if (block < bits->prefix)
         return true;
+    if (block >= HW_LINK_BITS_MAX)
+        return runs_next(bits, block, block + 1) == block;
     if (index >= bits->page_count)
         return false;
     page = bits->pages[index];
@@ -90,10 +168,8 @@ static uint32_t page_next(const uint32_t *page, uint32_t start)
     return 32 * word + (uint32_t)__builtin_ctz(bits);
 }
 
-uint64_t hw_link_bits_next(const struct hw_link_bits *bits, uint64_t start, uint64_t end)
+static uint64_t pages_next(const struct hw_link_bits *bits, uint64_t start, uint64_t end)
 {
-    if (start < bits->prefix)
-        return start < end ? start : end;
     while (start < end) {
         uint64_t index = start / HW_BITS_PAGE, base = index * HW_BITS_PAGE;
         const uint32_t *page;
@@ -111,6 +187,18 @@ uint64_t hw_link_bits_next(const struct hw_link_bits *bits, uint64_t start, uint
     }
     return end;
 }
+
+uint64_t hw_link_bits_next(const struct hw_link_bits *bits, uint64_t start, uint64_t end)
+{
+    uint64_t pages_end = end < HW_LINK_BITS_MAX ? end : HW_LINK_BITS_MAX, found;
+
+    if (start < bits->prefix)
+        return start < end ? start : end;
+    found = pages_next(bits, start, pages_end);
+    return found < pages_end ? found : runs_next(bits, start, end);
+}
+
+/* ---------------------------------------------------------------------------------- changes */
 
 /* Make blocks [start, end) of one page what `on` says. */
 static enum hw_status page_fill(struct hw_link_bits *bits, uint32_t index, uint32_t start,
@@ -147,6 +235,14 @@ static enum hw_status fill(struct hw_link_bits *bits, uint64_t start, uint64_t e
     enum hw_status status = HW_OK;
     uint64_t limit = on ? HW_LINK_BITS_MAX : (uint64_t)bits->page_count * HW_BITS_PAGE;
 
+    if (start < end && end > HW_LINK_BITS_MAX) {
+        uint64_t first = start > HW_LINK_BITS_MAX ? start : HW_LINK_BITS_MAX;
+
+        if (on)
+            runs_set(bits, first, end);
+        else
+            runs_clear(bits, first, end);
+    }
     if (end > limit)
         end = limit;
     if (start >= end)

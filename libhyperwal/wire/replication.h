@@ -21,9 +21,10 @@
  * A log of a signer does not fetch.  A peer that claims to have more of it is asked for the proof,
  * once a minute and one peer at a time; a claim that is not proven changes nothing.
  *
- * Invariants: 1. Memory a link: what it told of its blocks (at most HW_LINK_BITS_MAX remembered, a
- *                bit each), HW_LINK_REQUESTS_MAX requests of the remote, and what lies in its
- *                output, which stops the answers above HW_LINK_OUTPUT_MAX.
+ * Invariants: 1. Memory a link: what it told of its blocks (a bit for each of the first
+ *                HW_LINK_BITS_MAX, and some runs beyond), HW_LINK_REQUESTS_MAX requests of the
+ *                remote, and what lies in its output, which stops the answers above
+ *                HW_LINK_OUTPUT_MAX.
  *             2. Nothing of a peer is believed but what hw_core_accept() took.
  *
  * Threads: a replication, with its links and core, belongs to one thread at a time.
@@ -37,7 +38,7 @@
 enum {
     HW_LINK_REQUESTS_MAX = 2048,  /* of the remote, not yet answered; more: HW_ELIMIT */
     HW_LINK_OUTPUT_MAX = 1 << 20, /* bytes: above it answers and pushes wait */
-    HW_LINK_BITS_MAX = 64 << 20,  /* blocks of which we remember whether the remote has them */
+    HW_LINK_BITS_MAX = 64 << 20,  /* blocks: below it we remember of each whether it is there */
     HW_LINK_IN_FLIGHT = 64,       /* requests of ours */
 };
 

@@ -388,6 +388,34 @@ static void what_a_peer_says_it_has_costs_little(void **state)
     assert_int_equal(net->pairs[stranger.pair].why, HW_EPROTOCOL);
 }
 
+/* No stranger at all: a primary that commits all the time, and gives up what is a week old. */
+static void blocks_of_a_very_long_log_that_was_pruned_can_be_had(void **state)
+{
+    struct link_net *net = *state;
+    unsigned primary = link_net_primary(net, 10);
+    unsigned mirror = link_net_mirror(net, key_of(net, primary), UINT64_MAX);
+    struct hw_replication *replication = net->nodes[mirror].replication;
+    const uint64_t length = UINT64_C(3) * HW_LINK_BITS_MAX, kept = length - 60000;
+    struct stranger stranger;
+
+    stranger_connect(net, mirror, &stranger);
+    say_sync(&stranger, 0, length, false);
+    say_range(&stranger, 0, 2, false);
+    say_range(&stranger, kept, length - kept, false);
+    link_net_run(net);
+    assert_int_equal(hw_replication_availability(replication, kept), HW_BLOCK_COMING);
+    assert_int_equal(hw_replication_availability(replication, length - 1), HW_BLOCK_COMING);
+    assert_int_equal(hw_replication_availability(replication, kept - 1), HW_BLOCK_NOBODY);
+    say_sync(&stranger, 0, length + 3, false);
+    say_range(&stranger, length, 3, false);
+    say_range(&stranger, 2, kept + 100 - 2, true);
+    link_net_run(net);
+    assert_int_equal(hw_replication_availability(replication, kept), HW_BLOCK_NOBODY);
+    assert_int_equal(hw_replication_availability(replication, kept + 100), HW_BLOCK_COMING);
+    assert_int_equal(hw_replication_availability(replication, length + 2), HW_BLOCK_COMING);
+    assert_true(is_open(&stranger));
+}
+
 static void an_upgrade_that_never_comes_is_asked_of_another(void **state)
 {
     struct link_net *net = *state;
@@ -537,6 +565,7 @@ int main(int argc, char **argv)
         net_test(who_cancels_each_request_once_is_served_for_ever),
         net_test(a_peer_that_reads_nothing_is_not_pushed_to_for_ever),
         net_test(what_a_peer_says_it_has_costs_little),
+        net_test(blocks_of_a_very_long_log_that_was_pruned_can_be_had),
         net_test(an_upgrade_that_never_comes_is_asked_of_another),
         net_test(a_fork_that_is_only_claimed_holds_up_nobody),
         net_test(wants_of_everything_wait_for_room),

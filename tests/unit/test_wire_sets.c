@@ -96,7 +96,8 @@ static void bits_far_away_cost_nothing(void **state)
     (void)state;
     assert_int_equal(hw_link_bits_set(&bits, 1, UINT64_MAX), HW_OK);
     assert_true(hw_link_bits_has(&bits, HW_LINK_BITS_MAX - 1));
-    assert_false(hw_link_bits_has(&bits, HW_LINK_BITS_MAX));
+    assert_true(hw_link_bits_has(&bits, HW_LINK_BITS_MAX));
+    assert_true(hw_link_bits_has(&bits, UINT64_MAX - 1));
     assert_false(hw_link_bits_has(&bits, 0));
     assert_int_equal(hw_link_bits_set(&bits, 0, UINT64_MAX), HW_OK);
     assert_true(hw_link_bits_has(&bits, UINT64_MAX - 1));
@@ -104,6 +105,72 @@ static void bits_far_away_cost_nothing(void **state)
     assert_false(hw_link_bits_has(&bits, 1000));
     assert_true(hw_link_bits_has(&bits, 999));
     assert_int_equal(hw_link_bits_next(&bits, 1000, UINT64_MAX), UINT64_MAX);
+    hw_link_bits_release(&bits);
+}
+
+/* Around the last page: so few changes that no run is forgotten. */
+static void bits_beyond_the_pages_are_what_was_told(void **state)
+{
+    enum { PLACES = 2 * HW_BITS_RUNS, STEP = 3, BASE = HW_LINK_BITS_MAX - 10 * STEP - 1 };
+
+    (void)state;
+    for (uint64_t seed = 1; seed <= 200; seed++) {
+        struct hw_link_bits bits = {0};
+        bool model[PLACES * STEP] = {false};
+
+        chance_state = seed;
+        for (unsigned step = 0; step < 60; step++) {
+            uint64_t start = STEP * chance(PLACES), end = start + STEP * chance(9);
+            bool on = chance(2) == 0, from_zero = chance(20) == 0;
+
+            if (end > PLACES * STEP)
+                end = PLACES * STEP;
+            if (from_zero)
+                start = 0;
+            if (on)
+                assert_int_equal(hw_link_bits_set(&bits, from_zero ? 0 : BASE + start, BASE + end),
+                                 HW_OK);
+            else
+                assert_int_equal(
+                    hw_link_bits_clear(&bits, from_zero ? 0 : BASE + start, BASE + end), HW_OK);
+            memset(model + start, on, end - start);
+            for (uint64_t i = 0; i < PLACES * STEP; i++)
+                assert_true(hw_link_bits_has(&bits, BASE + i) == model[i]);
+            for (unsigned n = 0; n < 20; n++) {
+                uint64_t from = chance(PLACES * STEP), to = chance(PLACES * STEP), found = from;
+
+                while (found < to && !model[found])
+                    found++;
+                assert_int_equal(hw_link_bits_next(&bits, BASE + from, BASE + to),
+                                 BASE + (from < to ? found : to));
+            }
+        }
+        hw_link_bits_release(&bits);
+    }
+}
+
+static void of_too_many_runs_the_highest_are_remembered(void **state)
+{
+    struct hw_link_bits bits = {0};
+    const uint64_t base = HW_LINK_BITS_MAX, count = HW_BITS_RUNS + 10;
+
+    (void)state;
+    for (uint64_t i = 0; i < count; i++)
+        assert_int_equal(hw_link_bits_set(&bits, base + 10 * i, base + 10 * i + 5), HW_OK);
+    assert_int_equal(hw_link_bits_set(&bits, base, base + 1), HW_OK);
+    for (uint64_t i = 0; i < count; i++)
+        assert_true(hw_link_bits_has(&bits, base + 10 * i + 4) == (i >= 10));
+    /* A hole in the middle makes one more. */
+    assert_int_equal(hw_link_bits_clear(&bits, base + 202, base + 203), HW_OK);
+    assert_int_equal(hw_link_bits_next(&bits, 0, UINT64_MAX), base + 110);
+    assert_true(hw_link_bits_has(&bits, base + 201));
+    assert_false(hw_link_bits_has(&bits, base + 202));
+    assert_true(hw_link_bits_has(&bits, base + 203));
+    /* And so does one in the lowest, whose lower part is forgotten. */
+    assert_int_equal(hw_link_bits_clear(&bits, base + 112, base + 113), HW_OK);
+    assert_int_equal(hw_link_bits_next(&bits, 0, UINT64_MAX), base + 113);
+    assert_int_equal(hw_link_bits_clear(&bits, base + 120, UINT64_MAX), HW_OK);
+    assert_int_equal(hw_link_bits_next(&bits, base + 115, UINT64_MAX), UINT64_MAX);
     hw_link_bits_release(&bits);
 }
 
@@ -184,6 +251,8 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bits_are_what_was_told),
         cmocka_unit_test(bits_far_away_cost_nothing),
+        cmocka_unit_test(bits_beyond_the_pages_are_what_was_told),
+        cmocka_unit_test(of_too_many_runs_the_highest_are_remembered),
         cmocka_unit_test(wants_are_what_was_added),
         cmocka_unit_test(wants_have_a_limit_and_can_be_thinned),
     };
