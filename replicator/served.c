@@ -30,6 +30,14 @@ struct served *served_find(struct served_list *list, const char *path)
     return NULL;
 }
 
+struct served *served_find_link(struct served_list *list, const char *link)
+{
+    for (size_t i = 0; i < list->count; i++)
+        if (list->items[i].link != NULL && strcmp(list->items[i].link, link) == 0)
+            return &list->items[i];
+    return NULL;
+}
+
 static bool has_inode(const struct served_list *list, const struct stat *stat_)
 {
     for (size_t i = 0; i < list->count; i++)
@@ -253,12 +261,18 @@ static int marks_open(struct served *served)
     return code;
 }
 
-static bool is_same_file(const struct served *served)
+static bool is_same_file(const struct served *served, const char *path)
 {
     struct stat stat_;
 
-    return stat(served->path, &stat_) == 0 && stat_.st_dev == served->device &&
+    return stat(path, &stat_) == 0 && stat_.st_dev == served->device &&
            stat_.st_ino == served->inode;
+}
+
+bool served_is_there(const struct served *served)
+{
+    return is_same_file(served, served->path) &&
+           (served->link == NULL || is_same_file(served, served->link));
 }
 
 /* The database, through the VFS: from now on its log grows. */
@@ -272,7 +286,7 @@ static int served_connect(struct served *served, char **error)
         *error = sqlite3_mprintf("%s: cannot be opened for writing", served->path);
         return SQLITE_CANTOPEN;
     }
-    if (served->rest.db != NULL && is_same_file(served))
+    if (served->rest.db != NULL && is_same_file(served, served->path))
         code = hyperwal_hold(served->db, NULL, HYPERWAL_HELD_SINCE);
     if (code == SQLITE_OK)
         code = database_begin(served->db);
@@ -362,7 +376,13 @@ static enum served_result file_find(struct served_list *list, const char *path, 
         return SERVED_IGNORE;
     served->device = stat_.st_dev;
     served->inode = stat_.st_ino;
-    return SERVED_ADDED;
+    if (!is_guess || strcmp(served->path, path) == 0)
+        return SERVED_ADDED;
+    served->link = strdup(path);
+    if (served->link != NULL)
+        return SERVED_ADDED;
+    (void)failure("no memory");
+    return SERVED_FAILED;
 }
 
 /* Is it something to be served?  SERVED_ADDED: it may be opened. */
@@ -405,6 +425,7 @@ enum served_result served_add(struct served_list *list, const char *path, bool i
     if (added != SERVED_ADDED) {
         served_disconnect(&served);
         free(served.path);
+        free(served.link);
     }
     return added;
 }
@@ -644,6 +665,7 @@ void served_remove(struct served_list *list, struct served *served, bool is_tidy
     rest_leave(&served->rest);
     served_disconnect(served);
     free(served->path);
+    free(served->link);
     list->count--;
     memmove(served, served + 1, (list->count - at) * sizeof(*served));
 }

@@ -26,6 +26,7 @@ enum { SERVED_NAME_MAX = 120 }; /* bytes of a file's name that are part of what 
 
 struct served {
     char *path; /* full, owned */
+    char *link; /* found through this file of an open directory; owned; NULL: as it is */
     char name[SERVED_NAME_MAX + 8];
     bool is_replica;  /* its log is served to others: there is nothing to open */
     sqlite3 *db;      /* owned; NULL: it is a replica, or rests */
@@ -87,6 +88,10 @@ void served_touch(struct served *served, bool is_wal);
 int served_wait(const struct served_list *list);
 /* The served database with this full path; NULL. */
 struct served *served_find(struct served_list *list, const char *path);
+/* The one that was found through this link; NULL. */
+struct served *served_find_link(struct served_list *list, const char *link);
+/* Is the file that was opened where it was, and where the link leads to? */
+bool served_is_there(const struct served *served);
 /* `is_tidy`: the WAL of a database at rest goes, too; that takes some milliseconds. */
 void served_remove(struct served_list *list, struct served *served, bool is_tidy);
 void served_release(struct served_list *list);

@@ -165,12 +165,18 @@ static bool list_leads_to(const struct config_list *list, const char *full)
     return found || unseen != NULL;
 }
 
+static bool is_in_open(const struct server *server, const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    size_t size = slash == path ? 1 : (size_t)(slash - path);
+
+    return watch_is_open(&server->watch, path, size);
+}
+
 static bool is_wanted(const struct server *server, const struct served *served)
 {
-    const char *slash = strrchr(served->path, '/');
-    size_t size = slash == served->path ? 1 : (size_t)(slash - served->path);
-
-    return watch_is_open(&server->watch, served->path, size) ||
+    return is_in_open(server, served->path) ||
+           (served->link != NULL && is_in_open(server, served->link)) ||
            list_leads_to(&server->config.databases, served->path);
 }
 

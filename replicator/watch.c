@@ -137,32 +137,43 @@ bool watch_is_open(const struct watch *watch, const char *path, size_t size)
     return false;
 }
 
+/*
+ * A link leads to a file whose commits make events elsewhere.  Also if it is served already: it may
+ * be that its directory could not be watched.
+ */
+static int watch_behind(struct watch *watch, const char *link)
+{
+    const struct served *served = served_find_link(watch->served, link);
+
+    return served != NULL ? watch_beside(watch, served->path) : DONE;
+}
+
 bool watch_guess(struct watch *watch, const char *path)
 {
     enum served_result added;
+    enum late_outcome outcome;
     int result;
 
     if (!late_may_try(&watch->late, LATE_FOUND, path))
         return false;
     late_begin(&watch->late, path);
     added = served_add(watch->served, path, true, watch->is_json, &result);
-    late_end(&watch->late, LATE_FOUND, path,
-             added == SERVED_AGAIN    ? LATE_BUSY
-             : added == SERVED_FAILED ? LATE_FAILED
-                                      : LATE_DONE);
+    outcome = added == SERVED_AGAIN ? LATE_BUSY : added == SERVED_FAILED ? LATE_FAILED : LATE_DONE;
+    if (outcome == LATE_DONE && watch_behind(watch, path) != DONE)
+        outcome = LATE_FAILED;
+    late_end(&watch->late, LATE_FOUND, path, outcome);
     return added == SERVED_ADDED;
 }
 
 /* A file of an open directory that may be, or have become, a database. */
-static bool guess(struct watch *watch, const struct watched *directory, const char *name)
+static bool guess(struct watch *watch, const char *directory, const char *name)
 {
     char *path = NULL;
     bool is_added;
 
     if (is_companion(name))
         return false;
-    if (asprintf(&path, "%s/%s", strcmp(directory->path, "/") == 0 ? "" : directory->path, name) <
-        0) {
+    if (asprintf(&path, "%s/%s", strcmp(directory, "/") == 0 ? "" : directory, name) < 0) {
         late_miss(&watch->late);
         return false;
     }
@@ -176,18 +187,18 @@ struct listing {
     int count;             /* -1: it failed, which was said */
 };
 
-static struct listing listing_make(const struct watched *directory)
+static struct listing listing_make(const char *directory)
 {
     struct listing listing = {NULL, 0};
 
-    listing.count = scandir(directory->path, &listing.names, NULL, alphasort);
+    listing.count = scandir(directory, &listing.names, NULL, alphasort);
     if (listing.count < 0)
-        (void)failure("%s: %s", directory->path, strerror(errno));
+        (void)failure("%s: %s", directory, strerror(errno));
     return listing;
 }
 
-static void listing_guess(struct watch *watch, const struct watched *directory,
-                          struct listing *listing, void (*each)(void *ctx), void *ctx)
+static void listing_guess(struct watch *watch, const char *directory, struct listing *listing,
+                          void (*each)(void *ctx), void *ctx)
 {
     for (int i = 0; i < listing->count; i++) {
         if (guess(watch, directory, listing->names[i]->d_name) && each != NULL)
@@ -197,16 +208,15 @@ static void listing_guess(struct watch *watch, const struct watched *directory,
     free(listing->names);
 }
 
-static void scan(struct watch *watch, const struct watched *directory, void (*each)(void *ctx),
-                 void *ctx)
+static void scan(struct watch *watch, const char *directory, void (*each)(void *ctx), void *ctx)
 {
     struct listing listing;
 
-    if (!late_may_try(&watch->late, LATE_DIRECTORY, directory->path))
+    if (!late_may_try(&watch->late, LATE_DIRECTORY, directory))
         return;
-    late_begin(&watch->late, directory->path);
+    late_begin(&watch->late, directory);
     listing = listing_make(directory);
-    late_end(&watch->late, LATE_DIRECTORY, directory->path,
+    late_end(&watch->late, LATE_DIRECTORY, directory,
              listing.count < 0 ? LATE_FAILED : LATE_DONE); /* others go on */
     listing_guess(watch, directory, &listing, each, ctx);
 }
@@ -214,10 +224,12 @@ static void scan(struct watch *watch, const struct watched *directory, void (*ea
 void watch_take(struct watch *watch, const char *path, void (*each)(void *ctx), void *ctx)
 {
     struct listing listing = {NULL, -1};
-    const struct watched *directory;
+    const struct watched *added; /* moves when a link is found that leads to another directory */
+    const char *directory;       /* does not */
 
     late_begin(&watch->late, path);
-    directory = directory_add(watch, path); /* first, lest one appears in between */
+    added = directory_add(watch, path); /* first, lest one appears in between */
+    directory = added != NULL ? added->path : NULL;
     if (directory != NULL)
         listing = listing_make(directory);
     late_end(&watch->late, LATE_DIRECTORY, path, listing.count < 0 ? LATE_FAILED : LATE_DONE);
@@ -228,7 +240,7 @@ void watch_scan(struct watch *watch, void (*each)(void *ctx), void *ctx)
 {
     for (size_t i = 0; i < watch->count; i++)
         if (watch->items[i].is_open_to_new)
-            scan(watch, &watch->items[i], each, ctx);
+            scan(watch, watch->items[i].path, each, ctx);
 }
 
 /* -------------------------------------------------------------------------------- events */
@@ -241,9 +253,10 @@ static void lost(struct watch *watch)
     watch_scan(watch, NULL, NULL);
 }
 
-static void gone(struct watch *watch, struct served *served)
+/* `path`: it, or the link through which it was found. */
+static void gone(struct watch *watch, struct served *served, const char *path)
 {
-    (void)failure("%s: removed or renamed; no longer served", served->path);
+    (void)failure("%s: removed or renamed; no longer served", path);
     served_remove(watch->served, served, false);
 }
 
@@ -251,7 +264,7 @@ static void gone(struct watch *watch, struct served *served)
 static void event(struct watch *watch, const struct watched *directory, const char *name,
                   uint32_t mask)
 {
-    struct served *served;
+    struct served *served, *linked;
     char *path = NULL;
     bool is_wal = ends_with(name, "-wal"), is_journal = ends_with(name, "-journal");
     size_t size = strlen(name) - (is_wal ? 4 : is_journal ? 8 : 0);
@@ -261,11 +274,14 @@ static void event(struct watch *watch, const struct watched *directory, const ch
         lost(watch);
         return;
     }
+    linked = is_wal || is_journal ? NULL : served_find_link(watch->served, path);
+    if (linked != NULL && !served_is_there(linked))
+        gone(watch, linked, path);
     served = served_find(watch->served, path);
     if (served != NULL && is_wal)
         served_touch(served, true);
     else if (served != NULL && !is_journal && (mask & (IN_DELETE | IN_MOVED_FROM)) != 0)
-        gone(watch, served);
+        gone(watch, served, path);
     else if (served != NULL && !is_journal)
         served_touch(served, false);
     else if (served == NULL && directory->is_open_to_new && !is_wal &&

@@ -1,0 +1,135 @@
+#!/usr/bin/python3
+"""`hyperwal serve` while what it serves and watches comes, moves, goes, and comes back.
+
+One line a test: "ok NAME", "not ok NAME: why" or "skip NAME: why" (docs/TESTING.md).  HW_BUILD names the
+build directory.  Names given as arguments run only those tests.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+
+from test_daemon import check_logged, make, rested, setting, stock
+from test_network import background, until
+from test_program import check, run_test
+from test_serve_faults import Faults
+
+
+def insert(path, count=1):
+    with contextlib.closing(stock(path)) as db:
+        for _ in range(count):
+            db.execute("INSERT INTO t(b) VALUES('news')")
+
+
+def said(process, words, count=1):
+    until(lambda: process.said().count(words) >= count, words)
+
+
+@contextlib.contextmanager
+def serving(dir, *lines, environment=None):
+    """A server of these lines of configuration, ready; databases rest soon."""
+    with background("serve", "--config", setting(dir, "rest-after = 1", *lines),
+                    environment=environment) as process:
+        process.line("ready")
+        yield process
+
+
+def reload(process, dir, *lines):
+    """`lines` have a database or directory that was not served: its line is the end of the reload."""
+    setting(dir, "rest-after = 1", *lines)
+    process.process.send_signal(signal.SIGHUP)
+
+
+def watches(process):
+    """How many directories it watches."""
+    count, of_process = 0, f"/proc/{process.process.pid}/fdinfo"
+    for file in os.listdir(of_process):
+        with contextlib.suppress(OSError), open(f"{of_process}/{file}", encoding="ascii") as facts:
+            count += facts.read().count("inotify wd:")
+    return count
+
+
+# --------------------------------------------------------------------------------- links
+
+
+def linked(dir):
+    """A directory, and the database outside of it that it has a link to."""
+    for name in ("linked", "elsewhere", "more"):
+        os.mkdir(f"{dir}/{name}")
+    path = f"{dir}/elsewhere/x.db"
+    make(path)
+    make(f"{dir}/more/more.db")
+    os.symlink(path, f"{dir}/linked/x.db")
+    return f"directory = {dir}/linked", path
+
+
+def a_database_that_a_link_leads_to_is_watched_where_it_is(dir):
+    directory, path = linked(dir)
+    with serving(dir, directory) as process:
+        rested(process, 10)
+        insert(path)
+        check_logged(dir, path, 4)
+        reload(process, dir, directory, f"directory = {dir}/more")
+        process.line("more.db ")
+        check("no longer served" not in process.said(), process.said())
+        rested(process, 3 + 9 + 8)
+        insert(f"{dir}/linked/x.db")
+        check_logged(dir, path, 5)
+        reload(process, dir, f"directory = {dir}/more")
+        said(process, "elsewhere/x.db: not in the configuration")
+
+
+def a_link_that_is_removed_or_turned_leads_nowhere_else(dir):
+    directory, path = linked(dir)
+    with serving(dir, directory) as process:
+        os.unlink(f"{dir}/linked/x.db")
+        said(process, "linked/x.db: removed or renamed")
+        os.symlink(path, f"{dir}/linked/x.db")
+        process.line("x.db ")
+        os.symlink(f"{dir}/more/more.db", f"{dir}/linked/x.new")
+        os.rename(f"{dir}/linked/x.new", f"{dir}/linked/x.db")
+        process.line("more.db ")
+        said(process, "linked/x.db: removed or renamed", 2)
+        rested(process, 10)
+        insert(f"{dir}/more/more.db")
+        check_logged(dir, f"{dir}/more/more.db", 4)
+
+
+def a_directory_behind_a_link_that_cannot_be_watched_is_tried_again(dir):
+    faults = Faults()
+    directory, path = linked(dir)
+    faults.begin_at("inotify_add_watch", "/elsewhere")
+    with serving(dir, directory, environment=faults.environment) as process:
+        said(process, "elsewhere: cannot watch it")
+        until(lambda: faults.seen() > 1, "it is tried again")
+        faults.end()
+        until(lambda: watches(process) == 2, "it is watched")
+        rested(process, 10)
+        insert(path)
+        check_logged(dir, path, 4)
+
+
+TESTS = (a_database_that_a_link_leads_to_is_watched_where_it_is,
+         a_link_that_is_removed_or_turned_leads_nowhere_else,
+         a_directory_behind_a_link_that_cannot_be_watched_is_tried_again)
+
+
+def inside(test):
+    """Some files of a test lie beside its directory."""
+    def run(outer):
+        dir = os.path.join(os.path.realpath(outer), "d")
+        os.mkdir(dir)
+        os.environ["HYPERWAL_IDENTITY"] = os.path.join(dir, "..", "identity")
+        test(dir)
+    run.__name__ = test.__name__
+    return run
+
+
+def main(wanted):
+    results = [run_test(inside(test)) for test in TESTS if not wanted or test.__name__ in wanted]
+    return 0 if all(results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
