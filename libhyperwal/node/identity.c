@@ -1,5 +1,6 @@
 /*
- * The identity file of node/hub.h: 64 hex digits of the seed of an Ed25519 pair, and a newline.
+ * The identity file of node/hub.h: 64 hex digits of the seed of an Ed25519 pair, and a newline,
+ * which a copy by hand may lack.
  *
  * Who makes it holds the file's lock until it is synced, so two who start at once agree, and a file
  * that a crash left short was never used by anybody.
@@ -11,7 +12,7 @@
 #include "hypercore/crypto.h"
 #include "node/hub_internal.h"
 
-enum { SEED_SIZE = 32, TEXT_SIZE = 2 * SEED_SIZE + 1 };
+enum { SEED_SIZE = 32, DIGITS = 2 * SEED_SIZE, TEXT_SIZE = DIGITS + 1 };
 
 enum hw_status hw_config_path(const char *name, const char *variable, char **out,
                               struct hw_error *err)
@@ -68,6 +69,16 @@ static bool seed_parse(const char *text, uint8_t seed[SEED_SIZE])
     return true;
 }
 
+/* What a crash may leave of one that was being made: nothing, some of its digits, zeros. */
+static bool is_unfinished(const char *text, size_t size)
+{
+    for (size_t i = 0; i < size; i++) {
+        if (digit(text[i]) < 0 && text[i] != '\0')
+            return false;
+    }
+    return size < DIGITS;
+}
+
 static enum hw_status seed_make(struct hw_env *env, struct hw_file *file, const char *path,
                                 uint8_t seed[SEED_SIZE], struct hw_error *err)
 {
@@ -99,7 +110,8 @@ static enum hw_status seed_load(struct hw_env *env, struct hw_file *file, const 
                                 uint8_t seed[SEED_SIZE], struct hw_error *err)
 {
     struct hw_file_stat stat;
-    char text[TEXT_SIZE];
+    char text[DIGITS];
+    size_t size;
     enum hw_status status = env->ops->lock(file, true, err);
 
     if (status == HW_OK)
@@ -110,10 +122,12 @@ static enum hw_status seed_load(struct hw_env *env, struct hw_file *file, const 
         return hw_fail(err, HW_EREADONLY,
                        "%s: others can read this secret key (mode %03o); chmod 600 it", path,
                        (unsigned)(stat.mode & 0777));
-    if (stat.size < TEXT_SIZE)
-        return seed_make(env, file, path, seed, err);
-    status = env->ops->read_at(file, 0, text, sizeof(text), err);
-    if (status == HW_OK && !seed_parse(text, seed))
+    size = stat.size < DIGITS ? (size_t)stat.size : DIGITS;
+    if (size > 0)
+        status = env->ops->read_at(file, 0, text, size, err);
+    if (status == HW_OK && is_unfinished(text, size))
+        status = seed_make(env, file, path, seed, err);
+    else if (status == HW_OK && (size < DIGITS || !seed_parse(text, seed)))
         status = hw_fail(err, HW_ECORRUPT,
                          "%s: not an identity, which is 64 hex digits; restore it from a copy, or "
                          "remove it to get a new one",

@@ -69,25 +69,78 @@ static void file_that_a_crash_left_short_is_made_anew(void **state)
     assert_memory_equal(&identity, &again, sizeof(identity));
 }
 
-static void file_that_is_something_else_is_refused_and_left_alone(void **state)
+static void write_file(const char *path, const void *bytes, size_t size)
+{
+    FILE *file = fopen(path, "w");
+
+    assert_non_null(file);
+    assert_int_equal(fwrite(bytes, 1, size, file), size);
+    assert_int_equal(fclose(file), 0);
+}
+
+static void check_file(const char *path, const void *bytes, size_t size)
+{
+    FILE *file = fopen(path, "r");
+    char found[128];
+
+    assert_non_null(file);
+    assert_int_equal(fread(found, 1, sizeof(found), file), size);
+    assert_int_equal(fclose(file), 0);
+    assert_memory_equal(found, bytes, size);
+}
+
+/* As a power loss may leave it on some file systems. */
+static void file_of_zeros_that_a_crash_left_is_made_anew(void **state)
 {
     struct place *f = *state;
-    struct hw_identity identity;
-    char path[128], text[80];
+    struct hw_identity identity, again;
+    char path[128];
+
+    file_path(f, path);
+    assert_ok(hw_identity_load(f->env, path, &identity, &f->err));
+    write_file(path, "0123\0\0\0\0", 8);
+    assert_ok(hw_identity_load(f->env, path, &identity, &f->err));
+    assert_ok(hw_identity_load(f->env, path, &again, &f->err));
+    assert_memory_equal(&identity, &again, sizeof(identity));
+}
+
+/* Copied from where secrets are kept, for one. */
+static void identity_without_a_newline_is_the_same(void **state)
+{
+    struct place *f = *state;
+    struct hw_identity identity, again;
+    char path[128], text[64];
     FILE *file;
 
     file_path(f, path);
     assert_ok(hw_identity_load(f->env, path, &identity, &f->err));
-    file = fopen(path, "w");
-    assert_non_null(file);
-    memset(text, 'x', sizeof(text));
-    assert_int_equal(fwrite(text, 1, sizeof(text), file), sizeof(text));
-    assert_int_equal(fclose(file), 0);
-    assert_status(hw_identity_load(f->env, path, &identity, &f->err), HW_ECORRUPT, &f->err);
     file = fopen(path, "r");
     assert_non_null(file);
-    assert_int_equal(fgetc(file), 'x');
+    assert_int_equal(fread(text, 1, sizeof(text), file), sizeof(text));
     assert_int_equal(fclose(file), 0);
+    write_file(path, text, sizeof(text));
+    assert_ok(hw_identity_load(f->env, path, &again, &f->err));
+    assert_memory_equal(&identity, &again, sizeof(identity));
+    check_file(path, text, sizeof(text));
+}
+
+static void file_that_is_something_else_is_refused_and_left_alone(void **state)
+{
+    static const char *const others[] = {
+        "a secret of somebody else's\n", "0123456789\n", "x",
+        "0123456789ABCDEF0123456789ABCDEF0123456789ABCDEF0123456789ABCDEF",
+        "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"};
+    struct place *f = *state;
+    struct hw_identity identity;
+    char path[128];
+
+    file_path(f, path);
+    assert_ok(hw_identity_load(f->env, path, &identity, &f->err));
+    for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
+        write_file(path, others[i], strlen(others[i]));
+        assert_status(hw_identity_load(f->env, path, &identity, &f->err), HW_ECORRUPT, &f->err);
+        check_file(path, others[i], strlen(others[i]));
+    }
 }
 
 static void environment_says_where_it_is(void **state)
@@ -118,6 +171,8 @@ int main(int argc, char **argv)
         TEST(identity_that_others_can_read_is_refused),
         TEST(identity_that_was_given_survives_a_power_loss),
         TEST(file_that_a_crash_left_short_is_made_anew),
+        TEST(file_of_zeros_that_a_crash_left_is_made_anew),
+        TEST(identity_without_a_newline_is_the_same),
         TEST(file_that_is_something_else_is_refused_and_left_alone),
         TEST(environment_says_where_it_is),
     };
