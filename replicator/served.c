@@ -261,18 +261,27 @@ static int marks_open(struct served *served)
     return code;
 }
 
-static bool is_same_file(const struct served *served, const char *path)
+static bool is_same_file(const struct served *served)
 {
     struct stat stat_;
 
-    return stat(path, &stat_) == 0 && stat_.st_dev == served->device &&
+    return stat(served->path, &stat_) == 0 && stat_.st_dev == served->device &&
            stat_.st_ino == served->inode;
+}
+
+/* A call that failed says nothing.  Of a replica the log is served: its file may be another one. */
+static bool is_at(const struct served *served, const char *path)
+{
+    struct stat stat_;
+
+    if (stat(path, &stat_) != 0)
+        return !is_nothing(errno);
+    return served->is_replica || (stat_.st_dev == served->device && stat_.st_ino == served->inode);
 }
 
 bool served_is_there(const struct served *served)
 {
-    return is_same_file(served, served->path) &&
-           (served->link == NULL || is_same_file(served, served->link));
+    return is_at(served, served->path) && (served->link == NULL || is_at(served, served->link));
 }
 
 /* The database, through the VFS: from now on its log grows. */
@@ -286,7 +295,7 @@ static int served_connect(struct served *served, char **error)
         *error = sqlite3_mprintf("%s: cannot be opened for writing", served->path);
         return SQLITE_CANTOPEN;
     }
-    if (served->rest.db != NULL && is_same_file(served, served->path))
+    if (served->rest.db != NULL && is_same_file(served))
         code = hyperwal_hold(served->db, NULL, HYPERWAL_HELD_SINCE);
     if (code == SQLITE_OK)
         code = database_begin(served->db);

@@ -90,7 +90,7 @@ int served_wait(const struct served_list *list);
 struct served *served_find(struct served_list *list, const char *path);
 /* The one that was found through this link; NULL. */
 struct served *served_find_link(struct served_list *list, const char *link);
-/* Is the file that was opened where it was, and where the link leads to? */
+/* May the file that was opened still be where it was, and where the link leads to? */
 bool served_is_there(const struct served *served);
 /* `is_tidy`: the WAL of a database at rest goes, too; that takes some milliseconds. */
 void served_remove(struct served_list *list, struct served *served, bool is_tidy);

@@ -186,6 +186,7 @@ static void reload_databases(struct server *server)
     const struct config *config = &server->config;
     struct watch *watch = &server->watch;
 
+    watch_read(watch);          /* who is gone already is not taken for one that is served */
     late_release(&watch->late); /* all is tried now, and said */
     for (size_t i = 0; i < watch->count; i++)
         if (watch->items[i].is_open_to_new &&

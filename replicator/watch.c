@@ -57,7 +57,7 @@ static bool is_companion(const char *name)
 static struct watched *add(struct watch *watch, const char *path, bool is_open_to_new)
 {
     const uint32_t mask = IN_MODIFY | IN_CREATE | IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE |
-                          IN_CLOSE_WRITE | IN_ONLYDIR;
+                          IN_CLOSE_WRITE | IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR;
     struct watched *item;
     int number = inotify_add_watch(watch->inotify, path, mask);
 
@@ -70,7 +70,9 @@ static struct watched *add(struct watch *watch, const char *path, bool is_open_t
         item = &watch->items[i];
         if (item->watch != number && strcmp(item->path, path) != 0)
             continue;
-        item->watch = number; /* another directory may have its path by now */
+        if (item->watch >= 0 && item->watch != number) /* another directory has its path by now */
+            (void)inotify_rm_watch(watch->inotify, item->watch);
+        item->watch = number;
         item->is_open_to_new |= is_open_to_new;
         return item;
     }
@@ -245,19 +247,60 @@ void watch_scan(struct watch *watch, void (*each)(void *ctx), void *ctx)
 
 /* -------------------------------------------------------------------------------- events */
 
-/* Of some nobody knows what they were. */
-static void lost(struct watch *watch)
-{
-    for (size_t i = 0; i < watch->served->count; i++)
-        served_touch(&watch->served->items[i], true);
-    watch_scan(watch, NULL, NULL);
-}
-
 /* `path`: it, or the link through which it was found. */
 static void gone(struct watch *watch, struct served *served, const char *path)
 {
     (void)failure("%s: removed or renamed; no longer served", path);
     served_remove(watch->served, served, false);
+}
+
+/* Of some nobody knows what they were. */
+static void lost(struct watch *watch)
+{
+    for (size_t i = watch->served->count; i > 0; i--) {
+        struct served *served = &watch->served->items[i - 1];
+
+        served_touch(served, true);
+        if (!served_is_there(served))
+            gone(watch, served, served->path);
+    }
+    for (size_t i = 0; i < watch->count; i++)
+        if (watch->items[i].is_open_to_new &&
+            late_may_try(&watch->late, LATE_DIRECTORY, watch->items[i].path))
+            watch_take(watch, watch->items[i].path, NULL, NULL);
+}
+
+static bool is_below(const char *path, const char *directory)
+{
+    size_t size = strlen(directory);
+
+    return strncmp(path, directory, size) == 0 && path[size] == '/';
+}
+
+/*
+ * What is at this path now is another directory, or nothing.  So is all that was in it: it is
+ * dropped, and the directory is taken anew, when there is one.
+ */
+static void directory_gone(struct watch *watch, size_t at)
+{
+    struct watched *item = &watch->items[at];
+    const char *path = item->path; /* `item` moves when directories are added */
+    bool is_open_to_new = item->is_open_to_new;
+
+    (void)inotify_rm_watch(watch->inotify, item->watch); /* the system may have done that */
+    item->watch = -1;
+    for (size_t i = watch->served->count; i > 0; i--) {
+        struct served *served = &watch->served->items[i - 1];
+        bool is_in = is_below(served->path, path);
+
+        if (!is_in && (served->link == NULL || !is_below(served->link, path)))
+            continue;
+        if (!served_is_there(served) ||
+            (is_in && !is_open_to_new && watch_beside(watch, served->path) != DONE))
+            gone(watch, served, is_in ? served->path : served->link);
+    }
+    if (is_open_to_new)
+        watch_take(watch, path, NULL, NULL);
 }
 
 /* Something happened to `name` in `directory`. */
@@ -292,6 +335,7 @@ static void event(struct watch *watch, const struct watched *directory, const ch
 
 void watch_read(struct watch *watch)
 {
+    const uint32_t self = IN_DELETE_SELF | IN_MOVE_SELF | IN_UNMOUNT | IN_IGNORED;
     _Alignas(struct inotify_event) char buffer[EVENT_BUFFER];
     ssize_t size = read(watch->inotify, buffer, sizeof(buffer));
 
@@ -303,11 +347,14 @@ void watch_read(struct watch *watch)
             lost(watch);
             continue;
         }
-        for (size_t i = 0; one->len > 0 && i < watch->count; i++) {
-            if (watch->items[i].watch == one->wd) {
+        for (size_t i = 0; i < watch->count; i++) {
+            if (watch->items[i].watch != one->wd)
+                continue;
+            if (one->len > 0)
                 event(watch, &watch->items[i], one->name, one->mask);
-                break;
-            }
+            else if ((one->mask & self) != 0)
+                directory_gone(watch, i);
+            break;
         }
     }
 }

@@ -15,8 +15,8 @@
 #include "served.h"
 
 struct watched {
-    char *path; /* full, owned */
-    int watch;
+    char *path;          /* full, owned */
+    int watch;           /* -1: it is not there, or cannot be watched */
     bool is_open_to_new; /* databases that appear in it are served */
 };
 

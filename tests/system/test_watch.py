@@ -7,6 +7,7 @@ build directory.  Names given as arguments run only those tests.
 
 import contextlib
 import os
+import shutil
 import signal
 import sys
 
@@ -110,9 +111,59 @@ def a_directory_behind_a_link_that_cannot_be_watched_is_tried_again(dir):
         check_logged(dir, path, 4)
 
 
+# --------------------------------------------------------------------------- directories
+
+
+def remove(path):
+    """All that is in the directory, and what a server makes in it meanwhile."""
+    def is_gone():
+        shutil.rmtree(path, ignore_errors=True)
+        return not os.path.exists(path)
+
+    until(is_gone, f"{path} is removed")
+
+
+def a_directory_that_is_removed_and_made_again_is_served(dir):
+    place = f"{dir}/place"
+    os.mkdir(place)
+    make(f"{place}/a.db")
+    with serving(dir, f"directory = {place}") as process:
+        for name in ("b.db", "c.db"):
+            remove(place)
+            said(process, "place: cannot watch it: No such file")
+            os.mkdir(place)
+            make(f"{place}/{name}")
+            process.line(f"{name} ")
+            insert(f"{place}/{name}")
+            check_logged(dir, f"{place}/{name}", 4)
+            check(watches(process) == 1, watches(process))
+        said(process, "a.db: removed or renamed")
+
+
+def a_directory_that_another_one_replaces_is_served(dir):
+    place, old = f"{dir}/place", f"{dir}/old"
+    os.mkdir(place)
+    make(f"{place}/a.db")
+    with serving(dir, f"directory = {place}") as process:
+        os.rename(place, old)
+        os.mkdir(place)
+        make(f"{place}/a.db", rows=7)
+        process.line("a.db ")
+        said(process, "a.db: removed or renamed")
+        insert(f"{place}/a.db")
+        check_logged(dir, f"{place}/a.db", 8)
+        check(watches(process) == 1, watches(process))
+        make(f"{old}/b.db")
+        make(f"{place}/c.db")
+        process.line("c.db ")
+        check(not os.path.exists(f"{old}/b.db-hyper"), "served in the old directory")
+
+
 TESTS = (a_database_that_a_link_leads_to_is_watched_where_it_is,
          a_link_that_is_removed_or_turned_leads_nowhere_else,
-         a_directory_behind_a_link_that_cannot_be_watched_is_tried_again)
+         a_directory_behind_a_link_that_cannot_be_watched_is_tried_again,
+         a_directory_that_is_removed_and_made_again_is_served,
+         a_directory_that_another_one_replaces_is_served)
 
 
 def inside(test):
