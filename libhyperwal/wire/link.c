@@ -81,7 +81,7 @@ enum hw_status hw_link_open(struct hw_replication *replication, const struct hw_
     link->replication = replication;
     link->sink = *sink;
     link->window = HW_WINDOW_START;
-    link->refused_length = link->idle_length = UINT64_MAX;
+    link->refused_length = link->late_length = link->idle_length = UINT64_MAX;
     link->next = replication->links;
     replication->links = link;
     hw_link_send_sync(link);
@@ -132,6 +132,7 @@ static void forget(struct hw_link *link)
 {
     hw_link_bits_release(&link->bits);
     link->wants_sent = link->wants_answered = 0;
+    link->refused_length = link->late_length = UINT64_MAX;
     link->is_live = false;
 }
 

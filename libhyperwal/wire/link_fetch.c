@@ -101,19 +101,35 @@ static bool may_upgrade(const struct hw_link *link)
            link->refused_length != link->remote_length;
 }
 
-static void ask_upgrade(struct hw_replication *replication)
+bool hw_link_is_late(const struct hw_link *link)
+{
+    return link->late_length == link->remote_length;
+}
+
+static struct hw_link *best_to_upgrade(struct hw_replication *replication, bool is_late)
 {
     struct hw_link *best = NULL;
+
+    for (struct hw_link *link = replication->links; link != NULL; link = link->next) {
+        if (may_upgrade(link) && hw_link_is_late(link) == is_late &&
+            link->in_flight < HW_LINK_IN_FLIGHT &&
+            (best == NULL || link->answer_ns < best->answer_ns))
+            best = link;
+    }
+    return best;
+}
+
+static void ask_upgrade(struct hw_replication *replication)
+{
+    struct hw_link *best;
     struct hw_link_request *request;
     struct hw_proof_request message = {.has_upgrade = true};
 
     if (replication->upgrading != NULL)
         return;
-    for (struct hw_link *link = replication->links; link != NULL; link = link->next) {
-        if (may_upgrade(link) && link->in_flight < HW_LINK_IN_FLIGHT &&
-            (best == NULL || link->answer_ns < best->answer_ns))
-            best = link;
-    }
+    best = best_to_upgrade(replication, false);
+    if (best == NULL)
+        best = best_to_upgrade(replication, true);
     if (best == NULL)
         return;
     request = hw_link_request_new(best, HW_ASKED_UPGRADE);
@@ -334,7 +350,8 @@ static bool others_can(const struct hw_link *link, const struct hw_link_request 
          other = other->next) {
         if (other == link)
             continue;
-        if (request->kind == HW_ASKED_BLOCK ? can_give(other, request->block) : may_upgrade(other))
+        if (request->kind == HW_ASKED_BLOCK ? can_give(other, request->block)
+                                            : may_upgrade(other) && !hw_link_is_late(other))
             return true;
     }
     return false;
@@ -349,7 +366,7 @@ static void cancel(struct hw_link *link, struct hw_link_request *request)
     hw_buffer_add_uint(scratch, request->id);
     hw_link_send(link, HW_MESSAGE_CANCEL, scratch);
     if (request->kind == HW_ASKED_UPGRADE)
-        link->refused_length = link->remote_length;
+        link->late_length = link->remote_length;
     hw_link_request_end(link, request, false);
     link->cursor = cursor; /* the others go back to the block, not this one */
     link->window = link->window / 2 > WINDOW_MIN ? link->window / 2 : WINDOW_MIN;
@@ -396,18 +413,24 @@ static void check_silence(struct hw_link *link, bool has_other, uint64_t now_ns,
     hw_link_doom(link, &err);
 }
 
-/* Another link may be on a higher fork in earnest. */
+/* Another link may be on a higher fork in earnest; else an answer that comes late will do. */
 static void check_reorg(struct hw_link *link, struct hw_link_request *request, uint64_t now_ns,
                         uint64_t *deadline_ns)
 {
     uint64_t end = request->sent_ns + HW_REQUEST_MS * HW_MS;
+    bool has_other = false;
 
+    for (const struct hw_link *other = link->replication->links; other != NULL; other = other->next)
+        has_other =
+            has_other || (other != link && hw_link_is_above(other) && !hw_link_is_late(other));
+    if (!has_other)
+        return;
     if (now_ns < end) {
         lower(deadline_ns, end);
         return;
     }
     hw_link_request_end(link, request, false);
-    link->refused_length = link->remote_length;
+    link->late_length = link->remote_length;
     link->fork_claims++;
     if (link->replication->work.link == link)
         hw_replication_reorg_end(link->replication);

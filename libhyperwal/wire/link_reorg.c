@@ -10,7 +10,6 @@
 
 enum {
     STEPS_MAX = 128, /* questions for the first difference: a tree has fewer levels */
-    CLAIMS_MAX = 3,  /* of a fork that was not shown; then the link is not asked again */
 };
 
 void hw_replication_reorg_end(struct hw_replication *replication)
@@ -22,26 +21,38 @@ void hw_replication_reorg_end(struct hw_replication *replication)
     *work = (struct hw_reorg_work){.link = NULL};
 }
 
-static bool is_above(const struct hw_link *link)
+bool hw_link_is_above(const struct hw_link *link)
 {
     return !link->is_doomed && !link->is_suspect && link->is_synced && link->remote.is_uploading &&
            link->remote.fork > link->replication->fork && link->remote_length > 0 &&
-           link->refused_length != link->remote_length && link->fork_claims < CLAIMS_MAX &&
-           link->in_flight < HW_LINK_IN_FLIGHT;
+           link->refused_length != link->remote_length && link->in_flight < HW_LINK_IN_FLIGHT;
+}
+
+/* Who claimed in vain has to wait until the others were asked, as often as it did so. */
+static struct hw_link *best_above(struct hw_replication *replication, bool is_late)
+{
+    struct hw_link *best = NULL;
+
+    for (struct hw_link *link = replication->links; link != NULL; link = link->next) {
+        if (hw_link_is_above(link) && hw_link_is_late(link) == is_late &&
+            (best == NULL || link->fork_claims < best->fork_claims ||
+             (link->fork_claims == best->fork_claims && link->remote.fork > best->remote.fork)))
+            best = link;
+    }
+    return best;
 }
 
 void hw_replication_reorg(struct hw_replication *replication)
 {
-    struct hw_link *best = NULL;
+    struct hw_link *best;
     struct hw_link_request *request;
     struct hw_proof_request message = {.has_upgrade = true};
 
     if (replication->work.link != NULL)
         return;
-    for (struct hw_link *link = replication->links; link != NULL; link = link->next) {
-        if (is_above(link) && (best == NULL || link->remote.fork > best->remote.fork))
-            best = link;
-    }
+    best = best_above(replication, false);
+    if (best == NULL)
+        best = best_above(replication, true);
     if (best == NULL)
         return;
     request = hw_link_request_new(best, HW_ASKED_REORG);

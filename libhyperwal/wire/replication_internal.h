@@ -80,6 +80,7 @@ struct hw_link {
     uint64_t last_answer_ns;   /* when */
     uint64_t waiting_since_ns; /* for any answer; 0: it owes none */
     uint64_t refused_length;   /* its length when it would not prove it */
+    uint64_t late_length;      /* and when it did not in time */
     bool manifest_asked;
     uint32_t wants_sent, wants_answered; /* a bit a range of HW_WANT_BLOCKS */
     uint64_t want_sent_ns;
@@ -201,6 +202,8 @@ bool hw_link_is_source(const struct hw_link *link);
 struct hw_link_request *hw_link_request_new(struct hw_link *link, enum hw_request_kind kind);
 void hw_link_ask(struct hw_link *link, struct hw_link_request *request,
                  struct hw_proof_request *message);
+/* It did not prove its length in time: it is asked again when nobody else can be. */
+bool hw_link_is_late(const struct hw_link *link);
 /* The place is free.  Unless it is answered, what it asked for may be asked again. */
 void hw_link_request_end(struct hw_link *link, struct hw_link_request *request, bool is_answered);
 /* Blocks from `block` on are looked at again: by all links, by one. */
@@ -219,10 +222,12 @@ enum hw_status hw_link_on_no_data(struct hw_link *link, struct hw_slice payload,
 
 /* ------------------------------------------------------------------------ link_reorg.c */
 
-/* Begin with the longest of the links that are on a fork above ours. */
+/* Begin with the highest of the links that are on a fork above ours. */
 void hw_replication_reorg(struct hw_replication *replication);
 enum hw_status hw_link_on_reorg_data(struct hw_link *link, struct hw_proof *proof,
                                      struct hw_error *err) HW_MUST_CHECK;
+/* May it have a higher fork, and be asked for that? */
+bool hw_link_is_above(const struct hw_link *link);
 /* The remote would not answer: take what is certain. */
 enum hw_status hw_link_on_reorg_refused(struct hw_link *link, struct hw_error *err) HW_MUST_CHECK;
 void hw_replication_reorg_end(struct hw_replication *replication);

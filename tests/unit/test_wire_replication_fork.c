@@ -152,6 +152,79 @@ static void a_mirror_that_moved_serves_the_whole_log(void **state)
     }
 }
 
+/* A mirror of node 0, with all of it. */
+static unsigned follow_first(struct link_net *net)
+{
+    unsigned mirror = link_net_mirror(net, key_of(net, 0), 0);
+    unsigned pair = link_net_connect(net, 0, mirror);
+
+    link_net_run(net);
+    link_net_check(net, mirror, 0, 0);
+    link_net_cut(net, pair);
+    return mirror;
+}
+
+/* A pair of `node` and the mirror on which nothing gets to the node for now. */
+static unsigned connect_stopped(struct link_net *net, unsigned node, unsigned mirror)
+{
+    unsigned pair = link_net_connect(net, node, mirror);
+
+    net->pairs[pair].ends[0].is_deaf = true;
+    link_net_run(net);
+    return pair;
+}
+
+static bool was_asked(const struct link_net *net, unsigned pair)
+{
+    for (struct link_message *at = net->pairs[pair].ends[0].first; at != NULL; at = at->next) {
+        if (at->type == HW_MESSAGE_REQUEST)
+            return true;
+    }
+    return false;
+}
+
+/* Nothing is appended meanwhile: there is no other reason to ask again. */
+static void an_answer_that_comes_late_is_enough_for_an_idle_log(void **state)
+{
+    struct link_net *net = *state;
+    unsigned mirror, pair;
+
+    make_fork(net, 10, 20, 17);
+    mirror = follow_first(net);
+    pair = connect_stopped(net, 1, mirror);
+    assert_true(was_asked(net, pair));
+    for (unsigned i = 0; i < 4; i++) {
+        link_net_advance(net, 11000);
+        link_net_run(net);
+    }
+    net->pairs[pair].ends[0].is_deaf = false;
+    link_net_run(net);
+    assert_true(net->pairs[pair].is_open);
+    link_net_check(net, mirror, 1, 0);
+}
+
+static void who_was_late_is_asked_again_when_the_other_goes_away(void **state)
+{
+    struct link_net *net = *state;
+    unsigned mirror, pairs[2], late;
+
+    make_fork(net, 10, 20, 17);
+    mirror = follow_first(net);
+    pairs[0] = connect_stopped(net, 1, mirror);
+    pairs[1] = connect_stopped(net, 1, mirror);
+    late = was_asked(net, pairs[0]) ? 0 : 1;
+    assert_false(was_asked(net, pairs[1 - late]));
+    link_net_advance(net, 11000);
+    link_net_run(net);
+    assert_true(was_asked(net, pairs[1 - late]));
+    net->pairs[pairs[late]].ends[0].is_deaf = false;
+    link_net_run(net); /* the answer is none to a request of now */
+    link_net_check(net, mirror, 0, 0);
+    link_net_cut(net, pairs[1 - late]);
+    link_net_run(net);
+    link_net_check(net, mirror, 1, 0);
+}
+
 #define net_test(name) cmocka_unit_test_setup_teardown(name, link_net_setup, link_net_teardown)
 
 int main(int argc, char **argv)
@@ -161,6 +234,8 @@ int main(int argc, char **argv)
         net_test(an_empty_mirror_starts_on_any_fork),
         net_test(a_change_of_fork_that_is_cut_is_taken_up_again),
         net_test(a_mirror_that_moved_serves_the_whole_log),
+        net_test(an_answer_that_comes_late_is_enough_for_an_idle_log),
+        net_test(who_was_late_is_asked_again_when_the_other_goes_away),
     };
 
     if (argc > 1)

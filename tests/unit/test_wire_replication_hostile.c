@@ -446,6 +446,95 @@ static bool forbid_push(void *ctx, struct link_end *to, struct link_message *mes
     return true;
 }
 
+/* Each request that lies in the queue to it is answered so.  How many there are. */
+static unsigned refuse_all(struct stranger *stranger)
+{
+    unsigned count = 0;
+
+    for (struct link_message *at = stranger->from->first; at != NULL; at = at->next) {
+        struct hw_slice payload = {at->payload.bytes, at->payload.size};
+        struct hw_proof_request request;
+        struct hw_buffer bytes = {0};
+
+        if (at->type != HW_MESSAGE_REQUEST)
+            continue;
+        count++;
+        assert_status(hw_proof_request_decode(payload, &request, &stranger->net->err), HW_OK,
+                      &stranger->net->err);
+        hw_message_no_data_encode(&(struct hw_message_no_data){.request = request.id}, &bytes);
+        link_net_inject(stranger->to, HW_MESSAGE_NO_DATA, bytes.bytes, bytes.size);
+        hw_buffer_release(&bytes);
+    }
+    return count;
+}
+
+/* It would not prove its length; adopted, it has the same length under another fork. */
+static void what_was_refused_of_one_fork_is_asked_of_the_next(void **state)
+{
+    struct link_net *net = *state;
+    unsigned primary = link_net_primary(net, 10), count;
+    unsigned mirror = link_net_mirror(net, key_of(net, primary), 0);
+    struct stranger stranger;
+
+    stranger_connect(net, mirror, &stranger);
+    say_sync(&stranger, 0, 20, false);
+    link_net_run(net);
+    count = refuse_all(&stranger);
+    assert_true(count > 0);
+    link_net_run(net);
+    assert_int_equal(count_to(&stranger, HW_MESSAGE_REQUEST), count);
+    say_sync(&stranger, 1, 20, false);
+    link_net_run(net);
+    assert_int_equal(count_to(&stranger, HW_MESSAGE_REQUEST), count + 1);
+}
+
+/* The first request is lost, and later a cancel of it comes. */
+static bool lose_one(void *ctx, struct link_end *to, struct link_message *message)
+{
+    bool *is_lost = ctx;
+
+    (void)forbid_push(NULL, to, message);
+    if (message->type != HW_MESSAGE_REQUEST || *is_lost)
+        return true;
+    *is_lost = true;
+    return false;
+}
+
+static void an_upgrade_that_never_comes_is_asked_again_when_the_other_goes_away(void **state)
+{
+    struct link_net *net = *state;
+    unsigned primary = link_net_primary(net, 10);
+    unsigned mirror = link_net_mirror(net, key_of(net, primary), 0);
+    unsigned pairs[2], asked[2], first;
+    bool is_lost = true;
+
+    net->look = lose_one;
+    net->ctx = &is_lost;
+    for (unsigned i = 0; i < 2; i++)
+        pairs[i] = link_net_connect(net, primary, mirror);
+    link_net_run(net);
+    is_lost = false;
+    for (unsigned i = 0; i < 2; i++) {
+        net->pairs[pairs[i]].ends[0].is_deaf = true;
+        asked[i] = net->pairs[pairs[i]].ends[0].counts[HW_MESSAGE_REQUEST];
+    }
+    link_net_append(net, primary, 1);
+    link_net_run(net);
+    first = net->pairs[pairs[0]].ends[0].first != NULL ? 0 : 1;
+    net->pairs[pairs[first]].ends[0].is_deaf = false;
+    link_net_run(net);
+    assert_true(is_lost);
+    link_net_advance(net, 3000);
+    link_net_run(net);
+    assert_int_equal(net->pairs[pairs[first]].ends[0].counts[HW_MESSAGE_REQUEST], asked[first]);
+    assert_int_equal(net->pairs[pairs[first]].ends[0].counts[HW_MESSAGE_CANCEL], 1);
+    assert_non_null(net->pairs[pairs[1 - first]].ends[0].first);
+    link_net_cut(net, pairs[1 - first]);
+    link_net_run(net);
+    link_net_check(net, mirror, primary, 0);
+    net->look = NULL;
+}
+
 static void a_fork_that_is_only_claimed_holds_up_nobody(void **state)
 {
     struct link_net *net = *state;
@@ -567,6 +656,8 @@ int main(int argc, char **argv)
         net_test(what_a_peer_says_it_has_costs_little),
         net_test(blocks_of_a_very_long_log_that_was_pruned_can_be_had),
         net_test(an_upgrade_that_never_comes_is_asked_of_another),
+        net_test(what_was_refused_of_one_fork_is_asked_of_the_next),
+        net_test(an_upgrade_that_never_comes_is_asked_again_when_the_other_goes_away),
         net_test(a_fork_that_is_only_claimed_holds_up_nobody),
         net_test(wants_of_everything_wait_for_room),
         net_test(answers_to_nothing_end_the_link),
