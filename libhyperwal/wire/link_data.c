@@ -105,8 +105,7 @@ static enum hw_status accept(struct hw_link *link, const struct hw_proof *proof,
     if (status == HW_EFORK)
         return useless(link, err);
     why.status = status;
-    /* With a block it may be that which is false. */
-    if (status == HW_EPROOF && proof->has_upgrade && !proof->has_block && replication->length > 0)
+    if (status == HW_EPROOF && proof->has_upgrade && replication->length > 0)
         return hw_link_suspect(link, &why, err);
     if (status == HW_EPROOF || status == HW_EPROTOCOL || status == HW_ENOMEM) {
         if (err != NULL)

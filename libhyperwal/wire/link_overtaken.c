@@ -6,12 +6,14 @@
  *
  * And for a mirror of which somebody has another history:
  *
- *   its upgrade does not continue ours ─▶ ask for the whole tree ─▶ is it signed?
+ *   its upgrade does not continue ours ─▶ ask for the whole tree ─▶ is it signed, and not ours?
  *      ─▶ yes: HW_EFORK, the signer has two; no: HW_EPROOF, it lied
  *
  * A claim alone does nothing.  One link is asked at a time, each once a minute, from 0: so the
  * remote needs no more than its roots, and what we have ourselves does not matter.
  */
+#include <string.h>
+
 #include "hypercore/overtaken.h"
 #include "wire/replication_internal.h"
 
@@ -90,7 +92,9 @@ enum hw_status hw_link_on_proof(struct hw_link *link, const struct hw_link_reque
 enum hw_status hw_link_suspect(struct hw_link *link, const struct hw_error *why,
                                struct hw_error *err)
 {
-    struct hw_proof_request message = {.has_upgrade = true, .upgrade_length = link->remote_length};
+    /* To our length: its roots there are ours, or those of another history. */
+    struct hw_proof_request message = {.has_upgrade = true,
+                                       .upgrade_length = link->replication->length};
     struct hw_link_request *request;
 
     if (link->is_suspect)
@@ -106,6 +110,24 @@ enum hw_status hw_link_suspect(struct hw_link *link, const struct hw_error *why,
     return HW_OK;
 }
 
+/* Does the proof, an upgrade from 0, lead through the very tree that we have? */
+static bool is_ours(struct hw_core *core, const struct hw_proof *proof)
+{
+    struct hw_proof_reader reader;
+
+    if (hw_core_reader(core, &reader, NULL) != HW_OK ||
+        proof->upgrade_length != reader.roots.length)
+        return false; /* we have grown since it was asked for */
+    for (unsigned i = 0; i < reader.roots.count; i++) {
+        const struct hw_node *own = &reader.roots.nodes[i];
+        const struct hw_node *node = hw_nodes_find(&proof->upgrade_nodes, own->index);
+
+        if (node == NULL || memcmp(node->hash, own->hash, sizeof(own->hash)) != 0)
+            return false;
+    }
+    return true;
+}
+
 enum hw_status hw_link_on_history(struct hw_link *link, const struct hw_proof *proof,
                                   struct hw_error *err)
 {
@@ -115,6 +137,8 @@ enum hw_status hw_link_on_history(struct hw_link *link, const struct hw_proof *p
 
     if (proof != NULL && proof->fork == replication->fork)
         status = hw_overtaken_check(replication->options.core, proof, &length, err);
+    if (status == HW_OK && is_ours(replication->options.core, proof))
+        status = HW_EPROOF;  /* what continues our own tree is known to be false */
     if (status == HW_ENOMEM) /* ours: it tells nothing of the remote */
         return status;
     if (status != HW_OK) {

@@ -246,7 +246,7 @@ enum hw_status hw_link_on_proof(struct hw_link *link, const struct hw_link_reque
  */
 enum hw_status hw_link_suspect(struct hw_link *link, const struct hw_error *why,
                                struct hw_error *err) HW_MUST_CHECK;
-/* Its answer, NULL: none.  HW_EFORK: signed.  HW_EPROOF.  HW_ENOMEM. */
+/* Its answer, NULL: none.  HW_EFORK: signed, and not ours.  HW_EPROOF.  HW_ENOMEM. */
 enum hw_status hw_link_on_history(struct hw_link *link, const struct hw_proof *proof,
                                   struct hw_error *err) HW_MUST_CHECK;
 

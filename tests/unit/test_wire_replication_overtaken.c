@@ -153,6 +153,64 @@ static void a_follower_keeps_its_blocks_and_says_why(void **state)
     link_net_check(net, mirror, 0, 0);
 }
 
+/* Of equal length, both say nothing that the other does not believe. */
+static void a_follower_finds_another_history_of_its_length_at_the_first_push(void **state)
+{
+    struct link_net *net = *state;
+
+    for (unsigned common = 1; common < 12; common++) {
+        unsigned mirror, node, pair;
+
+        link_net_reset(net, common);
+        make_two(net, common, 12, false);
+        mirror = follow(net, 0, 0);
+        node = go_on_unasked(net, 12 - common);
+        pair = link_net_connect(net, node, mirror);
+        link_net_run(net);
+        assert_true(net->pairs[pair].is_open);
+        link_net_append_other(net, net->nodes[node].core, 1 + common % 3);
+        hw_replication_grown(net->nodes[node].replication);
+        link_net_run(net);
+        assert_false(net->pairs[pair].is_open);
+        assert_int_equal(net->pairs[pair].why, HW_EFORK);
+        link_net_check(net, mirror, 0, 0);
+    }
+}
+
+/* What nobody asked for is changed; answers are as they should be. */
+static bool forge_pushes(void *ctx, struct link_end *to, struct link_message *message)
+{
+    struct hw_cursor cursor = hw_cursor(message->payload.bytes, message->payload.size);
+
+    (void)ctx;
+    (void)hw_cursor_uint(&cursor); /* flags */
+    if (to->side == 1 && message->type == HW_MESSAGE_DATA && hw_cursor_uint(&cursor) == 0)
+        message->payload.bytes[message->payload.size - 5] ^= 1; /* the signature */
+    return true;
+}
+
+static void who_changes_a_push_has_no_other_history_to_hide_behind(void **state)
+{
+    struct link_net *net = *state;
+
+    for (unsigned length = 1; length < 20; length++) {
+        unsigned primary, mirror, pair;
+
+        link_net_reset(net, length);
+        primary = link_net_primary(net, length);
+        mirror = link_net_mirror(net, hw_core_identity(net->nodes[primary].core)->key, 0);
+        pair = link_net_connect(net, primary, mirror);
+        link_net_run(net);
+        net->look = forge_pushes;
+        link_net_append(net, primary, 2);
+        link_net_run(net);
+        net->look = NULL;
+        assert_false(net->pairs[pair].is_open);
+        assert_int_equal(net->pairs[pair].why, HW_EPROOF);
+        assert_int_equal(hw_core_length(net->nodes[mirror].core), length);
+    }
+}
+
 /* Answers to the mirror are changed. */
 static bool forge_to_mirror(void *ctx, struct link_end *to, struct link_message *message)
 {
@@ -364,6 +422,8 @@ int main(int argc, char **argv)
         net_test(what_was_shown_once_is_not_asked_for_again),
         net_test(another_history_is_told_by_a_follower_that_has_more),
         net_test(a_follower_keeps_its_blocks_and_says_why),
+        net_test(a_follower_finds_another_history_of_its_length_at_the_first_push),
+        net_test(who_changes_a_push_has_no_other_history_to_hide_behind),
         net_test(who_lies_is_told_from_who_has_another_history),
         net_test(without_memory_nobody_is_taken_for_a_liar),
         net_test(a_higher_fork_is_shown),
