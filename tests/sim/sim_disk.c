@@ -81,7 +81,7 @@ static void map_crash(struct sim *sim, struct sim_inode *inode, enum sim_crash_m
         bool keeps = mode == SIM_KEEP || (mode != SIM_DROP && sim_chance(sim, 2) == 0);
         size_t left = inode->map_fd < 0 ? 0 : inode->map_size - at;
 
-        if (keeps)
+        if (keeps && left > 0)
             put(&inode->durable, at, inode->now.bytes + at, left < MAP_PAGE ? left : MAP_PAGE);
         at += MAP_PAGE;
     } while (inode->map_fd >= 0 && at < inode->map_size);
