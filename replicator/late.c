@@ -52,21 +52,34 @@ static bool is_same(const struct late_stamp *one, const struct late_stamp *other
            one->modified.tv_nsec == other->modified.tv_nsec;
 }
 
-bool late_may_try(struct late_list *list, enum late_kind kind, const char *path)
+static bool item_may_try(struct late *item)
 {
-    struct late *item = list->count > 0 ? find(list, kind, path) : NULL;
     double soon;
     struct late_stamp stamp;
 
-    if (item == NULL || seconds_now() >= item->after)
+    if (seconds_now() >= item->after)
         return true;
     soon = item->tried + FAILED_MS_LEAST / 1000.0;
     if (item->after <= soon)
         return false;
-    stamp = stamp_of(path);
+    stamp = stamp_of(item->path);
     if (!is_same(&stamp, &item->stamp))
         item->after = soon;
     return false;
+}
+
+bool late_may_try(struct late_list *list, enum late_kind kind, const char *path)
+{
+    struct late *item = list->count > 0 ? find(list, kind, path) : NULL;
+
+    return item == NULL || item_may_try(item);
+}
+
+void late_stir(struct late_list *list)
+{
+    for (size_t i = 0; i < list->count; i++)
+        if (list->items[i].kind == LATE_NAMED || list->items[i].kind == LATE_GONE)
+            (void)item_may_try(&list->items[i]);
 }
 
 char *late_next(struct late_list *list, enum late_kind *kind)

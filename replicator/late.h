@@ -20,6 +20,7 @@ enum late_kind {
     LATE_FOUND,     /* a file of an open directory */
     LATE_NAMED,     /* a database of the configuration */
     LATE_DIRECTORY, /* to be watched, and looked into */
+    LATE_GONE,      /* was served and removed: as the configuration has it, or the link to it */
 };
 
 enum late_outcome {
@@ -62,6 +63,11 @@ char *late_next(struct late_list *list, enum late_kind *kind);
 void late_miss(struct late_list *list);
 /* Is it time to look at all directories again?  That is asked once. */
 bool late_takes_more(struct late_list *list);
+/*
+ * Files appeared, whose paths may be others than those that are kept: databases of the
+ * configuration, and those that were removed, are tried soon if they have changed.
+ */
+void late_stir(struct late_list *list);
 double late_wait(const struct late_list *list); /* seconds until something is due; < 0: nothing */
 
 void late_begin(struct late_list *list, const char *path);

@@ -675,6 +675,7 @@ void served_remove(struct served_list *list, struct served *served, bool is_tidy
     served_disconnect(served);
     free(served->path);
     free(served->link);
+    free(served->named);
     list->count--;
     memmove(served, served + 1, (list->count - at) * sizeof(*served));
 }

@@ -25,8 +25,9 @@
 enum { SERVED_NAME_MAX = 120 }; /* bytes of a file's name that are part of what it is called */
 
 struct served {
-    char *path; /* full, owned */
-    char *link; /* found through this file of an open directory; owned; NULL: as it is */
+    char *path;  /* full, owned */
+    char *link;  /* found through this file of an open directory; owned; NULL: as it is */
+    char *named; /* so the configuration has it; owned; NULL: it does not */
     char name[SERVED_NAME_MAX + 8];
     bool is_replica;  /* its log is served to others: there is nothing to open */
     sqlite3 *db;      /* owned; NULL: it is a replica, or rests */

@@ -43,9 +43,15 @@ struct server {
 static int watch_database(struct server *server, const char *path)
 {
     char *full = path_full(path);
+    struct served *served = full != NULL ? served_find(&server->served, full) : NULL;
     int result = full != NULL ? watch_beside(&server->watch, full)
                               : failure("%s: %s", path, strerror(errno));
 
+    if (result == DONE && served != NULL && served->named == NULL) {
+        served->named = strdup(path);
+        if (served->named == NULL)
+            result = failure("no memory");
+    }
     free(full);
     return result;
 }
@@ -195,6 +201,8 @@ static void reload_databases(struct server *server)
     for (size_t i = server->served.count; i > 0; i--) {
         struct served *served = &server->served.items[i - 1];
 
+        free(served->named); /* is told anew */
+        served->named = NULL;
         if (is_wanted(server, served))
             continue;
         (void)failure("%s: not in the configuration any more; no longer served", served->path);
@@ -351,6 +359,26 @@ static void create(struct server *server)
                  config->create_most);
 }
 
+/*
+ * It was removed.  If it is back it is served again, but an empty file may be one into which a
+ * backup is just being copied.  A link that is gone, too, is not waited for.
+ */
+static void take_back(struct server *server, const char *path)
+{
+    struct late_list *late = &server->watch.late;
+    bool is_named = list_has(&server->config.databases, path), is_awaited, is_back;
+    struct stat stat_;
+
+    late_begin(late, path);
+    is_awaited = is_named || lstat(path, &stat_) == 0 || errno != ENOENT;
+    is_back = stat(path, &stat_) == 0 && stat_.st_size > 0;
+    late_end(late, LATE_GONE, path, is_awaited && !is_back ? LATE_FAILED : LATE_DONE);
+    if (is_back && is_named)
+        take_database(server, path);
+    else if (is_back)
+        (void)watch_guess(&server->watch, path);
+}
+
 /* What could not be served before. */
 static void try_again(struct server *server)
 {
@@ -364,6 +392,8 @@ static void try_again(struct server *server)
     while (seconds_now() < end && (path = late_next(&watch->late, &kind)) != NULL) {
         if (kind == LATE_NAMED)
             take_database(server, path);
+        else if (kind == LATE_GONE)
+            take_back(server, path);
         else if (kind == LATE_DIRECTORY)
             watch_take(watch, path, NULL, NULL);
         else

@@ -247,10 +247,19 @@ void watch_scan(struct watch *watch, void (*each)(void *ctx), void *ctx)
 
 /* -------------------------------------------------------------------------------- events */
 
-/* `path`: it, or the link through which it was found. */
+/*
+ * `path`: it, or the link through which it was found.  What shall be served comes back, perhaps; of
+ * a file of an open directory there are events then.
+ */
 static void gone(struct watch *watch, struct served *served, const char *path)
 {
+    const char *awaited = served->named != NULL ? served->named : served->link;
+
     (void)failure("%s: removed or renamed; no longer served", path);
+    if (awaited != NULL) {
+        late_begin(&watch->late, awaited);
+        late_end(&watch->late, LATE_GONE, awaited, LATE_FAILED);
+    }
     served_remove(watch->served, served, false);
 }
 
@@ -307,6 +316,7 @@ static void directory_gone(struct watch *watch, size_t at)
 static void event(struct watch *watch, const struct watched *directory, const char *name,
                   uint32_t mask)
 {
+    const uint32_t moved = IN_DELETE | IN_MOVED_FROM | IN_CREATE | IN_MOVED_TO;
     struct served *served, *linked;
     char *path = NULL;
     bool is_wal = ends_with(name, "-wal"), is_journal = ends_with(name, "-journal");
@@ -321,10 +331,16 @@ static void event(struct watch *watch, const struct watched *directory, const ch
     if (linked != NULL && !served_is_there(linked))
         gone(watch, linked, path);
     served = served_find(watch->served, path);
+    /* An event may be older than the file that is served. */
+    if (served != NULL && !is_wal && !is_journal && (mask & moved) != 0 &&
+        !served_is_there(served)) {
+        gone(watch, served, path);
+        served = NULL;
+    }
+    if (served == NULL && (mask & (IN_CREATE | IN_MOVED_TO | IN_CLOSE_WRITE)) != 0)
+        late_stir(&watch->late);
     if (served != NULL && is_wal)
         served_touch(served, true);
-    else if (served != NULL && !is_journal && (mask & (IN_DELETE | IN_MOVED_FROM)) != 0)
-        gone(watch, served, path);
     else if (served != NULL && !is_journal)
         served_touch(served, false);
     else if (served == NULL && directory->is_open_to_new && !is_wal &&

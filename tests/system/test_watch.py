@@ -10,10 +10,11 @@ import os
 import shutil
 import signal
 import sys
+import time
 
-from test_daemon import check_logged, make, rested, setting, stock
+from test_daemon import check_logged, make, rested, restored, setting, stock
 from test_network import background, until
-from test_program import check, run_test
+from test_program import check, run, run_test
 from test_serve_faults import Faults
 
 
@@ -111,6 +112,80 @@ def a_directory_behind_a_link_that_cannot_be_watched_is_tried_again(dir):
         check_logged(dir, path, 4)
 
 
+# ------------------------------------------------------------------------ named databases
+
+
+def unlink(path):
+    """The database, with what SQLite has beside it, but not its log."""
+    for suffix in ("-wal", "-shm", ""):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path + suffix)
+
+
+def is_logged(dir, path, count):
+    until(lambda: restored(dir, path) == count, f"{count} rows of {path} are logged")
+    run("verify", path, "--deep")
+
+
+def a_named_database_that_is_put_back_is_served(dir):
+    path, backup = f"{dir}/a.db", f"{dir}/../backup.db"
+    make(path)
+    make(backup, rows=5)
+    with serving(dir, f"database = {path}") as process:
+        for times in (1, 2):
+            insert(path)
+            unlink(path)
+            said(process, "a.db: removed or renamed", times)
+            rested(process, 3 + 5)  # it is closed
+            time.sleep(8)  # it is looked for at growing intervals
+            began = time.monotonic()
+            shutil.copy(backup, path)
+            process.line("a.db ")
+            check(time.monotonic() - began < 3, "looked for at a pace only")
+            insert(path)
+            is_logged(dir, path, 6)
+        check("no such database" not in process.said(), process.said())
+
+
+def a_named_database_that_another_file_replaces_is_served(dir):
+    path = f"{dir}/a.db"
+    make(path)
+    make(f"{dir}/../backup.db", rows=5)
+    with serving(dir, f"database = {path}") as process:
+        os.rename(f"{dir}/../backup.db", path)
+        process.line("a.db ")
+        insert(path)
+        is_logged(dir, path, 6)
+
+
+def a_named_link_whose_database_is_put_back_is_served(dir):
+    _, path = linked(dir)
+    make(f"{dir}/../backup.db", rows=5)
+    for line in (f"database = {dir}/linked/x.db", f"directory = {dir}/linked"):
+        with serving(dir, line) as process:
+            unlink(path)
+            said(process, "x.db: removed or renamed")
+            shutil.copy(f"{dir}/../backup.db", path)
+            process.line("x.db ")
+            insert(f"{dir}/linked/x.db")
+            is_logged(dir, path, 6)
+
+
+def a_reload_before_a_removal_is_known_gives_nothing_up(dir):
+    path, backup = f"{dir}/a.db", f"{dir}/../backup.db"
+    make(path)
+    make(backup, rows=5)
+    with serving(dir, f"database = {path}") as process:
+        process.process.send_signal(signal.SIGSTOP)
+        unlink(path)
+        shutil.copy(backup, path)
+        process.process.send_signal(signal.SIGHUP)
+        process.process.send_signal(signal.SIGCONT)
+        process.line("a.db ")
+        insert(path)
+        is_logged(dir, path, 6)
+
+
 # --------------------------------------------------------------------------- directories
 
 
@@ -162,6 +237,10 @@ def a_directory_that_another_one_replaces_is_served(dir):
 TESTS = (a_database_that_a_link_leads_to_is_watched_where_it_is,
          a_link_that_is_removed_or_turned_leads_nowhere_else,
          a_directory_behind_a_link_that_cannot_be_watched_is_tried_again,
+         a_named_database_that_is_put_back_is_served,
+         a_named_database_that_another_file_replaces_is_served,
+         a_named_link_whose_database_is_put_back_is_served,
+         a_reload_before_a_removal_is_known_gives_nothing_up,
          a_directory_that_is_removed_and_made_again_is_served,
          a_directory_that_another_one_replaces_is_served)
 
