@@ -190,8 +190,9 @@ static enum hw_status lock(const struct demotion *d, struct hw_file **out, struc
 
     if (path == NULL)
         return hw_fail(err, HW_ENOMEM, "%s: no memory", d->path);
-    status =
-        d->env->ops->open(d->env, path, HW_OPEN_READ | HW_OPEN_WRITE | HW_OPEN_CREATE, out, err);
+    status = d->env->ops->open(
+        d->env, path, HW_OPEN_READ | HW_OPEN_WRITE | HW_OPEN_CREATE | HW_OPEN_CLOSE_ON_FORK, out,
+        err);
     if (status == HW_OK && d->env->ops->lock(*out, false, err) != HW_OK)
         status = hw_fail(err, HW_EBUSY, "%s: a program has it open: stop it first", d->path);
     hw_free(path);

@@ -445,7 +445,9 @@ int hyperwal_log_adopt(const char *src, char **error)
         status = hw_fail(&err, HW_ENOMEM, "no memory to adopt a log");
         goto done;
     }
-    status = env->ops->open(env, path, HW_OPEN_READ | HW_OPEN_WRITE | HW_OPEN_CREATE, &lock, &err);
+    status = env->ops->open(env, path,
+                            HW_OPEN_READ | HW_OPEN_WRITE | HW_OPEN_CREATE | HW_OPEN_CLOSE_ON_FORK,
+                            &lock, &err);
     if (status == HW_OK)
         status = env->ops->lock(lock, false, &err);
     if (status == HW_OK) {

@@ -100,7 +100,8 @@ static enum hw_status is_written(struct hw_env *env, const char *dir, bool *is,
 
     if (path == NULL)
         return hw_fail(err, HW_ENOMEM, "no memory for a path");
-    status = env->ops->open(env, path, HW_OPEN_READ | HW_OPEN_WRITE, &lock, err);
+    status =
+        env->ops->open(env, path, HW_OPEN_READ | HW_OPEN_WRITE | HW_OPEN_CLOSE_ON_FORK, &lock, err);
     *is = false;
     if (status == HW_OK) {
         status = env->ops->lock(lock, false, err);

@@ -149,8 +149,9 @@ static enum hw_status dir_open(struct hw_replica *replica, struct hw_error *err)
             status = make_dir(env, replica->dir, err);
     }
     if (status == HW_OK)
-        status = env->ops->open(env, path, HW_OPEN_READ | HW_OPEN_WRITE | HW_OPEN_CREATE,
-                                &replica->lock, err);
+        status = env->ops->open(
+            env, path, HW_OPEN_READ | HW_OPEN_WRITE | HW_OPEN_CREATE | HW_OPEN_CLOSE_ON_FORK,
+            &replica->lock, err);
     if (status == HW_OK && env->ops->lock(replica->lock, false, err) != HW_OK)
         status = hw_fail(err, HW_EBUSY, "%s: another follower has it open", replica->path);
     hw_free(path);

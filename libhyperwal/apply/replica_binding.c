@@ -269,7 +269,9 @@ enum hw_status hw_replica_lock(struct hw_env *env, const char *path, struct hw_f
 
     if (name == NULL)
         return hw_fail(err, HW_ENOMEM, "%s: no memory", path);
-    status = env->ops->open(env, name, HW_OPEN_READ | HW_OPEN_WRITE | HW_OPEN_CREATE, &lock, err);
+    status = env->ops->open(env, name,
+                            HW_OPEN_READ | HW_OPEN_WRITE | HW_OPEN_CREATE | HW_OPEN_CLOSE_ON_FORK,
+                            &lock, err);
     if (status == HW_OK && env->ops->lock(lock, false, err) != HW_OK)
         status = hw_fail(err, HW_EBUSY, "%s: a follower has it open: stop it first", path);
     if (status == HW_OK)

@@ -280,7 +280,8 @@ static enum hw_status open_locked(struct output *output, const char *tmp, struct
 {
     const struct hw_env_ops *ops = output->env->ops;
     enum hw_status status = ops->open(
-        output->env, tmp, HW_OPEN_READ | HW_OPEN_WRITE | HW_OPEN_CREATE, &output->file, err);
+        output->env, tmp, HW_OPEN_READ | HW_OPEN_WRITE | HW_OPEN_CREATE | HW_OPEN_CLOSE_ON_FORK,
+        &output->file, err);
 
     if (status == HW_ENOTFOUND) /* not what was asked for is missing, but where to put it */
         status = hw_fail(err, HW_EIO, "%s: its directory is not there: make it first", tmp);

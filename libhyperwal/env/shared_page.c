@@ -104,7 +104,7 @@ static void layout_reset(struct layout *layout, const uint8_t boot_id[16])
 static enum hw_status map_file(struct hw_env *env, const char *path, bool create,
                                struct layout **out, struct hw_error *err)
 {
-    unsigned flags = HW_OPEN_READ | HW_OPEN_WRITE | (create ? HW_OPEN_CREATE : 0);
+    unsigned flags = HW_OPEN_READ | HW_OPEN_WRITE | HW_OPEN_CLOSE_ON_FORK;
     struct hw_file *file = NULL;
     struct hw_file_stat stat;
     void *memory = NULL;
@@ -114,7 +114,7 @@ static enum hw_status map_file(struct hw_env *env, const char *path, bool create
 
     if (status != HW_OK)
         return status;
-    status = env->ops->open(env, path, flags, &file, err);
+    status = env->ops->open(env, path, create ? flags | HW_OPEN_CREATE : flags, &file, err);
     if (status != HW_OK)
         return status;
     status = env->ops->lock(file, true, err); /* held for microseconds, by whoever looks as we do */

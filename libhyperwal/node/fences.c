@@ -107,7 +107,9 @@ enum hw_status hw_fences_take(struct hw_env *env, const char *dir, uint64_t coun
 
     if (path == NULL)
         return hw_fail(err, HW_ENOMEM, "no memory for the path of a file");
-    status = env->ops->open(env, path, HW_OPEN_READ | HW_OPEN_WRITE | HW_OPEN_CREATE, &file, err);
+    status = env->ops->open(env, path,
+                            HW_OPEN_READ | HW_OPEN_WRITE | HW_OPEN_CREATE | HW_OPEN_CLOSE_ON_FORK,
+                            &file, err);
     if (status == HW_OK)
         status = take(file, count, first, err);
     if (status == HW_OK)

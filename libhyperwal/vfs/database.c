@@ -81,7 +81,7 @@ static bool is_named(struct hw_env *env, const char *path, struct hw_file *file)
 static enum hw_status claim_lock(struct hw_env *env, const char *path, struct hw_file **out)
 {
     enum { TRIES = 50, PAUSE_NS = 1000000 };
-    unsigned flags = HW_OPEN_READ | HW_OPEN_WRITE | HW_OPEN_CREATE;
+    unsigned flags = HW_OPEN_READ | HW_OPEN_WRITE | HW_OPEN_CREATE | HW_OPEN_CLOSE_ON_FORK;
     enum hw_status status = HW_EBUSY;
     uint32_t nobody = 0;
 

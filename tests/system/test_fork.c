@@ -321,6 +321,9 @@ static void a_child_reads_a_replica_that_its_parent_followed(void **state)
     while (hyperwal_follow_step(follower, 0) == SQLITE_OK)
         ;
     hyperwal_follow_close(follower);
+    /* The child, which lives still, has not kept the follower's lock. */
+    assert_int_equal(hyperwal_follow_open(path, copy, NULL, NULL, &follower, NULL), SQLITE_OK);
+    hyperwal_follow_close(follower);
     other = child_start(look_at_replica, NULL);
     child_ends_well(&other);
     assert_true(say(child.to));
