@@ -272,8 +272,11 @@ void hw_capture_close(struct hw_capture *capture)
 static bool worker_is_needed(void *ctx)
 {
     struct hw_capture *capture = ctx;
+    uint32_t asker = hw_shared_yield(capture->shared);
+    /* Of who is alone nobody gets the role, and it would ask itself this for ever. */
+    bool is_asked = asker != 0 && atomic_load(&capture->alone) == ALONE_NOBODY;
 
-    return atomic_load(&capture->closing) || hw_shared_yield(capture->shared) != 0 ||
+    return atomic_load(&capture->closing) || is_asked ||
            (hw_capture_can_work(capture) &&
             (hw_mailbox_posted(capture->shared) != 0 ||
              (!hw_gate_is_logged(capture) &&

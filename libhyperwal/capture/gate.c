@@ -74,6 +74,7 @@ void hw_gate_close_locked(struct hw_capture *capture)
     capture->gate_index = NULL;
     hw_base_close(capture->database);
     capture->database = NULL;
+    capture->shm_inode = 0;
 }
 
 void hw_gate_close(struct hw_capture *capture)
@@ -122,11 +123,13 @@ bool hw_gate_is_logged(struct hw_capture *capture)
     struct hw_wal_index_header header;
 
     if (hw_capture_is_private(capture)) {
+        struct hw_shared_position position = hw_shared_position(capture->shared);
         bool logged;
 
         hw_fair_mutex_lock(&capture->step_mutex);
         header = capture->worker.private_header;
-        logged = !capture->worker.private_stale && reaches(capture, header.salts, header.max_frame);
+        logged = is_released(&position) || (!capture->worker.private_stale &&
+                                            reaches(capture, header.salts, header.max_frame));
         hw_fair_mutex_unlock(&capture->step_mutex);
         return logged;
     }

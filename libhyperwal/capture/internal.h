@@ -262,10 +262,13 @@ struct hw_capture {
     struct hw_peer_table *peers; /* peers_mutex: set once; owned; NULL: not opened yet */
 };
 
-/* Does somebody in this process read, so that there is a wal-index to look at? */
+/*
+ * Does somebody in this process read, so that there is a wal-index to look at?  One that is alone
+ * does, or has one of its own; one that only wishes to be has none.
+ */
 static inline bool hw_capture_can_work(const struct hw_capture *capture)
 {
-    return atomic_load(&capture->ready) || atomic_load(&capture->exclusive);
+    return atomic_load(&capture->ready) || atomic_load(&capture->alone) != ALONE_NOBODY;
 }
 
 /* A connection of this process is alone with the database, and its wal-index cannot be seen. */

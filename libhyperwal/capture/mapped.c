@@ -25,6 +25,15 @@ void hw_capture_mapped(struct hw_capture *capture)
     hw_mutex_unlock(&capture->gate_mutex);
 }
 
+/* As long as somebody has it mapped: the last one may have gone meanwhile. */
+static void set_blind(struct hw_capture *capture)
+{
+    hw_mutex_lock(&capture->gate_mutex);
+    if (capture->mapped > 0)
+        atomic_store(&capture->blind, true);
+    hw_mutex_unlock(&capture->gate_mutex);
+}
+
 bool hw_capture_ready(struct hw_capture *capture)
 {
     struct hw_error err;
@@ -38,7 +47,7 @@ bool hw_capture_ready(struct hw_capture *capture)
         return false;
     }
     if (status != HW_OK) {
-        atomic_store(&capture->blind, true);
+        set_blind(capture);
         if (hw_shared_worker(capture->shared) == 0)
             hw_shared_set_alarm(capture->shared, err.message); /* until somebody has the role */
         if (!atomic_exchange(&capture->unready, true)) {
@@ -129,7 +138,7 @@ static bool is_role_for_others(const struct hw_capture *capture)
 {
     bool thread_sees_to_it = capture->threaded && capture->worker.state == WORKER_IDLE;
 
-    return !thread_sees_to_it && !atomic_load(&capture->exclusive);
+    return !thread_sees_to_it && atomic_load(&capture->alone) == ALONE_NOBODY;
 }
 
 void hw_capture_unmapped(struct hw_capture *capture)

@@ -112,7 +112,7 @@ static bool is_over_cap(struct hw_capture *capture)
 {
     struct hw_wal_index_header header;
 
-    return hw_worker_open_index(capture, NULL) == HW_OK &&
+    return (hw_capture_is_private(capture) || hw_worker_open_index(capture, NULL) == HW_OK) &&
            hw_worker_index(&capture->worker) != NULL &&
            hw_worker_header(capture, &header, NULL) == HW_OK &&
            (uint64_t)header.max_frame * (HW_WAL_FRAME_HEADER_SIZE + header.page_size) >

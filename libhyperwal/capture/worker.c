@@ -619,8 +619,7 @@ static bool yields(struct hw_capture *capture, uint64_t *deadline_ns)
     uint32_t asker = hw_shared_yield(capture->shared);
     uint64_t now = now_ns(capture);
 
-    if (asker == 0 || asker == capture->process_id ||
-        atomic_load(&capture->alone) != ALONE_NOBODY) {
+    if (asker == 0 || asker == capture->process_id) {
         worker->yield_since_ns = 0;
         return false;
     }
@@ -631,6 +630,8 @@ static bool yields(struct hw_capture *capture, uint64_t *deadline_ns)
         worker->yield_since_ns = 0;
         return false;
     }
+    if (atomic_load(&capture->alone) != ALONE_NOBODY)
+        return false;
     hw_worker_drop_role(capture);
     *deadline_ns = now + RETRY_NS / 4;
     return true;

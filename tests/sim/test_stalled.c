@@ -215,6 +215,26 @@ static void it_does_so_when_readers_go_and_come_meanwhile(void **state)
     check_goes_on(other, 1);
 }
 
+/* Who is alone with the database has the wal-index on SQLite's heap: its WAL has a cap all the same. */
+static void the_wal_of_one_who_is_alone_is_let_go_and_comes_back(void **state)
+{
+    sqlite3 *db;
+
+    (void)state;
+    make_log();
+    db = open_database();
+    assert_true(execute(db, "PRAGMA locking_mode=EXCLUSIVE"));
+    assert_true(execute(db, "INSERT INTO t(b) VALUES('alone')"));
+    step_until(db, "running");
+    sim_set_fault(sim, &full);
+    outgrow(db);
+    step_until(db, "released");
+    assert_true(is_released(db));
+    sim_set_fault(sim, NULL);
+    step_until(db, "running");
+    check_goes_on(db, 1);
+}
+
 static void a_wal_that_was_let_go_stays_so_until_the_log_is_followed_again(void **state)
 {
     struct sim_fault blind = {
@@ -359,6 +379,7 @@ int main(int argc, char **argv)
         TEST(a_log_that_could_not_be_opened_comes_back_after_its_wal_was_let_go),
         TEST(it_does_so_when_nobody_reads_any_more),
         TEST(it_does_so_when_readers_go_and_come_meanwhile),
+        TEST(the_wal_of_one_who_is_alone_is_let_go_and_comes_back),
         TEST(a_wal_that_was_let_go_stays_so_until_the_log_is_followed_again),
         TEST(a_wal_that_was_let_go_comes_back_whatever_fails_meanwhile),
         TEST(page_sums_that_could_not_be_written_make_no_wrong_entry),
