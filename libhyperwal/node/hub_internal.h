@@ -452,7 +452,8 @@ void mirrors_applied(struct hw_hub *hub);   /* touches those whose readers appli
 
 /* At the open: what of the blocks below `length` was checked in this boot? */
 void trust_load(struct hw_mirror *mirror, uint64_t length);
-void trust_lose(struct hw_mirror *mirror); /* a sync failed */
+void trust_note_lost(struct hw_mirror *mirror); /* a sync failed: for the next process */
+void trust_lose(struct hw_mirror *mirror);      /* and the core was opened anew */
 /* Move `complete` over blocks that must be read first, up to `end`.  False: not there yet. */
 bool trust_check(struct hw_mirror *mirror, uint64_t end);
 

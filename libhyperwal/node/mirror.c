@@ -130,6 +130,8 @@ static void mirror_sync(struct hw_mirror *mirror, uint64_t now)
 
     if (is_reopened)
         status = mirror_reopen(mirror, &err);
+    else if (status != HW_OK)
+        trust_note_lost(mirror); /* at once, for whoever comes after us */
     if (status != HW_OK) {
         mirror_broken(mirror, &err);
         mirror->sync_ns = now + RETRY_NS;

@@ -41,16 +41,21 @@ void trust_load(struct hw_mirror *mirror, uint64_t length)
         mirror->unchecked_end = hw_get_le64(note + 16);
 }
 
-void trust_lose(struct hw_mirror *mirror)
+void trust_note_lost(struct hw_mirror *mirror)
 {
     uint8_t note[NOTE_SIZE] = {0};
 
-    mirror->unchecked_end = hw_core_length(mirror->log->core);
-    if (mirror->durable < mirror->unstored_from)
-        mirror->unstored_from = mirror->durable;
     if (mirror->hub->env->ops->boot_id(mirror->hub->env, note, NULL) == HW_OK)
         hw_put_le64(note + 16, UINT64_MAX);
     note_write(mirror, note);
+}
+
+void trust_lose(struct hw_mirror *mirror)
+{
+    mirror->unchecked_end = hw_core_length(mirror->log->core);
+    if (mirror->unstored_from == UINT64_MAX) /* else what was durable before the first failure is */
+        mirror->unstored_from = mirror->durable;
+    trust_note_lost(mirror);
 }
 
 static void trust_gain(struct hw_mirror *mirror)

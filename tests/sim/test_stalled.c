@@ -215,7 +215,7 @@ static void it_does_so_when_readers_go_and_come_meanwhile(void **state)
     check_goes_on(other, 1);
 }
 
-/* Who is alone with the database has the wal-index on SQLite's heap: its WAL has a cap all the same. */
+/* Who is alone has the wal-index on the heap of SQLite: the WAL has a cap all the same. */
 static void the_wal_of_one_who_is_alone_is_let_go_and_comes_back(void **state)
 {
     sqlite3 *db;

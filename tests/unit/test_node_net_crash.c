@@ -19,6 +19,7 @@
 /* ------------------------------------------------------------------------------ crashes */
 
 static struct net_world fallen;
+static unsigned noted;        /* failed syncs */
 static uint64_t told_durable; /* the most that a follower told its server */
 
 static bool note_durable(struct net_world *w)
@@ -160,6 +161,55 @@ static void fork_check(struct sim *sim, void *ctx)
     (void)ctx;
     net_check_all(&faulty);
     net_end(&faulty);
+}
+
+static bool has_failed(struct net_world *w)
+{
+    return sim_fault_was_reached(w->sim);
+}
+
+static void until_it_fails(struct sim *sim, void *ctx)
+{
+    (void)ctx;
+    if (net_mirror_open(&fallen, B) != HW_OK)
+        return;
+    for (unsigned i = 0; i < 5 && !sim_fault_was_reached(sim); i++) {
+        (void)net_run(&fallen, has_failed, MS(1500));
+        net_append(&fallen, 3);
+    }
+}
+
+/* The process that met the failure may end now: the next one is to know of it (trust.c). */
+static void noted_check(struct sim *sim, void *ctx)
+{
+    static const uint8_t lost[8] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
+    size_t size = 0;
+
+    (void)ctx;
+    if (sim_log_has(sim, "event=mirror_broken")) {
+        const uint8_t *note = sim_file_bytes(sim, "/b/mirror.lock", &size);
+
+        assert_int_equal(size, 24);
+        assert_memory_equal(note + 16, lost, sizeof(lost));
+        noted++;
+    }
+    net_end(&fallen);
+}
+
+static void a_sync_that_failed_is_noted_at_once(void **state)
+{
+    const struct sim_scenario scenario = {
+        .faults = SIM_EIO,
+        .operations = SIM_SYNC,
+        .path = "/b/nodes",
+        .prepare = crash_prepare,
+        .run = until_it_fails,
+        .check = noted_check,
+    };
+
+    noted = 0;
+    assert_true(sim_for_each_fault(*state, &scenario) > 1);
+    assert_true(noted > 0);
 }
 
 /* ------------------------------------------------------------------------ an older log */
@@ -352,6 +402,7 @@ int main(void)
         TEST(more_than_there_is_confirms_nothing),
         TEST(what_was_told_to_be_durable_survives_a_crash),
         TEST(what_could_not_be_synced_is_told_to_be_durable_only_once_it_is),
+        TEST(a_sync_that_failed_is_noted_at_once),
         TEST(a_sync_that_fails_as_another_fork_comes_is_made_up_for),
         TEST(blocks_that_cannot_be_read_just_now_are_checked_later),
     };
