@@ -198,6 +198,12 @@ static enum hw_status commit_asked(struct hub_writes *w, struct hub_link *link,
     if (link->is_committing)
         return hw_fail(err, HW_EPROTOCOL, "a commit before the answer to the last one");
     link->last_commit = m->request;
+    /* Else nobody could say what became of it. */
+    if (w->log->core != NULL && !hw_origin_is_of(&m->id, hw_core_identity(w->log->core)->key)) {
+        say_no(link, HW_WRITE_COMMITTED, m->request, HW_WRITE_INVALID,
+               "its id is that of another log's transaction");
+        return HW_OK;
+    }
     job = hw_zalloc(sizeof(*job));
     if (job == NULL) {
         say_no(link, HW_WRITE_COMMITTED, m->request, HW_WRITE_FAILED, "no memory");

@@ -107,6 +107,34 @@ static void client_is_late(struct place *f, struct server *s, struct client *c,
         *id = commit.id;
 }
 
+/* Nobody could say later what became of it: it is refused before it is written. */
+static void a_transaction_with_the_id_of_another_log_is_refused(void **state)
+{
+    struct place *f = *state;
+    struct server s;
+    struct client c;
+    struct transaction t;
+    struct hw_write_message commit;
+
+    server_start(f, &s, "tcp://127.0.0.1:0");
+    client_start(f, &c, &s, "c");
+    client_begin(f, &c);
+    transaction_make(&t, s.db, increment, length_now(&s));
+    commit = message_of(&c, &t);
+    commit.id.bytes[16] ^= 1;
+    assert_int_equal(hw_mirror_commit(c.mirror, &commit, next_part, &t, TIMEOUT_MS).status,
+                     HW_WRITE_INVALID);
+    assert_int_equal(value(s.db), 0);
+    hw_mirror_write_end(c.mirror);
+    transaction_free(&t);
+    client_begin(f, &c);
+    assert_int_equal(client_commit(&s, &c, increment, NULL).status, HW_WRITE_OK);
+    hw_mirror_write_end(c.mirror);
+    assert_int_equal(value(s.db), 1);
+    client_stop(&c);
+    server_stop(&s);
+}
+
 static void whoever_is_late_is_told_so_and_commits_with_the_next_try(void **state)
 {
     struct place *f = *state;
@@ -647,6 +675,8 @@ int main(int argc, char **argv)
                                         teardown),
         cmocka_unit_test_setup_teardown(a_lease_goes_from_one_client_to_the_next_when_it_is_wanted,
                                         setup, teardown),
+        cmocka_unit_test_setup_teardown(a_transaction_with_the_id_of_another_log_is_refused, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(whoever_is_late_is_told_so_and_commits_with_the_next_try,
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(commits_that_change_nothing_make_nobody_late, setup,
