@@ -259,9 +259,10 @@ static unsigned fill_queue(struct stranger *stranger, unsigned count)
     unsigned id = 0;
 
     while (status.unanswered < count) {
+        id++;
         say_request(stranger,
                     &(struct hw_proof_request){
-                        .id = ++id, .has_block = true, .block_index = id % 2000, .block_nodes = 4});
+                        .id = id, .has_block = true, .block_index = id % 2000, .block_nodes = 4});
         link_net_run(stranger->net);
         hw_link_status(stranger->to->link, &status);
     }
