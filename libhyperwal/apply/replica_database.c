@@ -75,22 +75,6 @@ static enum hw_status stock_open(struct hw_replica_database *db, const char *pat
 
 /* ------------------------------------------------------------------------------ own handle */
 
-/* Of a WAL that was just made: SQLite syncs its name when it first syncs the file, we do not. */
-static enum hw_status sync_name(struct hw_replica_database *db, const char *path,
-                                struct hw_error *err)
-{
-    const char *slash = strrchr(path, '/');
-    char *dir = slash == NULL ? hw_strdup(".")
-                              : hw_format("%.*s", slash == path ? 1 : (int)(slash - path), path);
-    enum hw_status status;
-
-    if (dir == NULL)
-        return hw_fail(err, HW_ENOMEM, "%s: no memory to open it", path);
-    status = db->env->ops->sync_dir(db->env, dir, err);
-    hw_free(dir);
-    return status;
-}
-
 static enum hw_status file_open(struct hw_replica_database *db, const char *path,
                                 struct hw_error *err)
 {
@@ -117,8 +101,9 @@ static enum hw_status file_open(struct hw_replica_database *db, const char *path
     status = hw_wal_index_shared(db->file, &db->index, err);
     if (status == HW_OK)
         status = db->env->ops->open(db->env, wal, HW_OPEN_READ | HW_OPEN_WRITE, &db->wal, err);
+    /* The WAL may be new: SQLite syncs its name when it first syncs the file, we do not. */
     if (status == HW_OK)
-        status = sync_name(db, path, err);
+        status = hw_env_sync_names(db->env, path, err);
 
 done:
     hw_free(journal);

@@ -164,7 +164,7 @@ static unsigned follow_first(struct link_net *net)
     return mirror;
 }
 
-/* A pair of `node` and the mirror on which nothing gets to the node for now. */
+/* A pair of `node` and the mirror on which nothing gets to the node until it hears again. */
 static unsigned connect_stopped(struct link_net *net, unsigned node, unsigned mirror)
 {
     unsigned pair = link_net_connect(net, node, mirror);
